@@ -1,0 +1,1 @@
+"""What a data set is, and how one in VOC layout is read. Knows nothing of torch."""

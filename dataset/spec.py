@@ -1,0 +1,58 @@
+"""What the stages need to know of a data set: two frozen dataclasses. May import the standard library only."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+IGNORE_INDEX = 255  # ground truth: not scored; written masks: not confident enough to train on
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """The classes of a data set and the words CLIP knows them by.
+
+    classes             K names, in label order; with a background class, mask value = index + 1
+    prompts             K tuples of prompt texts (without template); several are fused to one embedding
+    background_prompts  b texts that compete in the softmax and stand for "none of the classes"
+    has_background      mask value 0 is "background" (VOC, COCO) rather than the first class
+    box_threshold       share of the CAM maximum above which a pixel enters a box (clip_es section 4)
+    template            the prompt sentence; `{}` is the name
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    prompts: tuple[tuple[str, ...], ...]
+    background_prompts: tuple[str, ...]
+    has_background: bool
+    box_threshold: float
+    template: str = "a clean origami {}."
+
+    def __post_init__(self) -> None:
+        if len(self.classes) != len(self.prompts):
+            raise ValueError(f"{self.name}: {len(self.classes)} classes but prompts for {len(self.prompts)}")
+
+    @property
+    def num_labels(self) -> int:
+        """Number of mask values that are scored: the classes and, where there is one, the background."""
+        return len(self.classes) + int(self.has_background)
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names by mask value."""
+        return ("background", *self.classes) if self.has_background else self.classes
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of a data set: its id, where it lies, and the classes present (0-based, in label order)."""
+
+    id: str
+    image: Path
+    labels: tuple[int, ...]
+
+
+def prompts_with(classes: tuple[str, ...], differing: dict[str, str]) -> tuple[tuple[str, ...], ...]:
+    """One prompt a class: its name, or what `differing` gives for it."""
+    unknown = set(differing) - set(classes)
+    if unknown:
+        raise ValueError(f"prompts given for unknown classes: {sorted(unknown)}")
+    return tuple((differing.get(name, name),) for name in classes)
