@@ -1,0 +1,1 @@
+"""Frozen CLIP: weights, text, image preparation, one explicit vision forward. Knows nothing of data sets or stages."""

@@ -1,0 +1,226 @@
+"""A frozen CLIP from a weight file or an open_clip name. May import torch, open_clip, clip and common.
+
+The modules are open_clip's own; this file only finds out which ones the weights need.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+
+from clip.archive import StateDict, Weights, read_weights
+from common.errors import UserError
+
+# Head widths that differ from 64: ViT-H, ViT-g and ViT-bigG of open_clip's model configurations.
+HEAD_WIDTHS = {1280: 80, 1408: 88, 1664: 104}
+WEIGHT_SUFFIXES = {".pt", ".pth", ".bin", ".ckpt", ".safetensors"}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A frozen CLIP, in evaluation mode, without gradients for its weights.
+
+    model        open_clip's CLIP
+    name         what was asked for
+    activation   "quick_gelu" (OpenAI) or "gelu"
+    fingerprint  16 hex digits that name the weights, for "made by" records
+    """
+
+    model: CLIP
+    name: str
+    activation: str
+    fingerprint: str
+
+    @property
+    def visual(self) -> VisionTransformer:
+        return self.model.visual
+
+    @property
+    def patch_size(self) -> int:
+        return int(self.visual.conv1.kernel_size[0])
+
+    @property
+    def logit_scale(self) -> torch.Tensor:
+        """exp(logit_scale), a scalar tensor."""
+        return self.model.logit_scale.exp()
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.logit_scale.device
+
+    def describe(self) -> str:
+        """One line for people: which model, how large, which activation, which weights."""
+        blocks = len(self.visual.transformer.resblocks)
+        width = self.visual.conv1.out_channels
+        return (
+            f"{self.name} (ViT, {blocks} blocks, width {width}, patch {self.patch_size}, {self.activation}, "
+            f"weights {self.fingerprint})"
+        )
+
+
+def load_clip(
+    model: str, pretrained: str | None = None, device: str | torch.device = "cpu", activation: str = "auto"
+) -> Clip:
+    """Load a CLIP with a ViT of any width, depth and patch size, in float32.
+
+    model       path of a weight file, or an open_clip model name such as `ViT-B-16`
+    pretrained  with a name: an open_clip tag (`openai`, `laion2b_s34b_b88k`) or the path of a weight file
+    activation  "auto", "quick_gelu" or "gelu"; auto: OpenAI's weights get QuickGELU, the others what their name says
+
+    Raises UserError for a missing or unfit file, an unknown name, and a name that cannot be downloaded.
+    """
+    if pretrained is None and _looks_like_path(model):
+        clip = _from_file(Path(model), activation)
+    else:
+        clip = _from_name(model, pretrained, activation)
+    _check_supported(clip)
+    clip.model.eval().requires_grad_(False).to(device)
+    return clip
+
+
+def _looks_like_path(model: str) -> bool:
+    path = Path(model)
+    return path.exists() or path.suffix in WEIGHT_SUFFIXES or len(path.parts) > 1
+
+
+# --- a weight file alone -------------------------------------------------------------------------
+
+
+def _from_file(path: Path, activation: str) -> Clip:
+    weights = read_weights(path)
+    if activation == "auto":
+        activation = _activation_of(weights, path)
+    try:
+        model = _model_for(weights.state, activation)
+    except KeyError as error:
+        raise UserError(f"{path}: weight {error} is missing; expected a complete CLIP with a ViT") from error
+    _load_state(model, weights.state, str(path))
+    return Clip(model, path.name, activation, weights.fingerprint)
+
+
+def _activation_of(weights: Weights, path: Path) -> str:
+    """OpenAI's weights are float16 or carry `input_resolution`; open_clip's trainer wraps its own in `state_dict`."""
+    openai = weights.container == "archive" or "input_resolution" in weights.state
+    if openai or weights.state["visual.conv1.weight"].dtype == torch.float16:
+        return "quick_gelu"
+    if weights.container == "checkpoint":
+        return "gelu"
+    print(
+        f"warning: {path} does not say which activation it was trained with; taking QuickGELU, as OpenAI's. "
+        "For weights trained with GELU pass --activation gelu",
+        file=sys.stderr,
+    )
+    return "quick_gelu"
+
+
+def _model_for(state: StateDict, activation: str) -> CLIP:
+    """An open_clip CLIP with the sizes that the weights have."""
+    if "visual.proj" not in state:
+        raise UserError("these are the weights of a CLIP whose image tower is not a ViT; only ViTs are supported")
+    vision_width, _, patch, _ = state["visual.conv1.weight"].shape
+    grid = round((len(state["visual.positional_embedding"]) - 1) ** 0.5)
+    context, text_width = state["positional_embedding"].shape
+    vision = CLIPVisionCfg(
+        layers=_count_blocks(state, "visual.transformer"),
+        width=vision_width,
+        head_width=HEAD_WIDTHS.get(vision_width, 64),
+        mlp_ratio=len(state["visual.transformer.resblocks.0.mlp.c_fc.weight"]) / vision_width,
+        patch_size=patch,
+        image_size=grid * patch,
+    )
+    text = CLIPTextCfg(
+        context_length=context,
+        vocab_size=len(state["token_embedding.weight"]),
+        width=text_width,
+        heads=max(1, text_width // 64),
+        layers=_count_blocks(state, "transformer"),
+        mlp_ratio=len(state["transformer.resblocks.0.mlp.c_fc.weight"]) / text_width,
+    )
+    return CLIP(state["text_projection"].shape[1], vision, text, quick_gelu=activation == "quick_gelu")
+
+
+def _count_blocks(state: StateDict, tower: str) -> int:
+    return sum(key.startswith(f"{tower}.resblocks.") and key.endswith(".attn.in_proj_weight") for key in state)
+
+
+def _load_state(model: CLIP, state: StateDict, source: str) -> None:
+    """Strictly: every weight of the model from the file, none left over but OpenAI's three bookkeeping numbers."""
+    bookkeeping = {"input_resolution", "context_length", "vocab_size", "attn_mask"}
+    wanted = {key: value.float() for key, value in state.items() if key not in bookkeeping}
+    try:
+        model.load_state_dict(wanted)
+    except RuntimeError as error:
+        lines = str(error).splitlines()
+        detail = lines[1].strip() if len(lines) > 1 else lines[0]
+        raise UserError(f"{source}: the weights do not fit the model: {detail[:160]}") from error
+
+
+# --- an open_clip name ---------------------------------------------------------------------------
+
+
+def _from_name(name: str, pretrained: str | None, activation: str) -> Clip:
+    if open_clip.get_model_config(name) is None:
+        raise UserError(
+            f"--model {name}: neither a file nor an open_clip model name; "
+            "give a path, or a name such as ViT-B-16 with --pretrained openai"
+        )
+    if pretrained is None:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)[:6]) or "none"
+        raise UserError(f"--model {name}: needs --pretrained with a tag ({tags}) or the path of a weight file")
+    path = Path(pretrained) if _looks_like_path(pretrained) else _download(name, pretrained)
+    weights = read_weights(path)
+    if activation == "auto":
+        activation = _activation_of_name(name, pretrained, weights)
+    config = dict(open_clip.get_model_config(name))
+    config.pop("quick_gelu", None)
+    config.pop("custom_text", None)
+    try:
+        model = CLIP(**config, quick_gelu=activation == "quick_gelu")
+    except (TypeError, RuntimeError, AttributeError, ValueError) as error:
+        raise UserError(f"--model {name}: this architecture is not supported; use a CLIP with a ViT") from error
+    _load_state(model, weights.state, str(path))
+    return Clip(model, f"{name}/{pretrained}", activation, weights.fingerprint)
+
+
+def _activation_of_name(name: str, pretrained: str, weights: Weights) -> str:
+    """The configuration's or the tag's own word; OpenAI's weights always run with QuickGELU, however named."""
+    config: dict[str, Any] = open_clip.get_model_config(name) or {}
+    tag: dict[str, Any] = open_clip.get_pretrained_cfg(name, pretrained) or {}
+    openai = pretrained == "openai" or weights.container == "archive" or "input_resolution" in weights.state
+    return "quick_gelu" if openai or config.get("quick_gelu") or tag.get("quick_gelu") else "gelu"
+
+
+def _download(name: str, tag: str) -> Path:
+    source = open_clip.get_pretrained_cfg(name, tag)
+    if not source:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
+        raise UserError(f"--pretrained {tag}: unknown for {name}; expected one of: {tags}, or a path")
+    try:
+        return Path(open_clip.download_pretrained(source))
+    except Exception as error:  # no network: the hub, urllib and their proxies each raise their own
+        where = source.get("hf_hub") or source.get("url") or "the model's page"
+        where = f"{where}open_clip_model.safetensors" if where.endswith("/") else where
+        raise UserError(
+            f"--model {name} --pretrained {tag}: cannot be downloaded ({type(error).__name__}); fetch {where} "
+            f"on a machine with internet, put it into weights/ and pass --model {name} --pretrained "
+            f"weights/{Path(where).name}{' --activation quick_gelu' if tag == 'openai' else ''}"
+        ) from error
+
+
+def _check_supported(clip: Clip) -> None:
+    """The explicit forward in clip/vision.py knows open_clip's plain ViT; say so rather than compute something else."""
+    visual = clip.model.visual
+    plain = (
+        isinstance(visual, VisionTransformer)
+        and visual.attn_pool is None
+        and visual.pool_type == "tok"
+        and visual.proj is not None
+        and all(type(block) is ResidualAttentionBlock for block in visual.transformer.resblocks)
+    )
+    if not plain:
+        raise UserError(f"{clip.name}: its image tower is not a plain ViT with a class token; use a CLIP such as ViT-B-16")

@@ -1,0 +1,72 @@
+"""Prompts to text embeddings. May import torch, open_clip, clip and common.
+
+All prompts of a call are encoded in one batch; a class with several prompts gets the mean of their unit embeddings.
+"""
+
+from collections.abc import Sequence
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clip.load import Clip
+from common.errors import UserError
+
+CHUNK = 512  # prompts a forward pass; bounds the memory of a list with thousands of classes
+
+
+def fill_template(template: str, names: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Put every name into the template at `{}`: K lists of names to K lists of prompts."""
+    if "{}" not in template:
+        raise UserError(f"template {template!r}: expected {{}} where the class name goes")
+    return [[template.replace("{}", name) for name in group] for group in names]
+
+
+def encode_prompts(clip: Clip, prompts: Sequence[Sequence[str]]) -> Tensor:
+    """K groups of prompts to (K, E) float32 unit embeddings on CLIP's device.
+
+    Each prompt is normalised, the prompts of a group are averaged, the mean is normalised again.
+    Raises UserError for an empty group and for a prompt longer than CLIP's context.
+    """
+    for index, group in enumerate(prompts):
+        if not group:
+            raise UserError(f"class {index} has no prompt; give it at least one")
+    if not prompts:
+        return torch.zeros(0, clip.model.text_projection.shape[1], device=clip.device)
+    tokens = tokenize(clip, [prompt for group in prompts for prompt in group])
+    embeddings = F.normalize(_encode(clip, tokens), dim=-1)
+    groups = embeddings.split([len(group) for group in prompts])
+    return F.normalize(torch.stack([group.mean(dim=0) for group in groups]), dim=-1)
+
+
+def tokenize(clip: Clip, prompts: Sequence[str]) -> Tensor:
+    """Prompts to (P, context) int64 token ids: start, the words, end, zeros.
+
+    Raises UserError for a prompt that does not fit, where OpenAI's tokenizer would cut it short.
+    """
+    tokenizer = open_clip.SimpleTokenizer(context_length=clip.model.context_length)
+    room = clip.model.context_length - 2  # start and end of text
+    for prompt in prompts:
+        length = len(tokenizer.encode(tokenizer.clean_fn(prompt)))
+        if length > room:
+            raise UserError(f"prompt {prompt[:60]!r}...: {length} tokens, but this CLIP takes {room}; shorten it")
+    return tokenizer(list(prompts))
+
+
+@torch.no_grad()
+def _encode(clip: Clip, tokens: Tensor) -> Tensor:
+    parts = [clip.model.encode_text(chunk.to(clip.device)) for chunk in tokens.split(CHUNK)]
+    return torch.cat(parts).float()
+
+
+def unknown_words(clip: Clip, prompts: Sequence[str]) -> list[str]:
+    """Words of the prompts that the model never saw: those with a token whose embedding is exactly zero.
+
+    A CLIP trained on a small vocabulary, such as the toy world's, holds zeros for all other tokens, so that two
+    unknown words would look alike to it. Pretrained CLIPs have no such rows.
+    """
+    rows = clip.model.token_embedding.weight.abs().amax(dim=1)
+    tokenizer = open_clip.SimpleTokenizer(context_length=clip.model.context_length)
+    words = {word for prompt in prompts for word in tokenizer.pat.findall(tokenizer.clean_fn(prompt))}
+    return sorted(word for word in words if any(rows[token] == 0 for token in tokenizer.encode(word)))

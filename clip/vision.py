@@ -1,0 +1,109 @@
+"""The vision transformer, step by step, over open_clip's modules as they are: no hooks, nothing patched.
+
+May import torch and open_clip's types only. Shape letters: B images, h w patches, N = h*w, D width, L blocks.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class VisionFeatures:
+    """What the CAM methods need of one forward pass.
+
+    last_input   (B, 1+N, D) tokens that enter the last block; the class token first
+    attention    one (B, N, N) tensor a block, for the last blocks asked for, in order: softmax attention averaged over
+                 heads, patch-to-patch part, rows not renormalised (clip_es section 2)
+    last_output  (B, 1+N, D) tokens that leave the last block
+    grid         (h, w)
+    """
+
+    last_input: Tensor
+    attention: tuple[Tensor, ...]
+    last_output: Tensor
+    grid: tuple[int, int]
+
+
+@torch.no_grad()
+def vision_forward(visual: VisionTransformer, images: Tensor, attention_blocks: int | None = None) -> VisionFeatures:
+    """Run the transformer on images of any aspect, without gradients.
+
+    images            (B, 3, h*p, w*p) float, normalised
+    attention_blocks  attention is kept of this many last blocks (all, when None or more than there are)
+    """
+    blocks = visual.transformer.resblocks
+    first_kept = 0 if attention_blocks is None else max(0, len(blocks) - attention_blocks)
+    tokens, grid = embed_patches(visual, images)
+    last_input, kept = tokens, []
+    for index, block in enumerate(blocks):
+        last_input = tokens
+        tokens, attention = run_block(block, tokens, need_attention=index >= first_kept)
+        if attention is not None:
+            kept.append(attention[:, 1:, 1:])
+    return VisionFeatures(last_input, tuple(kept), tokens, grid)
+
+
+def embed_patches(visual: VisionTransformer, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    """Images (B, 3, h*p, w*p) to the first block's tokens (B, 1+N, D), and (h, w)."""
+    patches = visual.conv1(images)  # (B, D, h, w)
+    grid = (patches.shape[-2], patches.shape[-1])
+    patches = patches.flatten(2).transpose(1, 2)  # (B, N, D)
+    class_token = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+    tokens = torch.cat([class_token, patches], dim=1)
+    return visual.ln_pre(tokens + positional_embedding(visual, grid).to(tokens.dtype)), grid
+
+
+def positional_embedding(visual: VisionTransformer, grid: tuple[int, int]) -> Tensor:
+    """(1+N, D): the class position as it is, the g x g grid resized bilinearly to h x w (clip_es section 2)."""
+    learned = visual.positional_embedding
+    side = round((len(learned) - 1) ** 0.5)
+    if grid == (side, side):
+        return learned
+    square = learned[1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)  # (1, D, g, g)
+    resized = F.interpolate(square, size=grid, mode="bilinear", align_corners=False)
+    return torch.cat([learned[:1], resized.flatten(2)[0].T])
+
+
+def run_block(
+    block: ResidualAttentionBlock, tokens: Tensor, normed: Tensor | None = None, need_attention: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """One residual attention block.
+
+    tokens   (B, T, D) the block's input, which the residual connection carries on
+    normed   (B, T, D) `ln_1(tokens)`, given by callers who differentiate with respect to it
+    Returns the output (B, T, D) and, when asked for, the head-averaged attention (B, T, T).
+    """
+    mixed, attention = _self_attention(block.attn, block.ln_1(tokens) if normed is None else normed, need_attention)
+    tokens = tokens + block.ls_1(mixed)
+    return tokens + block.ls_2(block.mlp(block.ln_2(tokens))), attention
+
+
+def _self_attention(
+    layer: torch.nn.MultiheadAttention, tokens: Tensor, need_attention: bool
+) -> tuple[Tensor, Tensor | None]:
+    batch, length, width = tokens.shape
+    projected = F.linear(tokens, layer.in_proj_weight, layer.in_proj_bias)
+    # (B, T, 3D) -> three of (B, heads, T, D/heads)
+    query, key, value = projected.view(batch, length, 3, layer.num_heads, -1).permute(2, 0, 3, 1, 4)
+    attention = None
+    if need_attention:
+        weights = (query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)).softmax(dim=-1)
+        mixed, attention = weights @ value, weights.mean(dim=1)
+    else:
+        mixed = F.scaled_dot_product_attention(query, key, value)
+    return layer.out_proj(mixed.transpose(1, 2).reshape(batch, length, width)), attention
+
+
+def pooled_patch_features(visual: VisionTransformer, last_output: Tensor) -> Tensor:
+    """(B, 1+N, D) -> (B, E) unit vectors: the mean of the projected patch tokens (clip_es section 2)."""
+    patches = visual.ln_post(last_output[:, 1:]).mean(dim=1)
+    return F.normalize(patches @ visual.proj, dim=-1)
+
+
+def class_token_features(visual: VisionTransformer, last_output: Tensor) -> Tensor:
+    """(B, 1+N, D) -> (B, E): CLIP's own image feature, not normalised."""
+    return visual.ln_post(last_output[:, 0]) @ visual.proj

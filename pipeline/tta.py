@@ -1,0 +1,44 @@
+"""Test-time augmentation by flips and scales, with ttach. Off by default, as in the reference. Imports no step."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+import ttach
+from torch import Tensor
+
+from clip.image import scale_to_grid
+from pipeline.maps import min_max
+
+MapPair = tuple[Tensor, Tensor]
+
+
+def transforms(scales: Sequence[float], flip: bool) -> ttach.Compose:
+    """The product of the scales and, with `flip`, the horizontal mirror image. Scale 1.0 is always among them."""
+    scaling = ttach.Scale(list(scales), interpolation="bilinear", align_corners=False)
+    return ttach.Compose([*([ttach.HorizontalFlip()] if flip else []), scaling])
+
+
+def averaged(
+    predict: Callable[[Tensor], list[MapPair]], images: Tensor, augment: ttach.Compose, patch_size: int
+) -> list[MapPair]:
+    """Mean of the maps of all variants of a batch, min-max normalised again.
+
+    predict  (B, 3, h'*p, w'*p) to B pairs (cam, attn) of (k_i, h', w')
+    images   (B, 3, h*p, w*p)
+    Returns B pairs of (k_i, h, w) in [0, 1].
+    """
+    grid = tuple(side // patch_size for side in images.shape[-2:])
+    variants = []
+    for variant in augment:
+        pairs = predict(scale_to_grid(variant.augment_image(images), patch_size))
+        variants.append([tuple(_back(maps, variant, grid) for maps in pair) for pair in pairs])
+    return [tuple(min_max(torch.stack(maps).mean(dim=0)) for maps in zip(*same)) for same in zip(*variants)]  # type: ignore[misc]
+
+
+def _back(maps: Tensor, variant: ttach.base.Transformer, grid: tuple[int, ...]) -> Tensor:
+    """A variant's maps (k, h', w') in the upright image's grid, (k, h, w)."""
+    if not len(maps):
+        return maps.new_zeros((0, *grid))
+    upright = variant.deaugment_mask(maps[None])
+    return F.interpolate(upright, size=grid, mode="bilinear", align_corners=False)[0]
