@@ -223,4 +223,6 @@ def _check_supported(clip: Clip) -> None:
         and all(type(block) is ResidualAttentionBlock for block in visual.transformer.resblocks)
     )
     if not plain:
-        raise UserError(f"{clip.name}: its image tower is not a plain ViT with a class token; use a CLIP such as ViT-B-16")
+        raise UserError(
+            f"{clip.name}: its image tower is not a plain ViT with a class token; use a CLIP such as ViT-B-16"
+        )

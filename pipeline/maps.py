@@ -1,6 +1,6 @@
 """What the steps hand on, and the two operations on maps that several of them share. Imports no step."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -22,7 +22,6 @@ class Cams:
     cam: np.ndarray
     attn: np.ndarray
     size: tuple[int, int]
-    made_by: dict = field(default_factory=dict)
 
 
 def min_max(maps: Tensor) -> Tensor:

@@ -1,0 +1,22 @@
+"""Which device a worker computes on. May import torch and common.errors."""
+
+import torch
+
+from common.errors import UserError
+
+
+def pick_device(name: str, worker: int = 0) -> torch.device:
+    """The device for `--device NAME`; "auto" is a GPU when there is one, else the CPU, and spreads workers over GPUs.
+
+    Raises UserError for a device this machine does not have.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", worker % torch.cuda.device_count())
+        return torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(f"--device {name}: not available on this machine; use auto or cpu") from error
+    return device

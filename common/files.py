@@ -1,0 +1,61 @@
+"""Files that are whole or absent, and names that stay inside their folder. Imports common.errors only."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from common.errors import UserError
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+    """A binary stream that becomes `path` only when the block ends well; a reader never sees half a file.
+
+    Written beside the target under a hidden temporary name, flushed to disk, then renamed. Makes missing folders.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file, whole or not at all."""
+    with atomic_write(path) as stream:
+        stream.write(text.encode())
+
+
+def check_id(image_id: str, source: Path) -> str:
+    """The id itself, if it names a file below a folder and nowhere else.
+
+    Raises UserError naming `source`, the file it came from, for absolute ids, `..`, NUL and backslashes.
+    """
+    parts = PurePosixPath(image_id).parts
+    outside = not parts or parts[0] == "/" or ".." in parts or "\0" in image_id or "\\" in image_id
+    if outside:
+        raise UserError(f"{source}: id {image_id!r} leaves the image folder; expected plain ids such as 2007_000032")
+    return image_id
+
+
+def need_dir(path: Path, option: str, holds: str) -> Path:
+    """The path, if it is a folder; otherwise a UserError that names the option and what belongs there."""
+    if not path.is_dir():
+        raise UserError(f"{option} {path}: no such folder; expected {holds}")
+    return path
+
+
+def need_file(path: Path, option: str, holds: str) -> Path:
+    """The path, if it is a file; otherwise a UserError that names the option and what belongs there."""
+    if not path.is_file():
+        raise UserError(f"{option} {path}: no such file; expected {holds}")
+    return path

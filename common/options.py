@@ -1,0 +1,79 @@
+"""Command-line options that several stages share, spelled as in the reference. Imports the standard library only.
+
+Kept free of torch so that `--help` is quick.
+"""
+
+import argparse
+from pathlib import Path
+
+DATASETS = ("toyworld", "voc12")
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults, but not those that say nothing."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with one-line errors and defaults shown in the help."""
+
+    def __init__(self, description: str, epilog: str = "") -> None:
+        super().__init__(description=description, epilog=epilog, formatter_class=_Help)
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+def add_data_options(parser: argparse.ArgumentParser, truth: bool) -> None:
+    """--dataset, --img_root (alias --image_root), --split_file and, with `truth`, --gt_root."""
+    group = parser.add_argument_group("data")
+    group.add_argument("--dataset", choices=DATASETS, default="toyworld", help="names, prompts and layout of the data")
+    group.add_argument(
+        "--img_root",
+        "--image_root",
+        type=Path,
+        metavar="DIR",
+        help="folder of images (JPEGImages, or the folder above it); toyworld makes its own when not given",
+    )
+    group.add_argument(
+        "--split_file",
+        type=Path,
+        metavar="FILE",
+        help="text file, one image id a line; not given: ImageSets/Segmentation/train.txt beside the images",
+    )
+    if truth:
+        group.add_argument(
+            "--gt_root", type=Path, metavar="DIR", help="masks to score against; not given: SegmentationClass there"
+        )
+
+
+def add_cam_dir(parser: argparse.ArgumentParser, help_text: str) -> None:
+    """--cam_out_dir, output/<dataset>/cams when not given."""
+    parser.add_argument("--cam_out_dir", type=Path, metavar="DIR", help=f"{help_text}; not given: output/DATASET/cams")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores there as JSON too")
+
+
+def positive(text: str) -> int:
+    """argparse type: an integer of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected 1 or more")
+    return value
+
+
+def share(text: str) -> float:
+    """argparse type: a number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected a number from 0 to 1")
+    return value
+
+
+def output_dir(dataset: str, kind: str) -> Path:
+    """Where a stage writes when it is not told: output/<dataset>/<kind>."""
+    return Path("output") / dataset / kind

@@ -1,0 +1,101 @@
+"""Stage 2: CAM files or masks + ground truth -> scores.
+
+python eval_cam.py                                      # refined maps of the toy world
+python eval_cam.py --cam_type highres                   # before the affinity
+python eval_cam.py --cam_type png --cam_out_dir MASKS   # written masks, 255 counted as not predicted
+"""
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from common import console
+from common.options import Parser, add_cam_dir, add_data_options, add_json, output_dir, positive
+
+if TYPE_CHECKING:
+    from dataset.lookup import Selection
+    from pipeline.stage_eval import EvalJob, Totals
+
+CAM_TYPES = ("attn_highres", "highres", "png")
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser("CAM files or masks + ground truth -> mIoU and more, for every background setting in one pass.")
+    add_data_options(parser, truth=True)
+    add_cam_dir(parser, "where the CAM files (or, with --cam_type png, the masks) are")
+    parser.add_argument("--cam_type", choices=CAM_TYPES, default="attn_highres", help="refined, unrefined, or masks")
+    parser.add_argument(
+        "--cam_eval_thres",
+        type=float,
+        default=2,
+        help="below 1: sweep constant background scores 0.05..0.6 and this one; else sweep exponents of (1 - max cam)",
+    )
+    parser.add_argument(
+        "--bg_precision",
+        choices=("float32", "float16"),
+        default="float32",
+        help="precision of the background score; the reference computed it in float16",
+    )
+    parser.add_argument("--num_workers", type=positive, default=2, help="images that are read side by side")
+    add_json(parser)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    return console.run(lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> int:
+    from dataset.lookup import select
+    from pipeline import stage_eval
+
+    selection = select(args.dataset, args.img_root, args.split_file, args.gt_root)
+    job = _job(args, selection)
+    print(f"scoring {args.cam_type} of {len(selection.ids)} images in {job.folder} against {job.truth}")
+    totals, tally = job.empty_totals(), console.Tally()
+    outcomes = stage_eval.run(job, selection.ids, totals, args.num_workers)
+    for outcome in console.progress(outcomes, len(selection.ids), "scores"):
+        tally.add(outcome)
+    if totals.images:
+        _print_scores(args, selection, job, totals)
+    else:
+        print("nothing could be scored", file=sys.stderr)
+    return console.list_failures(tally.failures)
+
+
+def _job(args: argparse.Namespace, selection: "Selection") -> "EvalJob":
+    import numpy as np
+
+    from common.files import need_dir
+    from pipeline.scores import backgrounds_for
+    from pipeline.stage_eval import EvalJob
+
+    masks = args.cam_type == "png"
+    folder = args.cam_out_dir or output_dir(args.dataset, "masks" if masks else "cams")
+    return EvalJob(
+        need_dir(folder, "--cam_out_dir", f"the output of {'eval_cam_with_crf.py' if masks else 'generate_cams.py'}"),
+        selection.need_masks(),
+        args.cam_type,
+        selection.spec.num_labels,
+        (1.0,) if masks else backgrounds_for(args.cam_type, args.cam_eval_thres),
+        np.float16 if args.bg_precision == "float16" else np.float32,
+    )
+
+
+def _print_scores(args: argparse.Namespace, selection: "Selection", job: "EvalJob", totals: "Totals") -> None:
+    from pipeline import report
+
+    spec, split = selection.spec, selection.paths.split
+    if args.cam_type == "png":
+        confusion = totals.confusions[0]
+        result = report.summary("masks", spec, report.scores_of(confusion), totals.images, split, confusion)
+    else:
+        stage = report.STAGES[args.cam_type]
+        result = report.swept_summary(stage, spec, totals.confusions, job.backgrounds, totals.images, split)
+    report.print_table(result)
+    report.write_json(args.json, result)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""Stage 3: CAM files + images -> DenseCRF -> confidence masking -> PNG masks, and scores where there is ground truth.
+
+python eval_cam_with_crf.py                # the toy world: writes the masks and scores them
+python eval_cam_with_crf.py --eval_only    # scores only, writes nothing
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from common import console
+from common.options import Parser, add_cam_dir, add_data_options, add_json, output_dir, positive, share
+
+if TYPE_CHECKING:
+    from dataset.lookup import Selection
+    from pipeline.stage_crf import CrfJob
+    from pipeline.stage_eval import Totals
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser(
+        "CAM files + images -> DenseCRF -> PNG masks with 255 where confidence is low; scores before the 255s.",
+        "Ground truth is needed for scores only. The score is that of the labels before the confidence rule, as published.",
+    )
+    add_data_options(parser, truth=True)
+    add_cam_dir(parser, "where the CAM files are")
+    parser.add_argument("--cam_type", choices=("attn_highres", "highres"), default="attn_highres", help="which maps")
+    parser.add_argument(
+        "--pseudo_mask_save_path", type=Path, metavar="DIR", help="where the masks go; not given: output/DATASET/masks"
+    )
+    parser.add_argument("--eval_only", action="store_true", help="score only, write no masks")
+    parser.add_argument(
+        "--crf_image",
+        choices=("rgb", "reference"),
+        default="rgb",
+        help="the plain image, or the reference's mean-subtracted, wrapped BGR one (the paper's recipe)",
+    )
+    parser.add_argument("--crf", choices=("numba", "pydensecrf"), default="numba", help="which DenseCRF; same labels")
+    parser.add_argument("--confidence", type=share, default=0.95, help="below this probability a pixel becomes 255")
+    parser.add_argument("--palette", action="store_true", help="write coloured masks of mode P, for people")
+    parser.add_argument("--num_workers", type=positive, default=2, help="images that are worked on side by side")
+    parser.add_argument("--overwrite", action="store_true", help="make masks again that are there already")
+    add_json(parser)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    return console.run(lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> int:
+    from dataset.lookup import select
+    from pipeline import stage_crf
+
+    selection = select(args.dataset, args.img_root, args.split_file, args.gt_root)
+    job = _job(args, selection)
+    _announce(args, job, len(selection.ids))
+    totals, tally = job.empty_totals(), console.Tally()
+    outcomes = stage_crf.run(job, selection.ids, totals, args.num_workers)
+    for outcome in console.progress(outcomes, len(selection.ids), "CRF"):
+        tally.add(outcome)
+    if job.truth is not None:
+        _print_scores(args, selection, totals)
+    return tally.report("masks", job.out_dir) if job.out_dir else console.list_failures(tally.failures)
+
+
+def _job(args: argparse.Namespace, selection: "Selection") -> "CrfJob":
+    from common.files import need_dir
+    from pipeline.stage_crf import CrfJob
+
+    cams = args.cam_out_dir or output_dir(args.dataset, "cams")
+    # A split such as train_aug holds ids without official masks, so outside the toy world scoring is asked for.
+    scored = args.eval_only or args.gt_root is not None or args.dataset == "toyworld"
+    return CrfJob(
+        cams=need_dir(cams, "--cam_out_dir", "the output of generate_cams.py"),
+        images=selection.paths.images,
+        out_dir=None if args.eval_only else args.pseudo_mask_save_path or output_dir(args.dataset, "masks"),
+        truth=selection.need_masks() if scored else None,
+        num_classes=len(selection.spec.classes),
+        cam_type=args.cam_type,
+        crf_image=args.crf_image,
+        backend=args.crf,
+        confidence=args.confidence,
+        palette=args.palette,
+        overwrite=args.overwrite,
+    )
+
+
+def _announce(args: argparse.Namespace, job: "CrfJob", count: int) -> None:
+    print(f"data    {args.dataset}: {count} images in {job.images}, {job.cam_type} maps in {job.cams}")
+    print(f"CRF     {job.backend} on the {job.crf_image} image, {job.crf.iterations} iterations")
+    written = f"to {job.out_dir}, 255 below a probability of {job.confidence}" if job.out_dir else "not written"
+    print(f"masks   {written}; {f'scored against {job.truth}' if job.truth else 'no --gt_root: not scored'}")
+
+
+def _print_scores(args: argparse.Namespace, selection: "Selection", totals: "Totals") -> None:
+    from pipeline import report
+
+    if not totals.images:
+        print("nothing could be scored", file=sys.stderr)
+        return
+    confusion = totals.confusions[0]
+    settings = {"crf_image": args.crf_image, "crf": args.crf, "cam_type": args.cam_type}
+    result = report.summary(
+        "crf",
+        selection.spec,
+        report.scores_of(confusion),
+        totals.images,
+        selection.paths.split,
+        confusion,
+        settings=settings,
+    )
+    report.print_table(result)
+    report.write_json(args.json, result)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""Stage 1: images + labels -> class activation maps, before and after the affinity.
+
+CUDA_VISIBLE_DEVICES=0 python generate_cams.py                       # the toy world
+python generate_cams.py --dataset voc12 --img_root VOC2012/JPEGImages --model ViT-B-16.pt
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from common import console
+from common.errors import EXIT_OK, UserError
+from common.options import Parser, add_cam_dir, add_data_options, output_dir, positive, share
+
+if TYPE_CHECKING:
+    from dataset.spec import Sample
+    from pipeline.stage_cams import CamJob
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser(
+        "Images + image-level labels -> class activation maps, one <id>.npz an image (CLIP-ES).",
+        "Without arguments: the toy world. Finished files are kept, so an interrupted run is continued by repeating it.",
+    )
+    add_data_options(parser, truth=False)
+    add_cam_dir(parser, "where the CAM files go")
+    model = parser.add_argument_group("model")
+    model.add_argument("--model", help="weight file or open_clip name; not given: toyworld's own, or ViT-B-16 openai")
+    model.add_argument("--pretrained", help="with an open_clip name: a tag such as openai, or a weight file")
+    model.add_argument("--activation", choices=("auto", "quick_gelu", "gelu"), default="auto", help="of the MLPs")
+    model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    method = parser.add_argument_group("method")
+    method.add_argument("--method", default="clip-es", help="how the maps are made: clip-es")
+    method.add_argument(
+        "--box_threshold", type=share, help="share of a CAM's maximum that enters a box; not given: the data set's"
+    )
+    method.add_argument("--scales", type=float, nargs="+", default=[1.0], help="test-time scales; 1.0 is always used")
+    method.add_argument("--flip", action="store_true", help="average with the mirrored image")
+    run = parser.add_argument_group("run")
+    run.add_argument("--save", choices=("grid", "highres"), default="grid", help="maps on the patch grid or full size")
+    run.add_argument("--batch_size", type=positive, default=8, help="images of one patch grid that go together")
+    run.add_argument("--num_workers", type=positive, default=1, help="processes, one a GPU, as in the reference")
+    run.add_argument("--overwrite", action="store_true", help="make files again that are there already")
+    args = parser.parse_args(argv)
+    if any(scale <= 0 for scale in args.scales):
+        parser.error("--scales: expected positive numbers")
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    return console.run(lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> int:
+    from dataset.lookup import select
+
+    _check_method(args.method)
+    selection = select(args.dataset, args.img_root, args.split_file, None)
+    samples, failures = selection.samples()
+    out_dir = args.cam_out_dir or output_dir(args.dataset, "cams")
+    tally = console.Tally(failures=list(failures))
+    if samples:
+        job = make_job(args, worker=0)
+        _announce(args, job, selection.paths.images, len(samples))
+        for outcome in console.progress(_outcomes(args, job, samples), len(samples), "CAMs"):
+            tally.add(outcome)
+    code = tally.report("CAM files", out_dir)
+    if code == EXIT_OK:
+        print(f"next: python eval_cam.py{_same_data(args)}   (scores)")
+    return code
+
+
+def _check_method(name: str) -> None:
+    from pipeline.methods import METHODS
+
+    if name not in METHODS:
+        raise UserError(f"--method {name}: unknown; expected one of {', '.join(METHODS)}")
+
+
+def make_job(args: argparse.Namespace, worker: int) -> "CamJob":
+    """Load the model on the worker's device and encode the prompts."""
+    from clip.device import pick_device
+    from clip.load import load_clip
+    from clip.text import unknown_words
+    from dataset.lookup import DEFAULT_MODELS, dataset_spec
+    from pipeline.methods import CamSettings
+    from pipeline.stage_cams import CamJob, record, text_set
+
+    spec = dataset_spec(args.dataset)
+    model, tag = (args.model, args.pretrained) if args.model else DEFAULT_MODELS[args.dataset]
+    clip = load_clip(model, args.pretrained or tag, pick_device(args.device, worker), args.activation)
+    prompts = [prompt for group in (*spec.prompts, spec.background_prompts) for prompt in group]
+    if worker == 0 and (unknown := unknown_words(clip, [spec.template.replace("{}", ""), *prompts])):
+        print(f"warning: the model never saw these words: {', '.join(unknown)}", file=sys.stderr)
+    threshold = spec.box_threshold if args.box_threshold is None else args.box_threshold
+    settings = CamSettings(args.method, threshold, tuple(args.scales), args.flip)
+    full_size = args.save == "highres"
+    out_dir = args.cam_out_dir or output_dir(args.dataset, "cams")
+    made_by = record(clip, spec, settings, full_size)
+    return CamJob(clip, text_set(clip, spec), settings, out_dir, made_by, full_size, args.batch_size)
+
+
+def _outcomes(args: argparse.Namespace, job: "CamJob", samples: "Sequence[Sample]") -> Iterator[console.Outcome]:
+    from common.workers import run_workers
+    from pipeline import stage_cams
+
+    finished = set() if args.overwrite else stage_cams.finished_ids(job, samples)
+    if args.num_workers == 1:
+        return stage_cams.run(job, samples, finished)
+    shards = stage_cams.shards(samples, args.num_workers)
+    return run_workers(_work, [(vars(args), shard, finished) for shard in shards])
+
+
+def _work(index: int, task: tuple[dict[str, Any], "Sequence[Sample]", set[str]]) -> Iterator[console.Outcome]:
+    """One worker process: its own model on its own device, its share of the list."""
+    from pipeline import stage_cams
+
+    options, samples, finished = task
+    return stage_cams.run(make_job(argparse.Namespace(**options), index), samples, finished)
+
+
+def _announce(args: argparse.Namespace, job: "CamJob", images: object, count: int) -> None:
+    settings = job.settings
+    augmented = f", scales {list(settings.scales)}{' and flip' if settings.flip else ''}"
+    print(f"data    {args.dataset}: {count} images in {images}")
+    print(f"model   {job.clip.describe()} on {job.clip.device}")
+    print(
+        f"method  {settings.method}, box threshold {settings.box_threshold}"
+        f"{augmented if settings.flip or settings.scales != (1.0,) else ''}, batches of {job.batch_size}"
+    )
+
+
+def _same_data(args: argparse.Namespace) -> str:
+    given = [("--dataset", args.dataset if args.dataset != "toyworld" else None)]
+    given += [("--img_root", args.img_root), ("--split_file", args.split_file), ("--cam_out_dir", args.cam_out_dir)]
+    return "".join(f" {flag} {value}" for flag, value in given if value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""Step 5: scores of labels against the ground truth, from one confusion matrix (clip_es section 5). May import numpy only.
+
+The rule for absent classes: a class that the ground truth never shows is left out of every mean. (A prediction of
+such a class still counts as an error of the class it stands in for.)
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+IGNORE_INDEX = 255
+
+
+def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, num_labels: int) -> np.ndarray:
+    """(C, C+1) int64 pixel counts: rows are true labels, columns predicted ones, the last column "not predicted".
+
+    truth      (H, W) uint8; values >= C (255 in VOC) are left out
+    predicted  (H, W) uint8; 255 counts as not predicted
+    num_labels C, background included
+    Raises ValueError for different shapes and for a predicted label that is neither below C nor 255.
+    """
+    if truth.shape != predicted.shape:
+        raise ValueError(f"truth has shape {truth.shape}, the prediction {predicted.shape}")
+    scored = truth < num_labels
+    columns = predicted[scored].astype(np.int64)
+    columns[columns == IGNORE_INDEX] = num_labels
+    if columns.size and columns.max() > num_labels:
+        raise ValueError(f"label {columns.max()} predicted where the data set has labels 0..{num_labels - 1} and 255")
+    rows = truth[scored].astype(np.int64)
+    counts = np.bincount(rows * (num_labels + 1) + columns, minlength=num_labels * (num_labels + 1))
+    return counts.reshape(num_labels, num_labels + 1)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a confusion matrix says; shares in [0, 1].
+
+    iou             by label; None where the ground truth never shows it
+    coverage        share of the scored pixels that were predicted at all (not 255)
+    precision       share of those predicted pixels that are right
+    """
+
+    miou: float
+    iou: tuple[float | None, ...]
+    pixel_accuracy: float
+    mean_accuracy: float
+    coverage: float
+    precision: float
+
+
+def scores_of(confusion: np.ndarray) -> Scores:
+    """Scores of a (C, C+1) confusion matrix. All are 0 when it counts no pixel."""
+    right = np.diag(confusion).astype(np.float64)
+    true, predicted = confusion.sum(axis=1), confusion[:, :-1].sum(axis=0)
+    shown = true > 0
+    iou = right[shown] / (true + predicted - right)[shown]
+    by_label = np.full(len(true), np.nan)
+    by_label[shown] = iou
+    return Scores(
+        miou=float(iou.mean()) if shown.any() else 0.0,
+        iou=tuple(None if np.isnan(value) else float(value) for value in by_label),
+        pixel_accuracy=_share(right.sum(), true.sum()),
+        mean_accuracy=float((right[shown] / true[shown]).mean()) if shown.any() else 0.0,
+        coverage=_share(predicted.sum(), true.sum()),
+        precision=_share(right.sum(), predicted.sum()),
+    )
+
+
+def _share(part: float, whole: float) -> float:
+    return float(part / whole) if whole else 0.0
+
+
+# --- CAMs against the ground truth, all backgrounds in one pass ------------------------------------
+
+REFINED_EXPONENTS = (1.0, 2.0)
+UNREFINED_EXPONENTS = tuple(float(alpha) for alpha in range(1, 11))
+CONSTANTS = tuple(round(0.05 * step, 2) for step in range(1, 13))  # 0.05 .. 0.6
+
+
+def backgrounds_for(cam_type: str, threshold: float) -> tuple[float, ...]:
+    """The background settings that are swept: constants when `threshold` < 1, else exponents (clip_es section 5).
+
+    A `threshold` of the user's own, below 1 and not on the list, joins it.
+    """
+    if threshold < 1:
+        return tuple(sorted({*CONSTANTS, threshold}))
+    return REFINED_EXPONENTS if cam_type == "attn_highres" else UNREFINED_EXPONENTS
+
+
+def sweep_confusions(
+    truth: np.ndarray,
+    keys: np.ndarray,
+    maps: np.ndarray,
+    backgrounds: Sequence[float],
+    num_labels: int,
+    precision: type = np.float32,
+) -> np.ndarray:
+    """Confusion matrices of one image for every background setting, (S, C, C+1).
+
+    truth       (H, W) uint8
+    keys        (k,) 0-based class indices
+    maps        (k, H, W) in [0, 1]
+    backgrounds S settings: below 1 a constant score, from 1 on an exponent of (1 - max_c cam)
+    precision   float16 computes the background score as the reference does, to its last digit
+
+    The best class of a pixel does not depend on the background, so it is found once; ties go to the background, as
+    argmax over [background, classes] would have it.
+    """
+    if len(maps):
+        maps = maps.astype(precision)
+        best, highest = np.asarray(keys)[maps.argmax(axis=0)] + 1, maps.max(axis=0)
+    else:
+        best, highest = np.zeros(truth.shape, np.int64), np.zeros(truth.shape, precision)
+    labels = best.astype(np.uint8)
+    return np.stack(
+        [
+            confusion_matrix(truth, np.where(highest > _background(highest, setting), labels, np.uint8(0)), num_labels)
+            for setting in backgrounds
+        ]
+    )
+
+
+def _background(highest: np.ndarray, setting: float) -> np.ndarray:
+    if setting < 1:
+        return np.full_like(highest, setting)
+    return (1 - highest) ** highest.dtype.type(setting)

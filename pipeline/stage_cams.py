@@ -1,0 +1,185 @@
+"""The loop of generate_cams.py: images are read beside the model, maps are written beside it.
+
+May import every step, clip, dataset and common.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from clip.image import patch_grid, prepare_image
+from clip.load import Clip
+from clip.text import encode_prompts, fill_template
+from common.console import Outcome
+from common.errors import UserError
+from common.images import image_size, read_image
+from common.parallel import ordered_map
+from dataset.spec import DatasetSpec, Sample
+from pipeline.maps import Cams, to_numpy
+from pipeline.methods import CamSettings, MapPair, TextSet, compute_maps
+from pipeline.storage import read_arrays, save_cams
+
+FORMAT = 1  # of the CAM file; part of its record
+WINDOW = 64  # images among which batches of one patch grid are formed; bounds how far the order can shift
+
+
+@dataclass(frozen=True)
+class CamJob:
+    """Everything that is the same for all images of a run."""
+
+    clip: Clip
+    text: TextSet
+    settings: CamSettings
+    out_dir: Path
+    made_by: dict[str, Any]
+    full_size: bool = False
+    batch_size: int = 1
+
+    def path(self, image_id: str) -> Path:
+        return self.out_dir / f"{image_id}.npz"
+
+
+@dataclass
+class Batch:
+    """Samples of one patch grid, their tensors once read, and what already became of some of them."""
+
+    samples: list[Sample]
+    images: list[torch.Tensor] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    maps: list[MapPair] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+
+
+def text_set(clip: Clip, spec: DatasetSpec) -> TextSet:
+    """Text embeddings of a data set's classes and background prompts."""
+    groups = [*spec.prompts, *((prompt,) for prompt in spec.background_prompts)]
+    embeddings = encode_prompts(clip, fill_template(spec.template, groups))
+    return TextSet(embeddings[: len(spec.prompts)], embeddings[len(spec.prompts) :])
+
+
+def record(clip: Clip, spec: DatasetSpec, settings: CamSettings, full_size: bool) -> dict[str, Any]:
+    """What makes two CAM files comparable; stored in each."""
+    words = json.dumps([spec.template, spec.prompts, spec.background_prompts])
+    return {
+        "format": FORMAT,
+        "dataset": spec.name,
+        "model": clip.fingerprint,
+        "activation": clip.activation,
+        "prompts": hashlib.sha256(words.encode()).hexdigest()[:16],
+        "save": "highres" if full_size else "grid",
+        **json.loads(json.dumps(asdict(settings))),
+    }
+
+
+def finished_ids(job: CamJob, samples: Iterable[Sample]) -> set[str]:
+    """Ids whose CAM file is whole and made with the same settings and labels; damaged files count as missing.
+
+    Raises UserError, showing the difference, when a file was made with other ones.
+    """
+    finished = set()
+    for sample in samples:
+        try:
+            arrays = read_arrays(job.path(sample.id))
+            made_by = json.loads(str(arrays["made_by"]))
+        except (UserError, KeyError, ValueError):
+            continue
+        _check_same(job.path(sample.id), made_by, job.made_by)
+        if tuple(arrays["keys"].tolist()) != sample.labels:
+            raise UserError(f"{job.path(sample.id)}: made for other labels; pass --overwrite or another --cam_out_dir")
+        finished.add(sample.id)
+    return finished
+
+
+def _check_same(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    differing = [key for key in wanted if found.get(key) != wanted[key]]
+    if differing:
+        detail = ", ".join(f"{key} {found.get(key)} (now {wanted[key]})" for key in differing)
+        raise UserError(f"{path}: made with other settings: {detail}; pass --overwrite or another --cam_out_dir")
+
+
+def run(job: CamJob, samples: Sequence[Sample], finished: set[str], threads: int = 2) -> Iterator[Outcome]:
+    """Make the missing CAM files; one outcome an image.
+
+    Batches are cut from the whole list, and one with anything missing is computed whole, so that a continued run
+    writes the same bytes as an uninterrupted one.
+    """
+    read = ordered_map(partial(_read, job), plan(job, samples, finished), threads)
+    computed = (_compute(job, batch) for batch in read)
+    for batch in ordered_map(partial(_save, job, finished), computed, threads):
+        yield from batch.outcomes
+
+
+def plan(job: CamJob, samples: Sequence[Sample], finished: set[str]) -> Iterator[Batch]:
+    """Cut the list into batches of one patch grid. Batches without work carry only outcomes."""
+    for start in range(0, len(samples), WINDOW):
+        window = samples[start : start + WINDOW]
+        if all(sample.id in finished for sample in window):
+            yield Batch([], outcomes=[Outcome(sample.id, "kept") for sample in window])
+            continue
+        yield from _batches_of(job, window, finished)
+
+
+def _batches_of(job: CamJob, window: Sequence[Sample], finished: set[str]) -> Iterator[Batch]:
+    grids: dict[tuple[int, int], list[Sample]] = {}
+    unreadable = Batch([])
+    for sample in window:
+        try:
+            grids.setdefault(patch_grid(image_size(sample.image), job.clip.patch_size), []).append(sample)
+        except UserError as error:
+            unreadable.outcomes.append(Outcome(sample.id, "failed", str(error)))
+    yield unreadable
+    for members in grids.values():
+        for start in range(0, len(members), job.batch_size):
+            batch = members[start : start + job.batch_size]
+            if all(sample.id in finished for sample in batch):
+                yield Batch([], outcomes=[Outcome(sample.id, "kept") for sample in batch])
+            else:
+                yield Batch(batch)
+
+
+def _read(job: CamJob, batch: Batch) -> Batch:
+    readable = []
+    for sample in batch.samples:
+        try:
+            image = read_image(sample.image)
+        except UserError as error:
+            batch.outcomes.append(Outcome(sample.id, "failed", str(error)))
+            continue
+        readable.append(sample)
+        batch.sizes.append((image.height, image.width))
+        batch.images.append(prepare_image(image, job.clip.patch_size))
+    batch.samples = readable
+    return batch
+
+
+def _compute(job: CamJob, batch: Batch) -> Batch:
+    if batch.samples:
+        images = torch.stack(batch.images).to(job.clip.device)
+        labels = [sample.labels for sample in batch.samples]
+        batch.maps = compute_maps(job.clip, images, labels, job.text, job.settings)
+        batch.images = []
+    return batch
+
+
+def _save(job: CamJob, finished: set[str], batch: Batch) -> Batch:
+    for sample, size, (cam, attn) in zip(batch.samples, batch.sizes, batch.maps):
+        if sample.id in finished:
+            batch.outcomes.append(Outcome(sample.id, "kept"))
+            continue
+        cams = Cams(np.array(sample.labels, np.int64), to_numpy(cam), to_numpy(attn), size)
+        save_cams(job.path(sample.id), cams, job.made_by, job.full_size)
+        batch.outcomes.append(Outcome(sample.id, "made"))
+    return batch
+
+
+def shards(samples: Sequence[Sample], count: int) -> list[list[Sample]]:
+    """The list dealt out to `count` workers by whole windows, so that batches are the same as in one process."""
+    windows = [samples[start : start + WINDOW] for start in range(0, len(samples), WINDOW)]
+    return [[sample for window in windows[index::count] for sample in window] for index in range(count)]
