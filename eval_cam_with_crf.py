@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(
         "CAM files + images -> DenseCRF -> PNG masks with 255 where confidence is low; scores before the 255s.",
-        "Ground truth is needed for scores only. The score is that of the labels before the confidence rule, as published.",
+        "Ground truth is needed for scores only, which are those of the labels before the 255s, as published.",
     )
     add_data_options(parser, truth=True)
     add_cam_dir(parser, "where the CAM files are")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(
         "Images + image-level labels -> class activation maps, one <id>.npz an image (CLIP-ES).",
-        "Without arguments: the toy world. Finished files are kept, so an interrupted run is continued by repeating it.",
+        "Without arguments: the toy world. Finished files are kept: an interrupted run is continued by repeating it.",
     )
     add_data_options(parser, truth=False)
     add_cam_dir(parser, "where the CAM files go")

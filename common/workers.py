@@ -1,4 +1,4 @@
-"""Several processes that report image by image to the one that started them. Imports the standard library and common."""
+"""Several processes that report image by image to the one that started them. Imports common only."""
 
 import multiprocessing
 import os

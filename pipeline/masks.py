@@ -10,8 +10,8 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from common.errors import UserError
 from common.files import atomic_write
+from dataset.spec import IGNORE_INDEX
 
-IGNORE_INDEX = 255
 CONFIDENCE = 0.95  # below, a pixel is not trained on (paper, section 3.3, confidence-guided loss)
 
 
