@@ -18,6 +18,7 @@ from common.errors import UserError
 
 # Head widths that differ from 64: ViT-H, ViT-g and ViT-bigG of open_clip's model configurations.
 HEAD_WIDTHS = {1280: 80, 1408: 88, 1664: 104}
+HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # open_clip's names on the hub
 WEIGHT_SUFFIXES = {".pt", ".pth", ".bin", ".ckpt", ".safetensors"}
 
 
@@ -164,7 +165,8 @@ def _load_state(model: CLIP, state: StateDict, source: str) -> None:
 
 
 def _from_name(name: str, pretrained: str | None, activation: str) -> Clip:
-    if open_clip.get_model_config(name) is None:
+    config = open_clip.get_model_config(name)
+    if config is None:
         raise UserError(
             f"--model {name}: neither a file nor an open_clip model name; "
             "give a path, or a name such as ViT-B-16 with --pretrained openai"
@@ -172,17 +174,16 @@ def _from_name(name: str, pretrained: str | None, activation: str) -> Clip:
     if pretrained is None:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)[:6]) or "none"
         raise UserError(f"--model {name}: needs --pretrained with a tag ({tags}) or the path of a weight file")
+    if not isinstance(config["vision_cfg"].get("layers"), int) or "hf_model_name" in config.get("text_cfg", {}):
+        raise UserError(
+            f"--model {name}: not a CLIP with a plain ViT and CLIP's own text tower; use one such as ViT-B-16"
+        )
     path = Path(pretrained) if _looks_like_path(pretrained) else _download(name, pretrained)
     weights = read_weights(path)
     if activation == "auto":
         activation = _activation_of_name(name, pretrained, weights)
-    config = dict(open_clip.get_model_config(name))
-    config.pop("quick_gelu", None)
-    config.pop("custom_text", None)
-    try:
-        model = CLIP(**config, quick_gelu=activation == "quick_gelu")
-    except (TypeError, RuntimeError, AttributeError, ValueError) as error:
-        raise UserError(f"--model {name}: this architecture is not supported; use a CLIP with a ViT") from error
+    known = {key: config[key] for key in ("embed_dim", "vision_cfg", "text_cfg")}
+    model = CLIP(**known, quick_gelu=activation == "quick_gelu")
     _load_state(model, weights.state, str(path))
     return Clip(model, f"{name}/{pretrained}", activation, weights.fingerprint)
 
@@ -201,15 +202,35 @@ def _download(name: str, tag: str) -> Path:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
         raise UserError(f"--pretrained {tag}: unknown for {name}; expected one of: {tags}, or a path")
     try:
+        _fail_soon_without_network(source.get("hf_hub", ""))
         return Path(open_clip.download_pretrained(source))
     except Exception as error:  # no network: the hub, urllib and their proxies each raise their own
         where = source.get("hf_hub") or source.get("url") or "the model's page"
-        where = f"{where}open_clip_model.safetensors" if where.endswith("/") else where
+        where = f"{where}{HUB_FILES[0]}" if where.endswith("/") else where
         raise UserError(
-            f"--model {name} --pretrained {tag}: cannot be downloaded ({type(error).__name__}); fetch {where} "
+            f"--model {name} --pretrained {tag}: cannot be downloaded ({_brief(error)}); fetch {where} "
             f"on a machine with internet, put it into weights/ and pass --model {name} --pretrained "
             f"weights/{Path(where).name}{' --activation quick_gelu' if tag == 'openai' else ''}"
         ) from error
+
+
+def _brief(error: Exception) -> str:
+    return "no network" if isinstance(error, OSError) else type(error).__name__
+
+
+def _fail_soon_without_network(hub_entry: str) -> None:
+    """Raise OSError at once where the hub's client would try for a minute and log every attempt."""
+    import logging
+    import socket
+    from urllib.request import getproxies
+
+    from huggingface_hub import try_to_load_from_cache
+
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    repository, _, file = hub_entry.rpartition("/")
+    cached = any(isinstance(try_to_load_from_cache(repository, name), str) for name in ([file] if file else HUB_FILES))
+    if hub_entry and not cached and not getproxies():
+        socket.getaddrinfo("huggingface.co", 443)
 
 
 def _check_supported(clip: Clip) -> None:
