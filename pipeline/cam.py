@@ -1,4 +1,4 @@
-"""Step 1: softmax Grad-CAM at the last block's first layer norm (CLIP-ES, CVPR 2023, section 3.1; clip_es sections 2, 3).
+"""Step 1: softmax Grad-CAM at the last layer norm of attention (CLIP-ES, section 3.1; clip_es sections 2, 3).
 
 May import torch, clip.vision and pipeline.maps.
 """
@@ -82,8 +82,8 @@ def cam_from_gradients(activation: Tensor, gradients: Tensor, grid: tuple[int, i
     gradients   (k, 1+N, D) of each class's probability
     Returns (k, h, w) in [0, 1].
 
-    The normalisation is done twice, as in the reference. That matters: an improbable class has gradients near the
-    1e-7 that guards the division, and one pass would leave its map dark (measured on the golden data: 0.3 instead of 1).
+    The normalisation is done twice, as in the reference. That matters: an improbable class has gradients near
+    the 1e-7 that guards the division; one pass would leave its map dark (on the golden data: 0.3 instead of 1).
     """
     weights = gradients[:, 1:].mean(dim=1)  # (k, D)
     cams = torch.relu(weights @ activation[1:].T)  # (k, N)

@@ -1,4 +1,4 @@
-"""The 20 classes of PASCAL VOC and what CLIP is asked for them (CLIP-ES, section 3.1 and its code; clip_es section 7)."""
+"""The 20 classes of PASCAL VOC and what CLIP is asked for them (CLIP-ES, section 3.1; clip_es section 7)."""
 
 from dataset.spec import DatasetSpec, prompts_with
 
