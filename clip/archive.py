@@ -9,6 +9,7 @@ that knows tensors, containers and nothing else.
 import hashlib
 import io
 import pickle
+import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -71,8 +72,12 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
         return "safetensors", dict(load_file(path))
     if zipfile.is_zipfile(path) and _is_torchscript(path):
         return "archive", read_torchscript(path)
+    if not zipfile.is_zipfile(path) and _first_byte(path) != pickle.PROTO:
+        raise ValueError("neither a zip file nor a pickle")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of unusual pickle protocols; what is refused is said below
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path}: refused, it holds more than tensors and would run code on loading; expected {ACCEPTED}"
@@ -82,6 +87,11 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
     if isinstance(content.get("state_dict"), dict):
         return "checkpoint", content["state_dict"]
     return "state_dict", content
+
+
+def _first_byte(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(1)
 
 
 def _plain_names(state: dict[str, Any], path: Path) -> StateDict:
