@@ -16,8 +16,8 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from clip.archive import StateDict, Weights, read_weights
 from common.errors import UserError
 
-# Head widths that differ from 64: ViT-H, ViT-g and ViT-bigG of open_clip's model configurations.
-HEAD_WIDTHS = {1280: 80, 1408: 88, 1664: 104}
+# Head widths that differ from 64: ViT-H, ViT-g, ViT-bigG and ViT-e of open_clip's model configurations.
+HEAD_WIDTHS = {1280: 80, 1408: 88, 1664: 104, 1792: 112}
 HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # open_clip's names on the hub
 WEIGHT_SUFFIXES = {".pt", ".pth", ".bin", ".ckpt", ".safetensors"}
 
@@ -86,7 +86,12 @@ def load_clip(
 
 def _looks_like_path(model: str) -> bool:
     path = Path(model)
-    return path.exists() or path.suffix in WEIGHT_SUFFIXES or len(path.parts) > 1
+    if path.suffix in WEIGHT_SUFFIXES or len(path.parts) > 1:
+        return True
+    try:
+        return path.exists()
+    except OSError:  # a name too long for a file
+        return False
 
 
 # --- a weight file alone -------------------------------------------------------------------------
@@ -96,10 +101,14 @@ def _from_file(path: Path, activation: str) -> Clip:
     weights = read_weights(path)
     if activation == "auto":
         activation = _activation_of(weights, path)
+    if "visual.layer1.0.conv1.weight" in weights.state or "visual.layer1.0.bn1.weight" in weights.state:
+        raise UserError(f"{path}: the weights of a CLIP whose image tower is a ResNet; expected one with a ViT")
     try:
         model = _model_for(weights.state, activation)
     except KeyError as error:
         raise UserError(f"{path}: weight {error} is missing; expected a complete CLIP with a ViT") from error
+    except (ValueError, IndexError, TypeError, RuntimeError, ZeroDivisionError) as error:
+        raise UserError(f"{path}: its weights do not have the shapes of a CLIP with a ViT; wrong file?") from error
     _load_state(model, weights.state, str(path))
     return Clip(model, path.name, activation, weights.fingerprint)
 
@@ -122,7 +131,7 @@ def _activation_of(weights: Weights, path: Path) -> str:
 def _model_for(state: StateDict, activation: str) -> CLIP:
     """An open_clip CLIP with the sizes that the weights have."""
     if "visual.proj" not in state:
-        raise UserError("these are the weights of a CLIP whose image tower is not a ViT; only ViTs are supported")
+        raise KeyError("visual.proj")
     vision_width, _, patch, _ = state["visual.conv1.weight"].shape
     grid = round((len(state["visual.positional_embedding"]) - 1) ** 0.5)
     context, text_width = state["positional_embedding"].shape
@@ -165,6 +174,10 @@ def _load_state(model: CLIP, state: StateDict, source: str) -> None:
 
 
 def _from_name(name: str, pretrained: str | None, activation: str) -> Clip:
+    if _looks_like_path(name):
+        raise UserError(
+            f"--model {name} is a file, and --pretrained {pretrained} goes with a name; leave one of them out"
+        )
     config = open_clip.get_model_config(name)
     if config is None:
         raise UserError(
@@ -227,9 +240,11 @@ def _fail_soon_without_network(hub_entry: str) -> None:
     from huggingface_hub import try_to_load_from_cache
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    if not hub_entry:
+        return
     repository, _, file = hub_entry.rpartition("/")
     cached = any(isinstance(try_to_load_from_cache(repository, name), str) for name in ([file] if file else HUB_FILES))
-    if hub_entry and not cached and not getproxies():
+    if not cached and not getproxies():
         socket.getaddrinfo("huggingface.co", 443)
 
 

@@ -24,9 +24,11 @@ def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, num_labels: int) 
         raise ValueError(f"truth has shape {truth.shape}, the prediction {predicted.shape}")
     scored = truth < num_labels
     columns = predicted[scored].astype(np.int64)
-    columns[columns == IGNORE_INDEX] = num_labels
-    if columns.size and columns.max() > num_labels:
-        raise ValueError(f"label {columns.max()} predicted where the data set has labels 0..{num_labels - 1} and 255")
+    unpredicted = columns == IGNORE_INDEX
+    highest = columns[~unpredicted].max(initial=0)
+    if highest >= num_labels:
+        raise ValueError(f"label {highest} predicted where the data set has labels 0..{num_labels - 1} and 255")
+    columns[unpredicted] = num_labels
     rows = truth[scored].astype(np.int64)
     counts = np.bincount(rows * (num_labels + 1) + columns, minlength=num_labels * (num_labels + 1))
     return counts.reshape(num_labels, num_labels + 1)

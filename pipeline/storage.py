@@ -8,6 +8,7 @@ Both hold `made_by`, a JSON text that says which settings made the file. Every r
 
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,13 @@ def load_cams(path: Path, cam_type: str, num_classes: int) -> tuple[np.ndarray, 
 def _full_size(path: Path, arrays: Mapping[str, np.ndarray], cam_type: str, count: int) -> np.ndarray:
     name = cam_type if cam_type in arrays else _PATCH_NAMES[cam_type]
     maps = arrays.get(name)
-    if maps is None or maps.ndim != 3 or len(maps) != count or not np.issubdtype(maps.dtype, np.floating):
+    if (
+        maps is None
+        or maps.ndim != 3
+        or len(maps) != count
+        or 0 in maps.shape[1:]
+        or not np.issubdtype(maps.dtype, np.floating)
+    ):
         raise _unfit(path, f"no maps `{name}` of shape ({count}, height, width)")
     if not np.isfinite(maps).all():
         raise _unfit(path, f"`{name}` holds values that are not finite")
@@ -83,6 +90,10 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         return {name: archive[name] for name in archive.files}
 
 
+# What zipfile, zlib and numpy raise for a file with wrong bytes.
+_DAMAGE = (ValueError, OSError, EOFError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
+
+
 class _opened:
     """An npz file whose every way of being damaged ends in one UserError."""
 
@@ -94,7 +105,7 @@ class _opened:
             self._archive = np.load(self.path, allow_pickle=False)
         except FileNotFoundError as error:
             raise UserError(f"{self.path}: no such CAM file; run generate_cams.py first") from error
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        except _DAMAGE as error:
             raise _unfit(self.path, "damaged or not an npz file") from error
         if not isinstance(self._archive, np.lib.npyio.NpzFile):
             raise _unfit(self.path, "a single array, not an npz file")
@@ -102,7 +113,7 @@ class _opened:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
         self._archive.close()
-        if isinstance(error, (ValueError, OSError, EOFError, zipfile.BadZipFile, zipfile.zlib.error)):  # type: ignore[attr-defined]
+        if isinstance(error, _DAMAGE):
             raise _unfit(self.path, "damaged, or holds something else than plain arrays") from error
 
 
