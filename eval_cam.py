@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from common import console
-from common.options import Parser, add_cam_dir, add_data_options, add_json, output_dir, positive
+from common.options import Parser, add_cam_dir, add_data_options, add_json, add_own_data_options, output_dir, positive
 
 if TYPE_CHECKING:
     from dataset.lookup import Selection
@@ -22,6 +22,7 @@ CAM_TYPES = ("attn_highres", "highres", "png")
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser("CAM files or masks + ground truth -> mIoU and more, for every background setting in one pass.")
     add_data_options(parser, truth=True)
+    add_own_data_options(parser)
     add_cam_dir(parser, "where the CAM files (or, with --cam_type png, the masks) are")
     parser.add_argument("--cam_type", choices=CAM_TYPES, default="attn_highres", help="refined, unrefined, or masks")
     parser.add_argument(
@@ -50,10 +51,10 @@ def _run(args: argparse.Namespace) -> int:
     from dataset.lookup import select
     from pipeline import stage_eval
 
-    selection = select(args.dataset, args.img_root, args.split_file, args.gt_root)
+    selection = select(args.dataset, args.img_root, args.split_file, args.gt_root, args.classes, args.labels)
     job = _job(args, selection)
     print(f"scoring {args.cam_type} of {len(selection.ids)} images in {job.folder} against {job.truth}")
-    totals, tally = job.empty_totals(), console.Tally()
+    totals, tally = job.empty_totals(), console.Tally(failures=list(selection.problems))
     outcomes = stage_eval.run(job, selection.ids, totals, args.num_workers)
     for outcome in console.progress(outcomes, len(selection.ids), "scores"):
         tally.add(outcome)

@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common import console
-from common.options import Parser, add_cam_dir, add_data_options, add_json, output_dir, positive, share
+from common.options import (
+    Parser,
+    add_cam_dir,
+    add_data_options,
+    add_json,
+    add_own_data_options,
+    output_dir,
+    positive,
+    share,
+)
 
 if TYPE_CHECKING:
     from dataset.lookup import Selection
@@ -24,6 +33,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "Ground truth is needed for scores only, which are those of the labels before the 255s, as published.",
     )
     add_data_options(parser, truth=True)
+    add_own_data_options(parser)
     add_cam_dir(parser, "where the CAM files are")
     parser.add_argument("--cam_type", choices=("attn_highres", "highres"), default="attn_highres", help="which maps")
     parser.add_argument(
@@ -54,10 +64,12 @@ def _run(args: argparse.Namespace) -> int:
     from dataset.lookup import select
     from pipeline import stage_crf
 
-    selection = select(args.dataset, args.img_root, args.split_file, args.gt_root)
+    selection = select(
+        args.dataset, args.img_root, args.split_file, args.gt_root, args.classes, args.labels, images_needed=True
+    )
     job = _job(args, selection)
     _announce(args, job, len(selection.ids))
-    totals, tally = job.empty_totals(), console.Tally()
+    totals, tally = job.empty_totals(), console.Tally(failures=list(selection.problems))
     outcomes = stage_crf.run(job, selection.ids, totals, args.num_workers)
     for outcome in console.progress(outcomes, len(selection.ids), "CRF"):
         tally.add(outcome)

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from common import console
 from common.errors import EXIT_OK, UserError
-from common.options import Parser, add_cam_dir, add_data_options, output_dir, positive, share
+from common.options import (
+    Parser,
+    add_cam_dir,
+    add_data_options,
+    add_own_data_options,
+    data_options,
+    output_dir,
+    positive,
+    share,
+)
 
 if TYPE_CHECKING:
     from dataset.spec import Sample
@@ -24,6 +33,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "Without arguments: the toy world. Finished files are kept: an interrupted run is continued by repeating it.",
     )
     add_data_options(parser, truth=False)
+    add_own_data_options(parser)
     add_cam_dir(parser, "where the CAM files go")
     model = parser.add_argument_group("model")
     model.add_argument("--model", help="weight file or open_clip name; not given: toyworld's own, or ViT-B-16 openai")
@@ -43,7 +53,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     run.add_argument("--num_workers", type=positive, default=1, help="processes, one a GPU, as in the reference")
     run.add_argument("--overwrite", action="store_true", help="make files again that are there already")
     args = parser.parse_args(argv)
-    if any(scale <= 0 for scale in args.scales):
+    if not all(0 < scale < float("inf") for scale in args.scales):  # false for NaN too
         parser.error("--scales: expected positive numbers")
     return args
 
@@ -57,7 +67,7 @@ def _run(args: argparse.Namespace) -> int:
     from dataset.lookup import select
 
     _check_method(args.method)
-    selection = select(args.dataset, args.img_root, args.split_file, None)
+    selection = select(args.dataset, args.img_root, args.split_file, None, args.classes, args.labels)
     samples, failures = selection.samples()
     out_dir = args.cam_out_dir or output_dir(args.dataset, "cams")
     tally = console.Tally(failures=list(failures))
@@ -88,7 +98,7 @@ def make_job(args: argparse.Namespace, worker: int) -> "CamJob":
     from pipeline.methods import CamSettings
     from pipeline.stage_cams import CamJob, record, text_set
 
-    spec = dataset_spec(args.dataset)
+    spec = dataset_spec(args.dataset, args.classes)
     model, tag = (args.model, args.pretrained) if args.model else DEFAULT_MODELS[args.dataset]
     clip = load_clip(model, args.pretrained or tag, pick_device(args.device, worker), args.activation)
     prompts = [prompt for group in (*spec.prompts, spec.background_prompts) for prompt in group]
@@ -99,6 +109,8 @@ def make_job(args: argparse.Namespace, worker: int) -> "CamJob":
     full_size = args.save == "highres"
     out_dir = args.cam_out_dir or output_dir(args.dataset, "cams")
     made_by = record(clip, spec, settings, full_size)
+    if args.dataset == "folder":  # ids such as IMG_0001 come again in other folders
+        made_by["images"] = "/".join(args.img_root.resolve().parts[-2:])
     return CamJob(clip, text_set(clip, spec), settings, out_dir, made_by, full_size, args.batch_size)
 
 
@@ -122,9 +134,14 @@ def _work(index: int, task: tuple[dict[str, Any], "Sequence[Sample]", set[str]])
 
 
 def _announce(args: argparse.Namespace, job: "CamJob", images: object, count: int) -> None:
+    from dataset.lookup import dataset_spec
+
     settings = job.settings
     augmented = f", scales {list(settings.scales)}{' and flip' if settings.flip else ''}"
     print(f"data    {args.dataset}: {count} images in {images}")
+    if args.dataset == "folder":
+        spec = dataset_spec(args.dataset, args.classes)
+        print(f"words   {len(spec.classes)} classes, background {', '.join(spec.background_prompts)}")
     print(f"model   {job.clip.describe()} on {job.clip.device}")
     print(
         f"method  {settings.method}, box threshold {settings.box_threshold}"
@@ -133,9 +150,7 @@ def _announce(args: argparse.Namespace, job: "CamJob", images: object, count: in
 
 
 def _same_data(args: argparse.Namespace) -> str:
-    given = [("--dataset", args.dataset if args.dataset != "toyworld" else None)]
-    given += [("--img_root", args.img_root), ("--split_file", args.split_file), ("--cam_out_dir", args.cam_out_dir)]
-    return "".join(f" {flag} {value}" for flag, value in given if value)
+    return data_options(args) + (f" --cam_out_dir {args.cam_out_dir}" if args.cam_out_dir else "")
 
 
 if __name__ == "__main__":

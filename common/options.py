@@ -4,9 +4,10 @@ Kept free of torch so that `--help` is quick.
 """
 
 import argparse
+import shlex
 from pathlib import Path
 
-DATASETS = ("toyworld", "voc12")
+DATASETS = ("toyworld", "voc12", "coco14", "folder")
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -29,24 +30,51 @@ class Parser(argparse.ArgumentParser):
 def add_data_options(parser: argparse.ArgumentParser, truth: bool) -> None:
     """--dataset, --img_root (alias --image_root), --split_file and, with `truth`, --gt_root."""
     group = parser.add_argument_group("data")
-    group.add_argument("--dataset", choices=DATASETS, default="toyworld", help="names, prompts and layout of the data")
+    group.add_argument("--dataset", choices=DATASETS, default="toyworld", help="whose names, prompts and layout")
     group.add_argument(
         "--img_root",
         "--image_root",
         type=Path,
         metavar="DIR",
-        help="folder of images (JPEGImages, or the folder above it); toyworld makes its own when not given",
+        help="folder of images (VOC: JPEGImages or the folder above it); toyworld makes its own when not given",
     )
     group.add_argument(
         "--split_file",
         type=Path,
         metavar="FILE",
-        help="text file, one image id a line; not given: ImageSets/Segmentation/train.txt beside the images",
+        help="text file, one image id a line; not given: ImageSets/Segmentation/train.txt beside the images, or, "
+        "for a folder, all of its images",
     )
     if truth:
         group.add_argument(
             "--gt_root", type=Path, metavar="DIR", help="masks to score against; not given: SegmentationClass there"
         )
+
+
+def add_own_data_options(parser: argparse.ArgumentParser) -> None:
+    """--classes and --labels, for a user's own data."""
+    group = parser.add_argument_group("own data")
+    group.add_argument(
+        "--classes",
+        type=Path,
+        metavar="FILE",
+        help="with --dataset folder: one class a line, `name` or `name: prompt one; prompt two`; below a line "
+        "[background] what surrounds them (not given: VOC's list)",
+    )
+    group.add_argument(
+        "--labels",
+        metavar="LABELS",
+        help="a file (`id name name` text, image,labels CSV, JSON Lines, COCO json), a folder of VOC XML, `folders` "
+        "(the first folder of each image is its class), or classes for every image as a,b; not given: the data "
+        "set's own",
+    )
+
+
+def data_options(args: argparse.Namespace) -> str:
+    """The options that say which data, as they would be typed for the next command."""
+    given = [("--dataset", args.dataset if args.dataset != "toyworld" else None), ("--img_root", args.img_root)]
+    given += [("--split_file", args.split_file), ("--classes", args.classes), ("--labels", args.labels)]
+    return "".join(f" {flag} {shlex.quote(str(value))}" for flag, value in given if value)
 
 
 def add_cam_dir(parser: argparse.ArgumentParser, help_text: str) -> None:

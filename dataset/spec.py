@@ -16,6 +16,7 @@ class DatasetSpec:
     has_background      mask value 0 is "background" (VOC, COCO) rather than the first class
     box_threshold       share of the CAM maximum above which a pixel enters a box (clip_es section 4)
     template            the prompt sentence; `{}` is the name
+    aliases             pairs (other spelling, class name) that label files may use
     """
 
     name: str
@@ -25,6 +26,7 @@ class DatasetSpec:
     has_background: bool
     box_threshold: float
     template: str = "a clean origami {}."
+    aliases: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.classes) != len(self.prompts):

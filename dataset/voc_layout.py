@@ -3,7 +3,6 @@
 Whatever is wrong with a file ends in a UserError that names it.
 """
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +11,22 @@ from lxml import etree
 
 from common.errors import UserError
 from common.files import check_id, need_dir, need_file
+from dataset.names import hint
 from dataset.spec import Sample
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+_LOWER = (".jpg", ".jpeg", ".png", ".webp")
+IMAGE_SUFFIXES = (*_LOWER, *(suffix.upper() for suffix in _LOWER), *(f".{suffix[1:].title()}" for suffix in _LOWER))
 
 
 @dataclass(frozen=True)
 class VocPaths:
-    """Where the parts of a data set in VOC layout lie; `masks` is None when there is no ground truth to use."""
+    """Where the parts of a data set lie. `split` is where the ids come from.
+
+    `masks` is None when there is no ground truth to use, `annotations` when the labels are not in VOC's XML.
+    """
 
     images: Path
-    annotations: Path
+    annotations: Path | None
     split: Path
     masks: Path | None
 
@@ -48,7 +52,7 @@ def read_split(path: Path) -> list[str]:
     """
     need_file(path, "--split_file", "a text file with one image id a line")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not a text file; expected one image id a line") from error
     ids = dict.fromkeys(check_id(line.split()[0], path) for line in lines if line.split())
@@ -60,10 +64,17 @@ def read_split(path: Path) -> list[str]:
 def read_labels(xml: Path, classes: Sequence[str]) -> tuple[int, ...]:
     """The distinct classes of an annotation's `object/name` entries, 0-based, in file order (clip_es section 1).
 
-    The XML is read without entities, DTDs or network. Raises UserError for a missing or damaged file and for a name
-    that is not among the classes.
+    Raises UserError for a missing or damaged file and for a name that is not among the classes.
     """
-    if not xml.is_file():
+    return tuple(_class_index(name, classes, xml) for name in read_names(xml))
+
+
+def read_names(xml: Path) -> tuple[str, ...]:
+    """The distinct `object/name` texts of an annotation in file order.
+
+    The XML is read without entities, DTDs or network. Raises UserError for a missing or damaged file.
+    """
+    if not is_file(xml):
         raise UserError(f"{xml}: no such annotation; expected a VOC XML file with the objects of the image")
     parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False)
     try:
@@ -74,31 +85,50 @@ def read_labels(xml: Path, classes: Sequence[str]) -> tuple[int, ...]:
         ) from error
     if getattr(tree.docinfo, "doctype", ""):
         raise UserError(f"{xml}: refused, it declares a DOCTYPE; expected a plain VOC annotation")
-    names = dict.fromkeys((element.text or "").strip() for element in tree.iterfind("object/name"))
-    return tuple(_class_index(name, classes, xml) for name in names)
+    return tuple(dict.fromkeys((element.text or "").strip() for element in tree.iterfind("object/name")))
 
 
 def _class_index(name: str, classes: Sequence[str], source: Path) -> int:
     if name in classes:
         return list(classes).index(name)
-    near = difflib.get_close_matches(name, classes, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(classes[:6])}, ..."
-    raise UserError(f"{source}: unknown class {name!r}; {hint}")
+    raise UserError(f"{source}: unknown class {name!r}; {hint(name, classes)}")
 
 
 def find_image(folder: Path, image_id: str) -> Path:
     """The image file of an id; raises UserError when there is none or it lies outside the folder (a link)."""
-    for suffix in IMAGE_SUFFIXES:
-        path = folder / f"{image_id}{suffix}"
-        if path.is_file():
-            return path
-    raise UserError(f"{folder / image_id}.jpg: no such image; expected {', '.join(IMAGE_SUFFIXES[:3])} in --img_root")
+    path = image_file(folder, image_id)
+    if path is None:
+        raise UserError(f"{folder / image_id}.jpg: no such image; expected {', '.join(_LOWER)} in --img_root")
+    return inside(path, folder)
+
+
+def image_file(folder: Path, image_id: str) -> Path | None:
+    """The file an id stands for, or None."""
+    candidates = (folder / f"{image_id}{suffix}" for suffix in IMAGE_SUFFIXES)
+    return next((path for path in candidates if is_file(path)), None)
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; a name that is too long for one is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def inside(path: Path, folder: Path) -> Path:
+    """The path itself, if it lies in the folder once links are followed; otherwise a UserError."""
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{path}: a link that leads out of {folder}; copy the image there")
+    return path
 
 
 def voc_samples(
     paths: VocPaths, classes: Sequence[str], ids: Sequence[str]
 ) -> tuple[list[Sample], list[tuple[str, str]]]:
     """The samples of a split, and (id, reason) of those whose image or annotation is missing or damaged."""
+    if paths.annotations is None:
+        raise ValueError("a data set without VOC annotations")
     need_dir(paths.annotations, "Annotations beside --img_root,", "one VOC XML file an image")
     samples, failures = [], []
     for image_id in ids:

@@ -75,9 +75,9 @@ class Table(NamedTuple):
 def kernel(function: Callable) -> Any:
     """Compile with numba when first called, and keep the result on disk where there is a place for it."""
     try:
-        return numba.njit(cache=True)(function)
+        return numba.njit(cache=True, nogil=True)(function)
     except RuntimeError:  # neither __pycache__ nor the user's cache directory can be written
-        return numba.njit(function)
+        return numba.njit(nogil=True)(function)
 
 
 def build(features: np.ndarray, slots: int = 0) -> Lattice:

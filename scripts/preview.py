@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from common import console
 from common.errors import EXIT_OK, UserError
-from common.options import Parser, add_cam_dir, add_data_options, output_dir, positive
+from common.options import Parser, add_cam_dir, add_data_options, add_own_data_options, output_dir, positive
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +23,7 @@ TITLES = ("image", "ground truth", "CAM", "refined by affinity", "after the CRF"
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser("Images + CAM files -> one picture that shows the stages side by side.")
     add_data_options(parser, truth=True)
+    add_own_data_options(parser)
     add_cam_dir(parser, "where the CAM files are")
     parser.add_argument("--count", type=positive, default=8, help="images to show, spread over the split")
     parser.add_argument("--crf_image", choices=("rgb", "reference"), default="rgb", help="as in eval_cam_with_crf.py")
@@ -41,7 +42,9 @@ def _run(args: argparse.Namespace) -> int:
     from pipeline.pictures import contact_sheet, legend_of
     from pipeline.stage_crf import CrfJob
 
-    selection = select(args.dataset, args.img_root, args.split_file, args.gt_root)
+    selection = select(
+        args.dataset, args.img_root, args.split_file, args.gt_root, args.classes, args.labels, images_needed=True
+    )
     cams = args.cam_out_dir or output_dir(args.dataset, "cams")
     classes = len(selection.spec.classes)
     job = CrfJob(cams, selection.paths.images, None, selection.paths.masks, classes, crf_image=args.crf_image)

@@ -1,0 +1,81 @@
+"""The classes file of a user's own data as a DatasetSpec. May import voc12.spec, dataset and common.
+
+dog                                  a name is its own prompt
+traffic light: traffic light; stoplight      several prompts, fused as the mean of their unit embeddings
+# a comment; also after a name, behind a space
+[background]                         what competes with the classes; VOC's list when there is no such section
+grass
+"""
+
+import re
+from pathlib import Path
+
+from common.errors import UserError
+from common.files import need_file
+from dataset.spec import IGNORE_INDEX, DatasetSpec
+from dataset.text_files import numbered_lines, read_text
+from voc12.spec import BACKGROUND
+
+EXPECTED = "one class a line, `name` or `name: prompt one; prompt two`"
+SECTION = "[background]"
+BOX_THRESHOLD = 0.4  # VOC's; COCO's 0.7 suits small objects among many classes
+
+
+def read_classes(path: Path, name: str = "folder") -> DatasetSpec:
+    """Read a classes file; raises UserError, naming the line, for whatever is wrong with it."""
+    text = read_text(need_file(path, "--classes", EXPECTED), EXPECTED)
+    groups: dict[str, tuple[str, ...]] = {}
+    background: dict[str, int] | None = None
+    for number, line in numbered_lines(path, text):
+        line = re.split(r"\s#", line, maxsplit=1)[0].strip()
+        where = f"{path}, line {number}"
+        if line.startswith("["):
+            if line.lower() != SECTION or background is not None:
+                raise UserError(f"{where}: {line!r} is not expected here; the only section is {SECTION}, once")
+            background = {}
+        elif background is not None:
+            _add_background(background, line, number, where)
+        else:
+            _add_class(groups, line, where)
+    return _spec(path, name, groups, background)
+
+
+def _add_class(groups: dict[str, tuple[str, ...]], line: str, where: str) -> None:
+    name, colon, rest = line.partition(":")
+    name = " ".join(name.split())
+    prompts = tuple(" ".join(prompt.split()) for prompt in rest.split(";")) if colon else (name,)
+    if not name or not all(prompts):
+        raise UserError(f"{where}: an empty {'prompt' if name else 'name'}; expected {EXPECTED}")
+    if re.search(r'[,;"]', name):
+        raise UserError(
+            f"{where}: class name {name!r} holds a comma, semicolon or quote, which label files use; rename it"
+        )
+    if name.casefold() in (known.casefold() for known in groups):
+        raise UserError(f"{where}: class {name!r} is there already; list every class once, its prompts joined by ;")
+    if name.casefold() == "background":
+        raise UserError(f"{where}: `background` is mask value 0 and no class; its prompts go below a line {SECTION}")
+    groups[name] = prompts
+
+
+def _add_background(background: dict[str, int], line: str, number: int, where: str) -> None:
+    prompt = " ".join(line.split())
+    if prompt in background:
+        raise UserError(f"{where}: background prompt {prompt!r} is on line {background[prompt]} already; list it once")
+    background[prompt] = number
+
+
+def _spec(path: Path, name: str, groups: dict[str, tuple[str, ...]], background: dict[str, int] | None) -> DatasetSpec:
+    if not groups:
+        raise UserError(f"{path}: no classes in it; expected {EXPECTED}")
+    if len(groups) >= IGNORE_INDEX:
+        raise UserError(f"{path}: {len(groups)} classes; masks hold at most {IGNORE_INDEX - 1} beside the background")
+    if background is not None and not background:
+        raise UserError(f"{path}: {SECTION} is empty; list what surrounds the classes, or leave it out for VOC's list")
+    words = default_background(groups) if background is None else tuple(background)
+    return DatasetSpec(name, tuple(groups), tuple(groups.values()), words, True, BOX_THRESHOLD)
+
+
+def default_background(groups: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """VOC's background prompts without those that are a class or one of its prompts here."""
+    taken = {word.casefold() for name, prompts in groups.items() for word in (name, *prompts)}
+    return tuple(word for word in BACKGROUND if word not in taken)

@@ -1,0 +1,160 @@
+"""Images and labels put together: names become class indices, and whatever does not fit is said. May import common.
+
+Told apart by what follows from them: an unknown name or an id that means two things ends the command (exit code 2);
+an image without labels or a label without image is left out and counted as failed (exit code 3).
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from common.errors import UserError
+from dataset.folder import Images
+from dataset.label_table import LabelTable
+from dataset.names import hint, name_indices
+from dataset.spec import DatasetSpec, Sample
+from dataset.voc_layout import IMAGE_SUFFIXES
+
+EXAMPLES = 3
+
+
+@dataclass
+class Match:
+    """The samples to work on, (id, reason) of what is left out, and lines for people; errors end the command."""
+
+    samples: list[Sample]
+    problems: list[tuple[str, str]]
+    warnings: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    def tell(self) -> None:
+        """Print a line for each warning and error on stderr; the last error is raised, which prints it likewise."""
+        for warning in self.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        tell_errors(self.errors)
+
+
+def tell_errors(errors: Sequence[str]) -> None:
+    """Print all errors but the last, which is raised as UserError; nothing when there are none."""
+    for error in errors[:-1]:
+        print(f"error: {error}", file=sys.stderr)
+    if errors:
+        raise UserError(errors[-1])
+
+
+def match(
+    spec: DatasetSpec, root: Path, images: Images, table: LabelTable, split: Sequence[str] | None = None
+) -> Match:
+    """What becomes of the images of a folder (`root`) and the labels of a table.
+
+    With a split only its ids count, in its order; otherwise all images do, in the order of their ids, and a label
+    without image is told as such.
+    """
+    known = _spellings(spec, table)
+    indices = {key: _indices(known, entry.names) for key, entry in table.entries.items()}
+    ids = list(images.paths) if split is None else list(split)
+    samples = [Sample(key, images.paths[key], indices[key]) for key in ids if key in images.paths and indices.get(key)]
+    wanted = None if split is None else set(split)
+    unreadable = [(key, reason) for key, reason in table.problems if wanted is None or key in wanted]
+    found = Match(samples, [*images.problems, *unreadable])
+    _leave_out(found, root, images, table, split)
+    found.errors += [*repeated_images(root, images), *_unknown_names(spec, table), *_repeated_labels(table)]
+    if not samples and not found.errors:
+        found.errors = [_nothing_fits(root, images, table, [*unreadable, *found.problems])]
+    return found
+
+
+def _leave_out(found: Match, root: Path, images: Images, table: LabelTable, split: Sequence[str] | None) -> None:
+    """Add the images without labels and the labels (or ids of the split) without image."""
+    told = {key for key, _ in found.problems}
+    named = {key for key, entry in table.entries.items() if entry.names}
+    bare = [key for key in (images.paths if split is None else split) if key in images.paths and key not in named]
+    gone = [key for key in (table.entries if split is None else split) if key not in images.paths]
+    bare, gone = ([key for key in keys if key not in told] for keys in (bare, gone))
+    found.problems += [(key, f"no labels for it in {table.source}; add them, or leave it out") for key in bare]
+    found.problems += [(key, f"no such image in {root}; {_placed(table, key)}") for key in gone]
+    found.warnings += _line(bare, "image without labels", "images without labels", f"in {table.source}")
+    placed = [f"{key} ({table.entries[key].where})" if key in table.entries else key for key in gone]
+    if split is None:
+        found.warnings += _line(placed, "label without image", "labels without images", f"in {root}")
+    else:
+        found.warnings += _line(
+            placed, "id of the split without image", "ids of the split without images", f"in {root}"
+        )
+
+
+def _spellings(spec: DatasetSpec, table: LabelTable) -> dict[str, int]:
+    """Class index by everything that stands for it: names, other spellings, and numbers where the format has them."""
+    numbers = {str(index): index for index in range(len(spec.classes))} if table.indices else {}
+    return numbers | name_indices(spec)
+
+
+def _indices(known: Mapping[str, int], names: Sequence[str]) -> tuple[int, ...]:
+    """Class indices of the names that are known, each once, in order."""
+    return tuple(dict.fromkeys(known[name] for name in names if name in known))
+
+
+def _unknown_names(spec: DatasetSpec, table: LabelTable) -> list[str]:
+    """The error line for names that are no classes, each with the place it is first used and what may be meant."""
+    known, first, uses = _spellings(spec, table), dict[str, str](), 0
+    for entry in table.entries.values():
+        for name in entry.names:
+            if name not in known:
+                first.setdefault(name, entry.where)
+                uses += 1
+    if not first:
+        return []
+    shown = [f"{name!r} ({where}; {_meant(name, spec, table)})" for name, where in first.items()]
+    used = "" if uses == len(first) else f", used {uses} times"
+    return [f"{table.source}: {_counted(len(first), 'unknown class', 'unknown classes')}{used}: {_examples(shown)}"]
+
+
+def _meant(name: str, spec: DatasetSpec, table: LabelTable) -> str:
+    if table.indices and name.isdigit():
+        return f"class indices run from 0 to {len(spec.classes) - 1}"
+    if name.endswith(IMAGE_SUFFIXES):
+        return "image names with spaces go in quotes"
+    return hint(name, spec.classes)
+
+
+def repeated_images(root: Path, images: Images) -> list[str]:
+    """The error line for ids that several image files share."""
+    shown = [f"{key} ({', '.join(names)})" for key, names in images.twice.items()]
+    reason = "results are named after the id: rename or remove all but one"
+    return [f"{root}: {_counted(len(shown), 'id')} of several images: {_examples(shown)}; {reason}"] if shown else []
+
+
+def _repeated_labels(table: LabelTable) -> list[str]:
+    shown = [f"{key} ({', '.join(places)})" for key, places in table.repeated.items()]
+    reason = "put all labels of an image in one place"
+    return [f"{table.source}: {_counted(len(shown), 'duplicate id')}: {_examples(shown)}; {reason}"] if shown else []
+
+
+def _nothing_fits(root: Path, images: Images, table: LabelTable, problems: Sequence[tuple[str, str]]) -> str:
+    """The error line for a run without a single usable image."""
+    if images.paths and table.entries and not images.paths.keys() & table.entries.keys():
+        label, image = next(iter(table.entries)), next(iter(images.paths))
+        return (
+            f"{table.source}: none of its labels fits an image of {root}; "
+            f"labels are for ids such as {label!r}, images have ids such as {image!r}"
+        )
+    first = f"; the first, {problems[0][0]}: {problems[0][1]}" if problems else ""
+    return f"{root}: no image can be used{first}"
+
+
+def _placed(table: LabelTable, key: str) -> str:
+    return f"labelled in {table.source}, {table.entries[key].where}" if key in table.entries else "it is in the split"
+
+
+def _line(keys: Sequence[str], one: str, several: str, where: str) -> list[str]:
+    return [f"{_counted(len(keys), one, several)} {where}, left out: {_examples(keys)}"] if keys else []
+
+
+def _counted(count: int, one: str, several: str = "") -> str:
+    return f"{count} {one if count == 1 else several or f'{one}s'}"
+
+
+def _examples(items: Sequence[str]) -> str:
+    more = f" and {len(items) - EXAMPLES} more" if len(items) > EXAMPLES else ""
+    return f"{', '.join(items[:EXAMPLES])}{more}"

@@ -1,0 +1,33 @@
+"""Class names as people write them: look-up and suggestions. Imports dataset.spec and the standard library only."""
+
+import difflib
+import re
+from collections.abc import Sequence
+
+from dataset.spec import DatasetSpec
+
+
+def name_indices(spec: DatasetSpec) -> dict[str, int]:
+    """Class index by name, the data set's other spellings included."""
+    indices = {name: index for index, name in enumerate(spec.classes)}
+    return {other: indices[name] for other, name in spec.aliases} | indices
+
+
+def hint(name: str, classes: Sequence[str]) -> str:
+    """What may have been meant by an unknown class name, as a clause for an error line."""
+    parts = [part for part in re.split(r"[,;\s]+", name) if part]
+    if len(parts) > 1 and set(parts) <= set(classes):
+        return "several names in one? CSV joins them by ; and text by spaces, or by commas after `id:`"
+    near = nearest(name, classes)
+    if near is None:
+        return f"expected one of {', '.join(classes[:6])}{', ...' if len(classes) > 6 else ''}"
+    if " " in near and " " not in name:
+        return f'did you mean {near!r}? in a line of words it goes in quotes: "{near}"'
+    return f"did you mean {near!r}?"
+
+
+def nearest(name: str, classes: Sequence[str]) -> str | None:
+    """The class that is spelled most like `name`, whatever its case, or None."""
+    spellings = {known.casefold(): known for known in classes}
+    found = difflib.get_close_matches(name.casefold(), spellings, n=1)
+    return spellings[found[0]] if found else None

@@ -1,0 +1,138 @@
+"""scripts/prepare_voc12.py: the split files that are missing, and SBD's .mat files as masks."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import savemat
+
+from common.errors import UserError
+from pipeline.masks import read_mask
+from tests.support import Command
+from voc12.sbd import read_sbd
+
+SETS = Path("ImageSets/Segmentation")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """VOC2012 with four masks and the official lists but no SegmentationClassAug."""
+    root = tmp_path / "VOC2012"
+    (root / SETS).mkdir(parents=True)
+    (root / SETS / "train.txt").write_text("a\nc\n")
+    (root / SETS / "val.txt").write_text("d\nb\n")
+    (root / "SegmentationClass").mkdir()
+    for value, name in enumerate("abcd"):
+        Image.fromarray(np.full((3, 4), value, np.uint8)).save(root / f"SegmentationClass/{name}.png")
+    return root
+
+
+def with_aug(root: Path, *names: str) -> None:
+    (root / "SegmentationClassAug").mkdir()
+    for name in names:
+        Image.fromarray(np.zeros((3, 4), np.uint8)).save(root / f"SegmentationClassAug/{name}.png")
+
+
+def put_sbd(folder: Path, **masks: np.ndarray) -> Path:
+    (folder / "cls").mkdir(parents=True)
+    for name, labels in masks.items():
+        struct = {"Segmentation": labels, "Boundaries": np.zeros(2), "CategoriesPresent": np.unique(labels)}
+        savemat(folder / f"cls/{name}.mat", {"GTcls": struct}, do_compression=True)
+    return folder
+
+
+def split(root: Path, name: str) -> list[str]:
+    return (root / SETS / f"{name}.txt").read_text().split()
+
+
+def test_missing_splits_are_written_and_others_left(root: Path, command: Command) -> None:
+    with_aug(root, *"abcdfe")
+    ended = command("scripts.prepare_voc12", "--root", root)
+    assert ended.code == 0, ended.err
+    assert split(root, "trainval") == ["a", "b", "c", "d"] and split(root, "train_aug") == ["a", "c", "e", "f"]
+    assert split(root, "val") == ["d", "b"]  # as it was
+    for expected in (1464, 1449, 2913, 10582):
+        assert f"expected {expected}: not the whole of VOC 2012" in ended.out
+    assert "SegmentationClassAug: 6 masks, expected 12031" in ended.out
+    again = command("scripts.prepare_voc12", "--root", root)
+    assert again.code == 0 and again.out.count("was there,") == 4
+
+
+@pytest.mark.parametrize("gone", ["train", "val"])
+def test_one_list_follows_from_the_other_and_the_masks(gone: str, root: Path, command: Command) -> None:
+    wanted = sorted(split(root, gone))
+    (root / SETS / f"{gone}.txt").unlink()
+    with_aug(root, *"abcde")
+    assert command("scripts.prepare_voc12", "--root", root).code == 0
+    assert split(root, gone) == wanted and split(root, "train_aug") == ["a", "c", "e"]
+
+
+def test_what_is_missing_is_said(root: Path, command: Command) -> None:
+    ended = command("scripts.prepare_voc12", "--root", root)
+    assert ended.code == 3
+    assert "train_aug  missing: it needs val and SegmentationClassAug; put that folder there, or give SBD" in ended.out
+    for name in ("train", "val"):
+        (root / SETS / f"{name}.txt").unlink()
+    (root / SETS / "trainval.txt").unlink()
+    ended = command("scripts.prepare_voc12", "--root", root)
+    assert ended.code == 3 and ended.out.count("comes with VOCtrainval_11-May-2012.tar") == 3
+
+
+@pytest.mark.parametrize("inside_root", [False, True])
+def test_sbd_becomes_masks_and_vocs_own_go_first(
+    inside_root: bool, root: Path, command: Command, tmp_path: Path
+) -> None:
+    labels = np.array([[0, 20, 1], [255, 15, 0]], np.uint8)
+    sbd = put_sbd(root if inside_root else tmp_path / "sbd/dataset", x=labels, a=np.full((3, 4), 9, np.uint8))
+    argv = [] if inside_root else ["--sbd", sbd.parent]
+    ended = command("scripts.prepare_voc12", "--root", root, *argv)
+    assert ended.code == 0, ended.err
+    masks = root / "SegmentationClassAug"
+    np.testing.assert_array_equal(read_mask(masks / "x.png"), labels)
+    assert read_mask(masks / "a.png").max() == 0 and read_mask(masks / "c.png").max() == 2
+    assert split(root, "train_aug") == ["a", "c", "x"]
+    assert "5 masks of" in ended.out
+
+
+def test_a_damaged_mat_leaves_train_aug_unwritten(root: Path, command: Command, tmp_path: Path) -> None:
+    sbd = put_sbd(tmp_path / "sbd", x=np.zeros((2, 2), np.uint8))
+    (sbd / "cls/y.mat").write_bytes(b"not a mat file at all" * 20)
+    ended = command("scripts.prepare_voc12", "--root", root, "--sbd", sbd)
+    assert ended.code == 3 and "y.mat: not a readable .mat file" in ended.err
+    assert not (root / SETS / "train_aug.txt").exists()
+    (sbd / "cls/y.mat").unlink()
+    assert command("scripts.prepare_voc12", "--root", root, "--sbd", sbd).code == 0
+    assert split(root, "train_aug") == ["a", "c", "x"]
+
+
+def test_mat_files_of_another_kind(tmp_path: Path) -> None:
+    path = tmp_path / "x.mat"
+    whole = {"GTcls": {"Segmentation": np.zeros((40, 50), np.uint8)}}
+    savemat(path, whole, do_compression=True)
+    data = path.read_bytes()
+    damaged = [data[:length] for length in range(0, len(data), 7)]
+    for cut in damaged:
+        path.write_bytes(cut)
+        with pytest.raises(UserError, match=r"x\.mat: not a readable"):
+            read_sbd(path)
+    for content in ({"other": 1}, {"GTcls": np.zeros((2, 2))}, {"GTcls": {"Boundaries": 1}}):
+        savemat(path, content)
+        with pytest.raises(UserError, match=r"x\.mat: not a readable"):
+            read_sbd(path)
+    for labels in (np.full((2, 2), 21, np.uint8), np.zeros((2, 2), float), np.zeros((2, 2, 2), np.uint8)):
+        savemat(path, {"GTcls": {"Segmentation": labels}})
+        with pytest.raises(UserError, match=r"holds no labels 0\.\.20"):
+            read_sbd(path)
+
+
+def test_wrong_roots(root: Path, command: Command, tmp_path: Path) -> None:
+    for given, message in (
+        (tmp_path / "VOC", "no such folder; expected the folder VOC2012 of VOCtrainval"),
+        (tmp_path, f"not VOC2012 itself; expected --root {root}"),
+        (root / "SegmentationClass", "neither ImageSets/Segmentation nor SegmentationClass in it"),
+    ):
+        ended = command("scripts.prepare_voc12", "--root", given)
+        assert ended.code == 2 and message in ended.err and len(ended.err.splitlines()) == 1
+    ended = command("scripts.prepare_voc12", "--root", root, "--sbd", tmp_path)
+    assert ended.code == 2 and "no .mat file in it or its cls" in ended.err
