@@ -29,11 +29,17 @@ class VisionFeatures:
 
 
 @torch.no_grad()
-def vision_forward(visual: VisionTransformer, images: Tensor, attention_blocks: int | None = None) -> VisionFeatures:
+def vision_forward(
+    visual: VisionTransformer,
+    images: Tensor,
+    attention_blocks: int | None = None,
+    attention_bias: Tensor | None = None,
+) -> VisionFeatures:
     """Run the transformer on images of any aspect, without gradients.
 
     images            (B, 3, h*p, w*p) float, normalised
     attention_blocks  attention is kept of this many last blocks (all, when None or more than there are)
+    attention_bias    as in `run_block`, the same in every block
     """
     blocks = visual.transformer.resblocks
     first_kept = 0 if attention_blocks is None else max(0, len(blocks) - attention_blocks)
@@ -41,7 +47,8 @@ def vision_forward(visual: VisionTransformer, images: Tensor, attention_blocks: 
     last_input, kept = tokens, []
     for index, block in enumerate(blocks):
         last_input = tokens
-        tokens, attention = run_block(block, tokens, need_attention=index >= first_kept)
+        need = index >= first_kept
+        tokens, attention = run_block(block, tokens, need_attention=need, attention_bias=attention_bias)
         if attention is not None:
             kept.append(attention[:, 1:, 1:])
     return VisionFeatures(last_input, tuple(kept), tokens, grid)
@@ -69,21 +76,27 @@ def positional_embedding(visual: VisionTransformer, grid: tuple[int, int]) -> Te
 
 
 def run_block(
-    block: ResidualAttentionBlock, tokens: Tensor, normed: Tensor | None = None, need_attention: bool = False
+    block: ResidualAttentionBlock,
+    tokens: Tensor,
+    normed: Tensor | None = None,
+    need_attention: bool = False,
+    attention_bias: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """One residual attention block.
 
-    tokens   (B, T, D) the block's input, which the residual connection carries on
-    normed   (B, T, D) `ln_1(tokens)`, given by callers who differentiate with respect to it
-    Returns the output (B, T, D) and, when asked for, the head-averaged attention (B, T, T).
+    tokens          (B, T, D) the block's input, which the residual connection carries on
+    normed          (B, T, D) `ln_1(tokens)`, given by callers who differentiate with respect to it
+    attention_bias  added to the attention scores before their softmax; (T, T) or (B, 1, T, T), rows are queries
+    Returns the output (B, T, D) and, when asked for, the head-averaged attention (B, T, T) as it is without the bias.
     """
-    mixed, attention = _self_attention(block.attn, block.ln_1(tokens) if normed is None else normed, need_attention)
+    normed = block.ln_1(tokens) if normed is None else normed
+    mixed, attention = _self_attention(block.attn, normed, need_attention, attention_bias)
     tokens = tokens + block.ls_1(mixed)
     return tokens + block.ls_2(block.mlp(block.ln_2(tokens))), attention
 
 
 def _self_attention(
-    layer: torch.nn.MultiheadAttention, tokens: Tensor, need_attention: bool
+    layer: torch.nn.MultiheadAttention, tokens: Tensor, need_attention: bool, bias: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
     batch, length, width = tokens.shape
     projected = F.linear(tokens, layer.in_proj_weight, layer.in_proj_bias)
@@ -91,10 +104,12 @@ def _self_attention(
     query, key, value = projected.view(batch, length, 3, layer.num_heads, -1).permute(2, 0, 3, 1, 4)
     attention = None
     if need_attention:
-        weights = (query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)).softmax(dim=-1)
-        mixed, attention = weights @ value, weights.mean(dim=1)
+        scores = query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)  # (B, heads, T, T)
+        weights = scores.softmax(dim=-1)
+        attention = weights.mean(dim=1)
+        mixed = (weights if bias is None else (scores + bias).softmax(dim=-1)) @ value
     else:
-        mixed = F.scaled_dot_product_attention(query, key, value)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
     return layer.out_proj(mixed.transpose(1, 2).reshape(batch, length, width)), attention
 
 

@@ -3,7 +3,7 @@
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -15,18 +15,27 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """A binary stream that becomes `path` only when the block ends well; a reader never sees half a file.
 
     Written beside the target under a hidden temporary name, flushed to disk, then renamed. Makes missing folders.
+    Raises UserError, naming the path, when it cannot be written (a file for a folder, no rights, disk full).
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
+    except OSError as error:
+        _forget(temporary)
+        raise UserError(f"{path}: cannot be written ({error.strerror or error}); free it or choose another") from error
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        _forget(temporary)
         raise
+
+
+def _forget(temporary: Path) -> None:
+    with suppress(OSError):  # a folder that could not be made holds nothing to forget
+        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -41,7 +50,7 @@ def check_id(image_id: str, source: Path) -> str:
     Raises UserError naming `source`, the file it came from, for absolute ids, `..`, NUL and backslashes.
     """
     parts = PurePosixPath(image_id).parts
-    outside = not parts or parts[0] == "/" or ".." in parts or "\0" in image_id or "\\" in image_id
+    outside = not parts or image_id.startswith("/") or ".." in parts or "\0" in image_id or "\\" in image_id
     if outside:
         raise UserError(f"{source}: id {image_id!r} leaves the image folder; expected plain ids such as 2007_000032")
     return image_id

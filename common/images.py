@@ -4,11 +4,20 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from common.errors import UserError
 
-_ORIENTATION = 0x0112  # EXIF tag; 5 to 8 swap width and height
+_ORIENTATION = 0x0112  # EXIF tag
+_UPRIGHT = {  # what makes a picture of an orientation upright; the last four swap width and height
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def read_image(path: Path) -> Image.Image:
@@ -17,15 +26,25 @@ def read_image(path: Path) -> Image.Image:
     Raises UserError, naming the file, when it is missing, truncated, not an image or absurdly large.
     """
     with _trouble(path), Image.open(path) as image:
+        orientation = _orientation(image)  # from the header, so that image_size() sees the same
         image.load()
-        return _rgb(ImageOps.exif_transpose(image))
+        rgb = _rgb(image)
+        return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
 
 
 def image_size(path: Path) -> tuple[int, int]:
     """(H, W) of an image as `read_image` will give it, from the file's header alone."""
     with _trouble(path), Image.open(path) as image:
         width, height = image.size
-        return (width, height) if image.getexif().get(_ORIENTATION, 1) >= 5 else (height, width)
+        return (width, height) if _orientation(image) in (5, 6, 7, 8) else (height, width)
+
+
+def _orientation(image: Image.Image) -> object:
+    """The EXIF orientation; broken EXIF data counts as none. (PIL's exif_transpose rewrites all tags and may fail.)"""
+    try:
+        return image.getexif().get(_ORIENTATION)
+    except Exception:  # whatever PIL raises on the many kinds of broken EXIF data
+        return None
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -43,7 +62,7 @@ class _trouble:
     def __enter__(self) -> None:
         self._warnings = warnings.catch_warnings()
         self._warnings.__enter__()
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.simplefilter("ignore")  # of large pictures and broken EXIF data; what matters is raised
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
         self._warnings.__exit__(None, None, None)

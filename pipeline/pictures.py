@@ -20,9 +20,13 @@ IGNORE_COLOUR = (255, 255, 255)
 
 def heat_overlay(rgb: np.ndarray, heat: np.ndarray, strength: float = 0.6) -> np.ndarray:
     """An (H, W) map in [0, 1] as colours over its image, blue for 0 to red for 1."""
+    return cv2.addWeighted(rgb, 1 - strength, heat_colours(heat), strength, 0)
+
+
+def heat_colours(heat: np.ndarray) -> np.ndarray:
+    """An (H, W) map in [0, 1] as (H, W, 3) colours, blue for 0 to red for 1."""
     levels = (np.clip(heat, 0, 1) * 255).astype(np.uint8)
-    colours = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB)
-    return cv2.addWeighted(rgb, 1 - strength, colours, strength, 0)
+    return cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB)
 
 
 def label_colours() -> np.ndarray:
@@ -103,3 +107,29 @@ def legend_of(label_names: Sequence[str], used: set[int]) -> list[tuple[str, tup
     colours = label_colours()
     names = [*((index, name) for index, name in enumerate(label_names)), (IGNORE_INDEX, "ignored (255)")]
     return [(name, (int(r), int(g), int(b))) for index, name in names if index in used for r, g, b in [colours[index]]]
+
+
+# --- where a mask is right and how it is wrong -----------------------------------------------------
+
+# Colours that colour-blind people can tell apart (Okabe and Ito); 255 is white, as in the masks.
+DIFFERENCES = (
+    ("right, background", (30, 30, 34)),
+    ("right, class", (0, 114, 178)),
+    ("missed: background instead of the class", (230, 159, 0)),
+    ("too much: a class on the background", (213, 94, 0)),
+    ("another class", (204, 121, 167)),
+    ("not kept (255)", IGNORE_COLOUR),
+    ("not scored (255 in the truth)", (128, 128, 128)),
+)
+
+
+def difference(mask: np.ndarray, truth: np.ndarray, num_labels: int, has_background: bool = True) -> np.ndarray:
+    """(H, W) uint8 mask and truth to (H, W, 3) colours by index into DIFFERENCES."""
+    kinds = np.where(mask == truth, np.uint8(1), np.uint8(4))
+    if has_background:
+        kinds[(mask == 0) & (truth == 0)] = 0
+        kinds[(mask == 0) & (truth != 0)] = 2
+        kinds[(mask != 0) & (truth == 0)] = 3
+    kinds[mask == IGNORE_INDEX] = 5
+    kinds[truth >= num_labels] = 6
+    return np.array([colour for _name, colour in DIFFERENCES], np.uint8)[kinds]

@@ -1,0 +1,39 @@
+"""Prompt templates by name, and which set a model can read. May import open_clip, clip and common.
+
+`{}` stands for the class name.
+"""
+
+from collections.abc import Sequence
+
+import open_clip
+
+from clip.load import Clip
+from clip.text import fill_template, unknown_words
+
+# The 80 sentences that OpenAI published with CLIP for ImageNet, in their order.
+IMAGENET80: tuple[str, ...] = tuple(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES)
+
+# MaskCLIP's set, which TagCLIP took over: five sentences more (other_systems section 0.2).
+MASKCLIP85 = (
+    *IMAGENET80,
+    "there is a {} in the scene.",
+    "there is the {} in the scene.",
+    "this is a {} in the scene.",
+    "this is the {} in the scene.",
+    "this is one {} in the scene.",
+)
+
+
+def knows_templates(clip: Clip, templates: Sequence[str]) -> bool:
+    """Whether the model saw every word of the templates in training; a toy world's CLIP has a small vocabulary."""
+    return not unknown_words(clip, [template.replace("{}", "") for template in templates])
+
+
+def fill_templates(templates: Sequence[str], names: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Put every name into every template: K lists of names to K lists of len(names) * len(templates) prompts.
+
+    `encode_prompts` makes one embedding of each list: the mean of its unit embeddings, normalised again, which is
+    the rule of all systems but SegCLIP (other_systems section 0.2).
+    """
+    filled = [fill_template(template, names) for template in templates]
+    return [[prompt for by_class in filled for prompt in by_class[index]] for index in range(len(names))]

@@ -1,0 +1,96 @@
+"""Command-line options of the model, the CAM method, TagCLIP and the CRF. Imports the standard library and common only.
+
+Kept free of torch so that `--help` is quick.
+"""
+
+import argparse
+from typing import Any
+
+from common.options import share
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """--model, --pretrained, --activation, --device."""
+    group = parser.add_argument_group("model")
+    group.add_argument("--model", help="weight file or open_clip name; not given: toyworld's own, or ViT-B-16 openai")
+    group.add_argument("--pretrained", help="with an open_clip name: a tag such as openai, or a weight file")
+    group.add_argument("--activation", choices=("auto", "quick_gelu", "gelu"), default="auto", help="of the MLPs")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+
+
+def add_method_options(parser: argparse.ArgumentParser) -> None:
+    """--method, --box_threshold, --scales, --flip."""
+    group = parser.add_argument_group("method")
+    group.add_argument("--method", default="clip-es", help="how the maps are made: clip-es")
+    group.add_argument(
+        "--box_threshold", type=share, help="share of a CAM's maximum that enters a box; not given: the data set's"
+    )
+    group.add_argument("--scales", type=scale, nargs="+", default=[1.0], help="test-time scales; 1.0 is always used")
+    group.add_argument("--flip", action="store_true", help="average with the mirrored image")
+
+
+def add_crf_options(parser: argparse.ArgumentParser) -> None:
+    """--crf_image, --crf, --confidence."""
+    group = parser.add_argument_group("CRF")
+    group.add_argument(
+        "--crf_image",
+        choices=("rgb", "reference"),
+        default="rgb",
+        help="the plain image, or the reference's mean-subtracted, wrapped BGR one (the paper's recipe)",
+    )
+    group.add_argument("--crf", choices=("numba", "pydensecrf"), default="numba", help="which DenseCRF; same labels")
+    group.add_argument("--confidence", type=share, default=0.95, help="below this probability a pixel becomes 255")
+
+
+def add_tag_options(parser: argparse.ArgumentParser) -> None:
+    """TagCLIP's thresholds with the published values (pipeline/tagclip.py says what each is), and its templates."""
+    group = parser.add_argument_group("labels by CLIP (TagCLIP)")
+    group.add_argument(
+        "--templates",
+        choices=("auto", "dataset", "maskclip85"),
+        default="auto",
+        help="sentences for tagging: the 85 published ones, or the data set's own; "
+        "auto: the 85, unless the model never saw their words (toyworld)",
+    )
+    group.add_argument(
+        "--tag_votes", type=int, metavar="N", help="blocks that must agree on an affinity; not given: 4 of every 12"
+    )
+    group.add_argument(
+        "--tag_blocks",
+        type=int,
+        nargs="+",
+        metavar="I",
+        help="0-based blocks whose attention is averaged; not given: the three before the last (8 9 10 of 12)",
+    )
+    shares = (
+        (
+            "--tag_candidates",
+            0.5,
+            "share of the range of patch scores above which a class is looked at again in a crop",
+        ),
+        ("--tag_region", 0.5, "level of a class's normalised scores above which patches make its crop"),
+        ("--tag_crop_weight", 0.5, "weight of that second look; 0: none"),
+        ("--tag_threshold", 0.5, "share of the range of an image's scores above which a class is a label"),
+    )
+    for flag, default, text in shares:
+        group.add_argument(flag, type=share, default=default, metavar="X", help=text)
+
+
+def tag_values(args: argparse.Namespace) -> dict[str, Any]:
+    """What `add_tag_options` read, by the field names of pipeline.tagclip.TagSettings."""
+    return {
+        "votes": args.tag_votes,
+        "blocks": tuple(args.tag_blocks) if args.tag_blocks else None,
+        "candidate_share": args.tag_candidates,
+        "region_level": args.tag_region,
+        "crop_weight": args.tag_crop_weight,
+        "label_share": args.tag_threshold,
+    }
+
+
+def scale(text: str) -> float:
+    """argparse type: a positive, finite number."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: expected a positive number")
+    return value

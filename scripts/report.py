@@ -1,0 +1,179 @@
+"""What the stages made, as one HTML page: scores, confusion, coverage against precision, and a gallery.
+
+python -m scripts.report                                   # the toy world -> output/toyworld/report.html
+python -m scripts.report --dataset voc12 --img_root VOC2012 --masks MASKS --cam_out_dir CAMS --out report.html
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common import console
+from common.errors import UserError
+from common.options import Parser, add_cam_dir, add_data_options, add_own_data_options, output_dir, positive
+
+if TYPE_CHECKING:
+    from dataset.lookup import Selection
+    from pipeline.confidence_curve import Curve
+    from pipeline.stage_crf import CrfJob
+    from pipeline.stage_report import Findings, ReportJob
+
+GALLERY = 12_000  # images with pictures; keeps the page below about 60 MB
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser(
+        "Masks, CAM files and images -> one self-contained HTML page with scores and a gallery.",
+        "Ground truth is needed for scores only; without it the gallery is sorted by confidence alone.",
+    )
+    add_data_options(parser, truth=True)
+    add_own_data_options(parser)
+    add_cam_dir(parser, "where the CAM files are")
+    parser.add_argument("--masks", type=Path, metavar="DIR", help="the masks; not given: output/DATASET/masks")
+    parser.add_argument("--out", type=Path, metavar="HTML", help="the page; not given: output/DATASET/report.html")
+    parser.add_argument("--cam_type", choices=("attn_highres", "highres"), default="attn_highres", help="CAMs to show")
+    parser.add_argument(
+        "--gallery", type=positive, default=GALLERY, metavar="N", help="show pictures of the N least certain images"
+    )
+    parser.add_argument(
+        "--curve",
+        type=positive,
+        metavar="N",
+        help="run the CRF again on N images: precision and coverage for every confidence threshold",
+    )
+    parser.add_argument("--tensorboard", type=Path, metavar="DIR", help="log scores and pictures there, too")
+    parser.add_argument("--num_workers", type=positive, default=2, help="images that are worked on side by side")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    return console.run(lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> int:
+    from dataset.lookup import select
+    from pipeline import stage_gallery, stage_report, tensorboard_report
+    from pipeline.html_report import Report, write_report
+
+    selection = select(
+        args.dataset, args.img_root, args.split_file, args.gt_root, args.classes, args.labels, images_needed=True
+    )
+    job, ids = _job(args, selection), selection.ids
+    record = _first_record(job, ids)
+    _log_folder(args.tensorboard)
+    crf, out = _crf(args, job, record), _writable(args.out or output_dir(args.dataset, "report.html"))
+    findings, tally = stage_report.Findings.empty(job.spec.num_labels), console.Tally(failures=list(selection.problems))
+    _count(stage_report.measure(job, ids, findings, args.num_workers), len(ids), "masks", tally)
+    shown = stage_report.least_certain(findings.entries, args.gallery)
+    with tempfile.TemporaryFile(dir=out.parent) as stream:
+        spool = stage_gallery.Spool(stream)
+        _count(stage_gallery.draw(job, shown, spool, args.num_workers), len(shown), "pictures", tally)
+        curve = _curve(args, job, crf, findings, tally)
+        failures = _by_image(tally.failures)
+        write_report(out, Report(job.spec, _made_from(job, selection, record), findings, spool, failures, curve))
+    print(f"{len(findings.entries)} images ({findings.scored} scored) in {out}, {out.stat().st_size / 1e6:.1f} MB")
+    if args.tensorboard:
+        tensorboard_report.write(args.tensorboard, job, findings, shown)
+        print(f"scores and pictures for TensorBoard in {args.tensorboard}")
+    return console.list_failures(failures)
+
+
+def _job(args: argparse.Namespace, selection: "Selection") -> "ReportJob":
+    from common.files import need_dir
+    from pipeline.stage_report import ReportJob
+
+    masks = args.masks or output_dir(args.dataset, "masks")
+    cams = args.cam_out_dir or output_dir(args.dataset, "cams")
+    # A split such as train_aug holds ids without official masks; only a --gt_root of the user's own must have all.
+    needed = args.gt_root is not None or args.dataset == "toyworld"
+    return ReportJob(
+        masks=need_dir(masks, "--masks", "the output of eval_cam_with_crf.py"),
+        images=selection.paths.images,
+        cams=need_dir(cams, "--cam_out_dir", "the output of generate_cams.py"),
+        truth=selection.need_masks() if needed else selection.paths.masks,
+        truth_needed=needed,
+        spec=selection.spec,
+        cam_type=args.cam_type,
+    )
+
+
+def _writable(out: Path) -> Path:
+    """The path, if a file can be written there; makes its folder."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out}: its folder cannot be made ({error.strerror})") from error
+    if out.is_dir():
+        raise UserError(f"--out {out}: a folder; expected the name of the page, such as {out / 'report.html'}")
+    if not os.access(out.parent, os.W_OK):
+        raise UserError(f"--out {out}: no right to write in {out.parent}")
+    return out
+
+
+def _log_folder(path: Path | None) -> None:
+    if path is not None and path.exists() and not path.is_dir():
+        raise UserError(f"--tensorboard {path}: a file; expected a folder for the logs")
+
+
+def _first_record(job: "ReportJob", ids: list[str]) -> dict[str, Any]:
+    """What the first mask of the split says of how it was made; raises UserError when there is no mask at all."""
+    from pipeline.stage_curve import mask_record
+
+    paths = (job.masks / f"{image_id}.png" for image_id in ids)
+    first = next((path for path in paths if path.is_file()), None)
+    if first is None:
+        raise UserError(f"--masks {job.masks}: no mask of the split; run eval_cam_with_crf.py first")
+    return mask_record(first)
+
+
+def _crf(args: argparse.Namespace, job: "ReportJob", record: dict[str, Any]) -> "CrfJob | None":
+    """The CRF of --curve; refuses before the work begins."""
+    from pipeline.stage_curve import crf_job
+
+    if not args.curve:
+        return None
+    if job.truth is None:
+        raise UserError("--curve needs ground truth: give --gt_root")
+    return crf_job(job, record)
+
+
+def _curve(
+    args: argparse.Namespace, job: "ReportJob", crf: "CrfJob | None", findings: "Findings", tally: console.Tally
+) -> "Curve | None":
+    from pipeline import stage_curve
+    from pipeline.confidence_curve import Curve
+
+    if crf is None:
+        return None
+    curve = Curve(crf.confidence)
+    ids = stage_curve.sample([entry.id for entry in findings.entries if entry.iou is not None], args.curve)
+    _count(stage_curve.run(job, crf, ids, curve, args.num_workers), len(ids), "curve", tally)
+    return curve
+
+
+def _count(outcomes: Iterator[console.Outcome], total: int, title: str, tally: console.Tally) -> None:
+    for outcome in console.progress(outcomes, total, title):
+        tally.add(outcome)
+
+
+def _by_image(failures: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """One line an image, however many of its files are missing."""
+    reasons: dict[str, dict[str, None]] = {}
+    for image_id, reason in failures:
+        reasons.setdefault(image_id, {})[reason] = None
+    return [(image_id, "; ".join(found)) for image_id, found in reasons.items()]
+
+
+def _made_from(job: "ReportJob", selection: "Selection", record: dict[str, Any]) -> list[str]:
+    below = f", 255 below a probability of {record['confidence']}" if "confidence" in record else ""
+    truth = f"; ground truth {job.truth}" if job.truth else ""
+    return [f"masks {job.masks}{below}", f"split {selection.paths.split}{truth}"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

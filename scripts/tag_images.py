@@ -1,0 +1,144 @@
+"""Images without labels -> the classes that CLIP sees in them (TagCLIP): the label file that the CAM stage reads.
+
+python -m scripts.tag_images                                   # the toy world
+python -m scripts.tag_images --dataset voc12 --img_root VOC2012 --out output/voc12/tags.txt
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common import console
+from common.errors import UserError
+from common.model_options import add_model_options, add_tag_options, tag_values
+from common.options import Parser, add_data_options, add_json, add_own_data_options, data_options, output_dir
+
+if TYPE_CHECKING:
+    from clip.load import Clip
+    from dataset.lookup import Selection
+    from dataset.spec import DatasetSpec
+    from pipeline.stage_tags import Tags
+    from pipeline.tag_scores import TagScores
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser(
+        "Images without labels -> `id class class` lines (0-based class indices), with CLIP alone (TagCLIP).",
+        "Where the true labels are known (the data set's own, or --labels), the tags are scored against them; they "
+        "have no part in the tagging.",
+    )
+    add_data_options(parser, truth=False)
+    add_own_data_options(parser)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="label file; not given: output/DATASET/tags.txt")
+    add_model_options(parser)
+    add_tag_options(parser)
+    add_json(parser)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    return console.run(lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> int:
+    from dataset.lookup import select
+    from pipeline import stage_tags
+    from pipeline.tagclip import TagSettings
+
+    selection = select(args.dataset, args.img_root, args.split_file, None, args.classes)
+    truth = true_labels(args, selection)
+    samples, failures = stage_tags.unlabelled(selection.paths.images, selection.ids)
+    out = args.out or output_dir(args.dataset, "tags.txt")
+    tally, tags = console.Tally(failures=[*selection.problems, *failures]), []
+    if samples:
+        clip = _load(args, selection.spec, len(samples))
+        made = stage_tags.tag_samples(clip, selection.spec, samples, TagSettings(**tag_values(args)), args.templates)
+        for tag in stage_tags.shown(made, len(samples)):
+            tally.add(tag.outcome)
+            tags.append(tag)
+        stage_tags.write_labels(out, tags)
+    _score(args, selection, truth, tags)
+    code = tally.report("label lines", out)
+    if tally.made:
+        told = argparse.Namespace(**{**vars(args), "labels": out})
+        print(f"next: python generate_cams.py{data_options(told)}   (CAMs of these labels)")
+    return code
+
+
+def true_labels(args: argparse.Namespace, selection: "Selection") -> dict[str, tuple[int, ...]]:
+    """The true labels by id: those of --labels, or the data set's own where they can be read; empty without any.
+
+    Raises UserError for a --labels that cannot be read.
+    """
+    from dataset.lookup import select
+
+    if args.labels is not None:
+        selection = select(args.dataset, args.img_root, args.split_file, None, args.classes, args.labels)
+    try:
+        samples, _ = selection.samples()
+    except UserError:
+        return {}
+    return {sample.id: sample.labels for sample in samples}
+
+
+def _load(args: argparse.Namespace, spec: "DatasetSpec", count: int) -> "Clip":
+    from clip.device import pick_device
+    from clip.load import load_clip
+    from dataset.lookup import DEFAULT_MODELS
+    from pipeline.stage_tags import choose_templates
+
+    model, tag = (args.model, args.pretrained) if args.model else DEFAULT_MODELS[args.dataset]
+    clip = load_clip(model, args.pretrained or tag, pick_device(args.device), args.activation)
+    print(f"data    {args.dataset}: {count} images, {len(spec.classes)} classes to choose from")
+    print(f"model   {clip.describe()} on {clip.device}")
+    print(f"method  TagCLIP, templates {choose_templates(clip, args.templates)}")
+    return clip
+
+
+def _score(
+    args: argparse.Namespace, selection: "Selection", truth: "dict[str, tuple[int, ...]]", tags: "Sequence[Tags]"
+) -> None:
+    from pipeline.tag_scores import tag_scores
+
+    scored = [(truth[tag.id], tag.labels, tag.scores) for tag in tags if tag.scores is not None and tag.id in truth]
+    if not scored:
+        print("scores  none: the true labels are not known")
+        return
+    scores = tag_scores(*zip(*scored))
+    print_scores(scores, selection.spec.classes)
+    write_scores(args, selection, scores)
+
+
+def print_scores(scores: "TagScores", classes: Sequence[str], columns: int = 3) -> None:
+    """The scores as a table in percent."""
+    print(f"\ntags against the true labels: {scores.images} images; average precision by class")
+    cells = [f"{name:<14}{'    -' if ap is None else f'{100 * ap:5.1f}':>6}" for name, ap in zip(classes, scores.ap)]
+    for start in range(0, len(cells), columns):
+        print("  " + "    ".join(cells[start : start + columns]))
+    print(f"  mAP {100 * scores.map:.1f}   per image: precision {100 * scores.precision:.1f}", end="")
+    print(f"   recall {100 * scores.recall:.1f}   F1 {100 * scores.f1:.1f}   all right {100 * scores.exact:.1f}")
+
+
+def write_scores(args: argparse.Namespace, selection: "Selection", scores: "TagScores") -> None:
+    """The scores and what they were made with as JSON, where a path is given."""
+    from dataclasses import asdict
+
+    from pipeline.report import write_json
+
+    result: dict[str, Any] = {
+        "stage": "tags",
+        "dataset": selection.spec.name,
+        "split": str(selection.paths.split),
+        **asdict(scores),
+        "ap": dict(zip(selection.spec.classes, scores.ap)),
+        "templates": args.templates,
+        "settings": tag_values(args),
+    }
+    write_json(args.json, result)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

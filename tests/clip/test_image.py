@@ -1,0 +1,42 @@
+"""Image preparation against PIL and numpy."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from clip.image import patch_grid, prepare_image, scale_to_grid
+from tests.support import photo
+
+MEAN = np.array([0.48145466, 0.4578275, 0.40821073])
+STD = np.array([0.26862954, 0.26130258, 0.27577711])
+
+
+@pytest.mark.parametrize(
+    ("size", "patch", "grid"),
+    [((16, 16), 16, (1, 1)), ((17, 16), 16, (2, 1)), ((1, 33), 16, (1, 3)), ((480, 318), 16, (30, 20))],
+)
+def test_patch_grid_rounds_up(size: tuple[int, int], patch: int, grid: tuple[int, int]) -> None:
+    assert patch_grid(size, patch) == grid
+
+
+@pytest.mark.parametrize(("size", "resized"), [((30, 21), (32, 24)), ((8, 40), (8, 40)), ((1, 1), (8, 8))])
+def test_prepared_as_pil_resizes_and_clip_normalises(size: tuple[int, int], resized: tuple[int, int]) -> None:
+    image = Image.fromarray(photo(size, 3))
+    expected = np.asarray(image.resize((resized[1], resized[0]), Image.Resampling.BICUBIC)) / 255
+    expected = ((expected - MEAN) / STD).transpose(2, 0, 1)
+    tensor = prepare_image(image, 8)
+    assert tensor.dtype == torch.float32
+    assert np.allclose(tensor.numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "scaled"),
+    [((16, 24), (16, 24)), ((17, 21), (16, 24)), ((19, 20), (16, 16)), ((21, 3), (24, 8)), ((1, 1), (8, 8))],
+)
+def test_scaled_to_the_nearest_whole_patches(size: tuple[int, int], scaled: tuple[int, int]) -> None:
+    images = torch.full((1, 3, *size), 0.25)
+    images[:, 1] = -1
+    found = scale_to_grid(images, 8)
+    assert found.shape == (1, 3, *scaled)
+    assert torch.allclose(found[:, [0, 2]], torch.tensor(0.25)) and torch.allclose(found[:, 1], torch.tensor(-1.0))

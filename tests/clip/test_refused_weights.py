@@ -1,0 +1,172 @@
+"""Weight files that are broken, of another kind or malicious: named in one line, and nothing in them is ever run."""
+
+import builtins
+import io
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from clip.archive import read_weights
+from common.errors import UserError
+from tests.support import openai_state, tiny_model
+
+State = dict[str, torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def state() -> State:
+    return openai_state(tiny_model(layers=1, text_layers=1))
+
+
+class Reduced:
+    """Pickles to a call of a function with arguments."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> tuple[Any, tuple]:
+        return self.call
+
+
+def attacks(marker: Path) -> dict[str, Reduced]:
+    write = f"open({str(marker)!r}, 'w').close()"
+    return {
+        "os.system": Reduced(os.system, f"touch '{marker}'"),
+        "builtins.eval": Reduced(builtins.eval, write),
+        "builtins.exec": Reduced(builtins.exec, write),
+        "open": Reduced(builtins.open, str(marker), "w"),
+        "getattr": Reduced(getattr, "text", "upper"),
+        "import": Reduced(__import__, "antigravity"),
+    }
+
+
+def as_torchscript(path: Path, data: bytes) -> None:
+    """A zip file with all marks of a TorchScript archive."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in {"data.pkl": data, "constants.pkl": pickle.dumps(()), "version": b"3\n"}.items():
+            archive.writestr(f"archive/{name}", content)
+
+
+@pytest.mark.parametrize("form", ["torch.save", "old torch.save", "beside weights", "bare pickle", "TorchScript"])
+@pytest.mark.parametrize("attack", list(attacks(Path("x"))))
+def test_a_pickle_that_calls_something_is_refused_and_not_run(
+    tmp_path: Path, state: State, attack: str, form: str
+) -> None:
+    marker, path = tmp_path / "executed", tmp_path / "evil.pt"
+    bomb = attacks(marker)[attack]
+    if form == "TorchScript":
+        as_torchscript(path, pickle.dumps(bomb))
+    elif form == "bare pickle":
+        path.write_bytes(pickle.dumps(bomb, protocol=2))
+    else:
+        content = {**state, "x": bomb} if form == "beside weights" else bomb
+        torch.save(content, path, _use_new_zipfile_serialization=form != "old torch.save")
+    with pytest.raises(UserError, match=r"evil\.pt: (refused|cannot be read)"):
+        read_weights(path)
+    assert not marker.exists()
+
+
+def test_the_attacks_would_work(tmp_path: Path) -> None:
+    """Otherwise the test above would prove nothing."""
+    marker = tmp_path / "executed"
+    for attack in ("os.system", "builtins.eval", "builtins.exec", "open"):
+        pickle.loads(pickle.dumps(attacks(marker)[attack]))  # noqa: S301
+        assert marker.exists()
+        marker.unlink()
+
+
+def torchscript_asking_for(size: tuple[int, ...], stride: tuple[int, ...], offset: int) -> bytes:
+    """A data.pkl with one tensor on a storage of two floats, written by hand."""
+    stream = io.BytesIO()
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, item: object) -> object:
+            return ("storage", torch.FloatStorage, "0", "cpu", 2) if item == "the storage" else None
+
+    call = Reduced(torch._utils._rebuild_tensor_v2, "the storage", offset, size, stride, False, {})
+    Pickler(stream, protocol=2).dump(call)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(("size", "stride", "offset"), [((3,), (1,), 0), ((2,), (1,), 1), ((2,), (1 << 40,), 0)])
+def test_a_tensor_that_reaches_beyond_its_storage_is_refused(
+    tmp_path: Path, size: tuple[int, ...], stride: tuple[int, ...], offset: int
+) -> None:
+    path = tmp_path / "beyond.pt"
+    as_torchscript(path, torchscript_asking_for(size, stride, offset))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("archive/data/0", bytes(8))
+    with pytest.raises(UserError, match=r"beyond\.pt"):
+        read_weights(path)
+
+
+def broken_files(state: State) -> dict[str, bytes]:
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    whole, tensors = stream.getvalue(), safetensors.torch.save({"a": torch.zeros(100)})
+    return {
+        "half.pt": whole[: len(whole) // 2],
+        "tail.pt": whole[:-20],
+        "empty.pt": b"",
+        "random.pt": bytes(torch.randint(0, 256, (4000,), generator=torch.Generator().manual_seed(0)).tolist()),
+        "zeros.pt": bytes(4000),
+        "text.pt": b"hello, this is a text file\n",
+        "page.pt": b"<!DOCTYPE html><html>404</html>\n",
+        "pointer.pt": b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 10\n",
+        "cut.safetensors": tensors[:-20],
+        "text.safetensors": b"hello, this is a text file\n",
+        "empty.safetensors": b"",
+        "wrong name.safetensors": whole,
+        "safetensors.pt": tensors,
+    }
+
+
+@pytest.mark.parametrize("name", list(broken_files({})))
+def test_a_broken_file_is_named_in_one_line(
+    tmp_path: Path, state: State, name: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    (tmp_path / name).write_bytes(broken_files(state)[name])
+    with pytest.raises(UserError) as caught:
+        read_weights(tmp_path / name)
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / name}: ") and "\n" not in message and "expected an OpenAI CLIP" in message
+    assert not recwarn.list  # a warning would be a second line on the terminal
+
+
+@pytest.mark.parametrize("name", ["page.pt", "pointer.pt", "random.pt", "text.pt", "safetensors.pt"])
+def test_what_is_no_pickle_is_not_accused_of_running_code(tmp_path: Path, state: State, name: str) -> None:
+    (tmp_path / name).write_bytes(broken_files(state)[name])
+    with pytest.raises(UserError) as caught:
+        read_weights(tmp_path / name)
+    assert "would run code" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ([1, 2], "holds a list"),
+        (torch.zeros(3), "holds a Tensor"),
+        ({}, "no tensors"),
+        ({"a": 1}, "no tensors"),
+        ({"layer1.weight": torch.zeros(2), "fc.bias": torch.zeros(2)}, r"found fc\.bias, layer1\.weight"),
+        ({"state_dict": {}}, "no tensors"),
+        ({"visual.conv1.weight": torch.zeros(1)}, "not the weights of a CLIP"),
+    ],
+)
+def test_other_content_is_told_apart(tmp_path: Path, content: object, complaint: str) -> None:
+    torch.save(content, tmp_path / "w.pt")
+    with pytest.raises(UserError, match=rf"w\.pt: .*{complaint}"):
+        read_weights(tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir()])
+def test_a_missing_file_and_a_folder_are_named(tmp_path: Path, make: Any) -> None:
+    make(tmp_path / "w.pt")
+    with pytest.raises(UserError, match=r"w\.pt: no such weight file"):
+        read_weights(tmp_path / "w.pt")

@@ -1,0 +1,131 @@
+"""The explicit forward against open_clip's own, and its parts against naive ones."""
+
+import numpy as np
+import pytest
+import torch
+from open_clip.transformer import VisionTransformer
+
+from clip.load import Clip
+from clip.vision import (
+    class_token_features,
+    embed_patches,
+    pooled_patch_features,
+    positional_embedding,
+    run_block,
+    vision_forward,
+)
+from tests.support import PATCH, bilinear
+
+GRIDS = [(4, 4), (3, 5), (6, 2), (1, 1), (7, 4)]
+
+
+def images(grid: tuple[int, int], batch: int = 2) -> torch.Tensor:
+    torch.manual_seed(1)
+    return torch.randn(batch, 3, grid[0] * PATCH, grid[1] * PATCH)
+
+
+@torch.no_grad()
+def test_native_grid_is_open_clips_own_forward(tiny_clip: Clip) -> None:
+    batch = images((4, 4))
+    features = vision_forward(tiny_clip.visual, batch)
+    assert torch.allclose(
+        class_token_features(tiny_clip.visual, features.last_output), tiny_clip.visual(batch), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@torch.no_grad()
+def test_other_grids_are_open_clips_forward_with_a_resized_position(tiny_clip: Clip, grid: tuple[int, int]) -> None:
+    """A second open_clip transformer of that image size, holding the same weights and naively resized positions."""
+    other = VisionTransformer(
+        (grid[0] * PATCH, grid[1] * PATCH), PATCH, 64, layers=3, heads=1, mlp_ratio=4.0, output_dim=32,
+        act_layer=type(tiny_clip.visual.transformer.resblocks[0].mlp.gelu),
+    ).eval()  # fmt: skip
+    state = tiny_clip.visual.state_dict()
+    learned = state["positional_embedding"].numpy()
+    resized = bilinear(learned[1:].reshape(4, 4, -1), grid).reshape(grid[0] * grid[1], -1)
+    state["positional_embedding"] = torch.from_numpy(np.concatenate([learned[:1], resized])).float()
+    other.load_state_dict(state)
+    batch = images(grid)
+    features = vision_forward(tiny_clip.visual, batch)
+    assert features.grid == grid
+    assert torch.allclose(class_token_features(tiny_clip.visual, features.last_output), other(batch), atol=1e-5)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_positions_are_resized_bilinearly_and_the_class_position_kept(tiny_clip: Clip, grid: tuple[int, int]) -> None:
+    learned = tiny_clip.visual.positional_embedding
+    found = positional_embedding(tiny_clip.visual, grid)
+    assert torch.equal(found[0], learned[0])
+    naive = bilinear(learned[1:].reshape(4, 4, -1).numpy(), grid)
+    assert np.allclose(found[1:].reshape(*grid, -1).numpy(), naive, atol=1e-6)
+
+
+@torch.no_grad()
+def test_patches_go_row_by_row(tiny_clip: Clip) -> None:
+    """Token 1 + y*w + x is the patch (y, x): its own convolution, position and layer norm."""
+    visual, batch = tiny_clip.visual, images((3, 5), batch=1)
+    tokens, _ = embed_patches(visual, batch)
+    positions = positional_embedding(visual, (3, 5))
+    for y, x in [(0, 0), (0, 4), (2, 1)]:
+        patch = batch[0, :, y * PATCH : (y + 1) * PATCH, x * PATCH : (x + 1) * PATCH]
+        embedded = (visual.conv1.weight * patch).sum(dim=(1, 2, 3))
+        token = 1 + y * 5 + x
+        assert torch.allclose(tokens[0, token], visual.ln_pre(embedded + positions[token]), atol=1e-5)
+    assert torch.allclose(tokens[0, 0], visual.ln_pre(visual.class_embedding + positions[0]), atol=1e-5)
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4])
+@torch.no_grad()
+def test_attention_is_multihead_attentions_own_average(heads: int) -> None:
+    from open_clip.transformer import ResidualAttentionBlock
+
+    torch.manual_seed(heads)
+    block = ResidualAttentionBlock(32, heads).eval()
+    block.attn.in_proj_weight.add_(torch.randn_like(block.attn.in_proj_weight))
+    block.attn.in_proj_bias.add_(torch.randn_like(block.attn.in_proj_bias))
+    tokens = torch.randn(2, 7, 32)
+    normed = block.ln_1(tokens)
+    _, average = block.attn(normed, normed, normed, need_weights=True, average_attn_weights=True)
+    output, attention = run_block(block, tokens, need_attention=True)
+    without, none = run_block(block, tokens)
+    assert torch.allclose(attention, average, atol=1e-6)
+    assert none is None
+    assert torch.allclose(output, block(tokens), atol=1e-5)
+    assert torch.allclose(without, block(tokens), atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_given_norm_takes_the_place_of_ln_1(tiny_clip: Clip) -> None:
+    block, tokens = tiny_clip.visual.transformer.resblocks[-1], torch.randn(1, 5, 64)
+    normed = torch.randn(1, 5, 64)
+    mixed = tokens + block.attn(normed, normed, normed, need_weights=False)[0]
+    assert torch.allclose(run_block(block, tokens, normed)[0], mixed + block.mlp(block.ln_2(mixed)), atol=1e-5)
+
+
+@pytest.mark.parametrize(("asked", "kept"), [(None, [0, 1, 2]), (1, [2]), (2, [1, 2]), (8, [0, 1, 2]), (0, [])])
+@torch.no_grad()
+def test_attention_of_the_last_blocks_without_the_class_token(
+    tiny_clip: Clip, asked: int | None, kept: list[int]
+) -> None:
+    batch = images((3, 5))
+    features = vision_forward(tiny_clip.visual, batch, attention_blocks=asked)
+    tokens, _ = embed_patches(tiny_clip.visual, batch)
+    expected = []
+    for block in tiny_clip.visual.transformer.resblocks:
+        entering, normed = tokens, block.ln_1(tokens)
+        expected.append(block.attn(normed, normed, normed, need_weights=True)[1][:, 1:, 1:])
+        tokens = block(tokens)
+    assert len(features.attention) == len(kept)
+    assert all(torch.allclose(a, expected[i], atol=1e-5) for a, i in zip(features.attention, kept))
+    assert torch.allclose(features.last_input, entering, atol=1e-4)
+    assert torch.allclose(features.last_output, tokens, atol=1e-4)
+
+
+@torch.no_grad()
+def test_pooled_features_are_the_mean_of_projected_patches(tiny_clip: Clip) -> None:
+    tokens = torch.randn(2, 7, 64)
+    for image, found in zip(tokens, pooled_patch_features(tiny_clip.visual, tokens)):
+        projected = [tiny_clip.visual.ln_post(token) @ tiny_clip.visual.proj for token in image[1:]]
+        mean = sum(projected) / len(projected)
+        assert torch.allclose(found, mean / mean.norm(), atol=1e-6)

@@ -1,0 +1,135 @@
+"""Images of any kind come out as upright RGB, and broken ones as one UserError."""
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from common.errors import UserError
+from common.images import image_size, read_image
+from tests.support import photo
+
+ORIENTATION = 0x0112
+
+
+def with_orientation(pixels: np.ndarray, orientation: int, file_format: str) -> bytes:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    exif[0x010E] = "a description"
+    stream = BytesIO()
+    Image.fromarray(pixels).save(stream, file_format, exif=exif)
+    return stream.getvalue()
+
+
+UPRIGHT = {  # what a viewer does with each orientation, by the EXIF standard
+    1: lambda p: p, 2: lambda p: p[:, ::-1], 3: lambda p: p[::-1, ::-1], 4: lambda p: p[::-1],
+    5: lambda p: p.transpose(1, 0, 2), 6: lambda p: np.rot90(p, -1),
+    7: lambda p: p[::-1, ::-1].transpose(1, 0, 2), 8: lambda p: np.rot90(p),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("orientation", sorted(UPRIGHT))
+def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
+    pixels, path = photo((6, 9), 0), tmp_path / "i.png"
+    path.write_bytes(with_orientation(pixels, orientation, "PNG"))
+    assert np.array_equal(read_image(path), UPRIGHT[orientation](pixels))
+
+
+@pytest.mark.parametrize("orientation", range(11))
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+def test_size_from_the_header_is_the_size_of_the_image(tmp_path: Path, orientation: int, file_format: str) -> None:
+    """Values that the standard does not know included."""
+    path = tmp_path / "i"
+    path.write_bytes(with_orientation(photo((6, 9), 0), orientation, file_format))
+    assert image_size(path) == (read_image(path).height, read_image(path).width)
+
+
+GREY = np.array([[0, 100], [200, 255]], np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("image", "suffix"),
+    [
+        (Image.fromarray(GREY), "png"),
+        (Image.fromarray(GREY), "jpg"),
+        (Image.fromarray(GREY).convert("P"), "png"),
+        (Image.fromarray(GREY).convert("RGBA"), "png"),
+        (Image.fromarray(GREY).convert("LA"), "png"),
+        (Image.fromarray(GREY.astype(np.uint16) * 257), "png"),  # 16 bit
+        (Image.fromarray(GREY.astype(np.int32) * 257), "tiff"),  # 32 bit with 16-bit values
+        (ImageOps.invert(Image.fromarray(GREY).convert("RGB")).convert("CMYK"), "tiff"),
+    ],
+)
+def test_every_mode_becomes_the_same_grey_rgb(tmp_path: Path, image: Image.Image, suffix: str) -> None:
+    path = tmp_path / f"i.{suffix}"
+    image.save(path)
+    found, wanted = np.asarray(read_image(path)), GREY
+    assert found.shape == (2, 2, 3)
+    if image.mode == "CMYK":
+        wanted = 255 - GREY
+    assert np.abs(found.astype(int) - wanted[..., None]).max() <= (30 if suffix == "jpg" else 0)
+
+
+def test_colours_keep_their_order(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4), (250, 100, 10)).save(tmp_path / "i.png")
+    assert np.asarray(read_image(tmp_path / "i.png"))[0, 0].tolist() == [250, 100, 10]
+
+
+@pytest.mark.parametrize("read", [read_image, image_size])
+@pytest.mark.parametrize("damage", ["missing", "empty", "text", "folder", "start"])
+def test_a_broken_file_is_named(tmp_path: Path, damage: str, read: object) -> None:
+    path = tmp_path / "i.jpg"
+    if damage == "folder":
+        path.mkdir()
+    elif damage != "missing":
+        Image.fromarray(photo((40, 40), 0)).save(path)
+        path.write_bytes({"empty": b"", "text": b"hello", "start": path.read_bytes()[:20]}[damage])
+    with pytest.raises(UserError, match=r"i\.jpg: (no such image|not a readable image)") as caught:
+        read(path)  # type: ignore[operator]
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_a_truncated_image_is_not_read_as_half_grey(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"i.{suffix}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 60, 3), np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match="not a readable image"):
+        read_image(path)
+
+
+def test_an_image_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("1", (100, 100)).save(tmp_path / "i.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
+    with pytest.raises(UserError, match=r"i\.png: too many pixels"):
+        read_image(tmp_path / "i.png")
+
+
+def test_a_large_image_is_read_without_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    Image.new("RGB", (100, 100)).save(tmp_path / "i.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 9000)
+    assert read_image(tmp_path / "i.png").size == (100, 100) and not recwarn.list
+
+
+def test_broken_exif_is_harmless_or_named(tmp_path: Path) -> None:
+    """Cameras and editors write all sorts of EXIF; no error but a UserError may come of it."""
+    whole, path = with_orientation(photo((6, 9), 0), 6, "JPEG"), tmp_path / "i.jpg"
+    start, generator = whole.index(b"Exif"), np.random.default_rng(0)
+    length, sizes = int.from_bytes(whole[start - 2 : start], "big"), set()
+    for _ in range(600):
+        changed = bytearray(whole)
+        for place in generator.integers(start + 6, start + length - 2, 3):
+            changed[place] = int(generator.integers(256))
+        path.write_bytes(bytes(changed))
+        try:
+            image = read_image(path)
+        except UserError as error:
+            assert str(path) in str(error)
+            continue
+        assert image_size(path) == (image.height, image.width)
+        sizes.add(image.size)
+    assert sizes == {(9, 6), (6, 9)}

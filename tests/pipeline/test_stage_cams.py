@@ -1,0 +1,192 @@
+"""The loop: what is made, kept, refused and failed, and that a continued run writes the same bytes."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clip.load import Clip
+from common.errors import UserError
+from dataset.spec import Sample
+from dataset.voc_layout import read_split, voc_paths, voc_samples
+from pipeline import stage_cams
+from pipeline.methods import CamSettings
+from pipeline.stage_cams import CamJob, finished_ids, record, shards, text_set
+from pipeline.storage import load_cams, read_arrays
+from tests.support import tree
+from voc12.spec import SPEC
+
+MakeJob = Callable[..., CamJob]
+
+
+@pytest.fixture
+def samples(world: Path) -> list[Sample]:
+    paths = voc_paths(world)
+    found, failures = voc_samples(paths, SPEC.classes, read_split(paths.split))
+    assert not failures
+    return found
+
+
+@pytest.fixture(scope="session")
+def texts(tiny_clip: Clip) -> stage_cams.TextSet:
+    return text_set(tiny_clip, SPEC)
+
+
+@pytest.fixture
+def make_job(tiny_clip: Clip, texts: stage_cams.TextSet, tmp_path: Path) -> MakeJob:
+    def make(batch_size: int = 3, full_size: bool = False, out: str = "cams", **settings: object) -> CamJob:
+        chosen = CamSettings(**settings)  # type: ignore[arg-type]
+        made_by = record(tiny_clip, SPEC, chosen, full_size)
+        return CamJob(tiny_clip, texts, chosen, tmp_path / out, made_by, full_size, batch_size)
+
+    return make
+
+
+def outcomes(job: CamJob, samples: list[Sample], overwrite: bool = False) -> dict[str, str]:
+    finished = set() if overwrite else finished_ids(job, samples)
+    found = list(stage_cams.run(job, samples, finished))
+    assert sorted(outcome.id for outcome in found) == sorted(sample.id for sample in samples)
+    return {outcome.id: outcome.status for outcome in found}
+
+
+def test_every_image_gets_its_file(make_job: MakeJob, samples: list[Sample]) -> None:
+    job = make_job()
+    assert outcomes(job, samples) == dict.fromkeys("abcde", "made")
+    sizes = {"a": (31, 40), "b": (32, 40), "c": (30, 37), "d": (48, 32), "e": (29, 33)}
+    labels = {"a": [0], "b": [14, 0, 11], "c": [], "d": [7], "e": [17, 14]}
+    for image_id, size in sizes.items():
+        arrays = read_arrays(job.path(image_id))
+        height, width = -(-size[0] // 8), -(-size[1] // 8)
+        assert arrays["cam"].shape == arrays["attn"].shape == (len(labels[image_id]), height, width)
+        assert json.loads(str(arrays["made_by"])) == job.made_by
+        keys, maps = load_cams(job.path(image_id), "attn_highres", 20)
+        assert keys.tolist() == labels[image_id] and maps.shape == (len(keys), *size)
+        assert maps.size == 0 or (maps.min() >= 0 and maps.max() <= 1)
+    assert sorted(path.name for path in job.out_dir.iterdir()) == [f"{image_id}.npz" for image_id in "abcde"]
+
+
+@pytest.mark.parametrize("batch_size", [2, 5])
+def test_batches_change_nothing_but_the_last_digits(make_job: MakeJob, samples: list[Sample], batch_size: int) -> None:
+    alone, together = make_job(1, out="alone"), make_job(batch_size, out="together")
+    outcomes(alone, samples)
+    outcomes(together, samples)
+    for sample in samples:
+        for cam_type in ("highres", "attn_highres"):
+            one, other = (load_cams(job.path(sample.id), cam_type, 20)[1] for job in (alone, together))
+            assert np.allclose(one, other, atol=2e-3)
+
+
+def test_full_size_files_hold_what_grid_files_give(make_job: MakeJob, samples: list[Sample]) -> None:
+    grid, full = make_job(out="grid"), make_job(out="full", full_size=True)
+    outcomes(grid, samples)
+    outcomes(full, samples)
+    for sample in samples:
+        assert "highres" in read_arrays(full.path(sample.id))
+        for cam_type in ("highres", "attn_highres"):
+            one, other = (load_cams(job.path(sample.id), cam_type, 20) for job in (grid, full))
+            assert one[0].tolist() == other[0].tolist() and np.allclose(one[1], other[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+def test_a_continued_run_writes_the_same_bytes(make_job: MakeJob, samples: list[Sample], batch_size: int) -> None:
+    job = make_job(batch_size)
+    outcomes(job, samples)
+    whole = tree(job.out_dir)
+    for image_id in "be":
+        job.path(image_id).unlink()
+    job.path("d").write_bytes(whole["d.npz"][:100])  # a damaged file counts as missing
+    kept = {image_id: job.path(image_id).stat().st_mtime_ns for image_id in "ac"}
+    assert outcomes(job, samples) == {"a": "kept", "b": "made", "c": "kept", "d": "made", "e": "made"}
+    assert tree(job.out_dir) == whole
+    assert kept == {image_id: job.path(image_id).stat().st_mtime_ns for image_id in kept}  # not written again
+    assert outcomes(job, samples) == dict.fromkeys("abcde", "kept")
+
+
+def test_overwriting_makes_all_again(make_job: MakeJob, samples: list[Sample]) -> None:
+    outcomes(make_job(box_threshold=0.1), samples)
+    other = make_job(box_threshold=0.9)
+    assert outcomes(other, samples, overwrite=True) == dict.fromkeys("abcde", "made")
+    assert json.loads(str(read_arrays(other.path("a"))["made_by"]))["box_threshold"] == 0.9
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "shown"),
+    [
+        ({}, {"box_threshold": 0.7}, r"box_threshold 0\.4 \(now 0\.7\)"),
+        ({"flip": True}, {}, r"flip True \(now False\)"),
+        ({}, {"scales": (1.0, 2.0)}, r"scales \[1\.0\] \(now \[1\.0, 2\.0\]\)"),
+        ({}, {"full_size": True}, r"save grid \(now highres\)"),
+    ],
+)
+def test_other_settings_are_refused_with_the_difference(
+    make_job: MakeJob, samples: list[Sample], first: dict, then: dict, shown: str
+) -> None:
+    outcomes(make_job(**first), samples[:1])
+    before = tree(make_job().out_dir)
+    with pytest.raises(UserError, match=rf"a\.npz: made with other settings: {shown}; pass --overwrite") as caught:
+        finished_ids(make_job(**then), samples)
+    assert "\n" not in str(caught.value) and tree(make_job().out_dir) == before
+
+
+@pytest.mark.parametrize("change", ["template", "prompts", "background_prompts", "activation", "model"])
+def test_other_words_or_weights_are_refused(
+    make_job: MakeJob, samples: list[Sample], tiny_clip: Clip, change: str
+) -> None:
+    job, spec, clip = make_job(), SPEC, tiny_clip
+    outcomes(job, samples[:1])
+    if change in ("activation", "model"):
+        clip = replace(clip, **{"fingerprint" if change == "model" else change: "another"})
+    else:
+        values = {"template": "a {}", "prompts": (("x",), *SPEC.prompts[1:]), "background_prompts": ("sky",)}
+        spec = replace(SPEC, **{change: values[change]})
+    with pytest.raises(UserError, match=change if clip is not tiny_clip else "prompts"):
+        finished_ids(replace(job, made_by=record(clip, spec, job.settings, False)), samples)
+
+
+def test_other_labels_are_refused(make_job: MakeJob, samples: list[Sample]) -> None:
+    job = make_job()
+    outcomes(job, samples[:1])
+    with pytest.raises(UserError, match=r"a\.npz: made for other labels"):
+        finished_ids(job, [replace(samples[0], labels=(3,))])
+
+
+@pytest.mark.parametrize("content", [{"keys": np.array([0])}, {"made_by": np.array("[]")}, {"made_by": np.array("3")}])
+def test_a_foreign_file_counts_as_missing(make_job: MakeJob, samples: list[Sample], content: dict) -> None:
+    job = make_job()
+    job.out_dir.mkdir()
+    np.savez(job.path("a"), **content)
+    assert finished_ids(job, samples[:1]) == set()
+
+
+@pytest.mark.parametrize("damage", [b"", b"no image", None])
+@pytest.mark.parametrize("at", ["a", "b"])
+def test_a_bad_image_fails_and_the_others_are_made(
+    make_job: MakeJob, samples: list[Sample], at: str, damage: bytes | None
+) -> None:
+    """An image whose header is broken, and one that breaks off in the middle."""
+    bad = next(sample for sample in samples if sample.id == at)
+    bad.image.write_bytes(bad.image.read_bytes()[:-200] if damage is None else damage)
+    job = make_job()
+    found = {outcome.id: outcome for outcome in stage_cams.run(job, samples, set())}
+    assert {image_id: outcome.status for image_id, outcome in found.items()} == {
+        **dict.fromkeys("abcde", "made"),
+        at: "failed",
+    }
+    assert f"{bad.image}: not a readable image" in found[at].reason and "\n" not in found[at].reason
+    assert not job.path(at).exists() and len(list(job.out_dir.iterdir())) == 4
+
+
+def test_windows_are_dealt_whole_and_cover_all(
+    make_job: MakeJob, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage_cams, "WINDOW", 2)
+    assert [[sample.id for sample in shard] for shard in shards(samples, 2)] == [["a", "b", "e"], ["c", "d"]]
+    assert [[sample.id for sample in shard] for shard in shards(samples, 4)] == [["a", "b"], ["c", "d"], ["e"], []]
+    one, two = make_job(2, out="one"), make_job(2, out="two")
+    outcomes(one, samples)
+    for shard in shards(samples, 2):
+        outcomes(two, shard)
+    assert tree(one.out_dir) == tree(two.out_dir)

@@ -1,0 +1,134 @@
+"""What several tests build: a tiny CLIP, a small data set in VOC layout, and a way to run a command in process."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+PATCH = 8
+
+
+def tiny_model(
+    seed: int = 0,
+    layers: int = 3,
+    width: int = 64,
+    patch: int = PATCH,
+    grid: int = 4,
+    quick_gelu: bool = True,
+    head_width: int = 64,
+    mlp_ratio: float = 4.0,
+    text_layers: int = 2,
+) -> CLIP:
+    """A random open_clip CLIP in evaluation mode, small but with every part; its weights are far from their start."""
+    torch.manual_seed(seed)
+    vision = CLIPVisionCfg(
+        layers=layers,
+        width=width,
+        head_width=head_width,
+        mlp_ratio=mlp_ratio,
+        patch_size=patch,
+        image_size=grid * patch,
+    )
+    text = CLIPTextCfg(context_length=77, vocab_size=49408, width=64, heads=1, layers=text_layers)
+    model = CLIP(32, vision, text, quick_gelu=quick_gelu).eval().requires_grad_(False)
+    for name, weight in model.named_parameters():
+        if name.startswith("visual.transformer"):  # otherwise every block would be close to the identity
+            weight.add_(0.1 * torch.randn_like(weight))
+    return model
+
+
+def openai_state(model: CLIP) -> dict[str, torch.Tensor]:
+    """The state dict as OpenAI's files hold it: float16 but for the logit scale."""
+    return {key: value if key == "logit_scale" else value.half() for key, value in model.state_dict().items()}
+
+
+def photo(size: tuple[int, int], seed: int) -> np.ndarray:
+    """(H, W, 3) uint8: soft coloured blobs, nothing symmetric."""
+    noise = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(noise).resize((size[1], size[0]), Image.Resampling.BICUBIC))
+
+
+def annotation(names: Sequence[str]) -> str:
+    return f"<annotation>{''.join(f'<object><name>{name}</name></object>' for name in names)}</annotation>"
+
+
+def write_world(root: Path, scenes: Mapping[str, tuple[tuple[int, int], Sequence[str]]]) -> Path:
+    """A data set in VOC layout from {id: ((H, W), class names)}; the masks hold 0, 1, 15 and 255. Returns the root."""
+    for folder in ("JPEGImages", "Annotations", "SegmentationClass", "ImageSets/Segmentation"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    for seed, (image_id, (size, names)) in enumerate(scenes.items()):
+        Image.fromarray(photo(size, seed)).save(root / "JPEGImages" / f"{image_id}.jpg", quality=95)
+        (root / "Annotations" / f"{image_id}.xml").write_text(annotation(names))
+        truth = np.random.default_rng(seed).choice(np.array([0, 1, 15, 255], np.uint8), size)
+        Image.fromarray(truth).save(root / "SegmentationClass" / f"{image_id}.png")
+    (root / "ImageSets/Segmentation/train.txt").write_text("".join(f"{image_id}\n" for image_id in scenes))
+    return root
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Ended]
+
+
+class Desk:
+    """A small data set, weights and the options of each command."""
+
+    def __init__(self, root: Path, weights: Path, command: Command) -> None:
+        self.root, self.weights, self.command = root, weights, command
+        scenes = {"a": ((24, 33), ["aeroplane", "person"]), "b": ((24, 32), ["dog"]), "c": ((17, 40), [])}
+        self.data = write_world(root / "VOC2012", scenes)
+        self.cams, self.masks = root / "cams", root / "masks"
+
+    @property
+    def split(self) -> Path:
+        return self.data / "ImageSets/Segmentation/train.txt"
+
+    def image(self, image_id: str) -> Path:
+        return self.data / "JPEGImages" / f"{image_id}.jpg"
+
+    def xml(self, image_id: str) -> Path:
+        return self.data / "Annotations" / f"{image_id}.xml"
+
+    def options(self, name: str) -> list[object]:
+        options: list[object] = ["--dataset", "voc12", "--img_root", self.data, "--cam_out_dir", self.cams]
+        if name == "generate_cams":
+            return [*options, "--model", self.weights, "--device", "cpu"]
+        return [*options, "--pseudo_mask_save_path", self.masks] if name == "eval_cam_with_crf" else options
+
+    def run(self, name: str, *more: object) -> Ended:
+        """With all options; a later one of the same name wins."""
+        return self.command(name, *self.options(name), *more)
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    """Every file below a folder with its bytes."""
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def bilinear(grid: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(h, w, ...) to (H, W, ...), pixel by pixel: sample where the pixel's centre falls, the border repeated."""
+    height, width = size
+    out = np.empty((height, width, *grid.shape[2:]))
+    for y in range(height):
+        for x in range(width):
+            v = np.clip((y + 0.5) * grid.shape[0] / height - 0.5, 0, grid.shape[0] - 1)
+            u = np.clip((x + 0.5) * grid.shape[1] / width - 0.5, 0, grid.shape[1] - 1)
+            top, left = int(v), int(u)
+            bottom, right = min(top + 1, grid.shape[0] - 1), min(left + 1, grid.shape[1] - 1)
+            upper = grid[top, left] * (1 - (u - left)) + grid[top, right] * (u - left)
+            lower = grid[bottom, left] * (1 - (u - left)) + grid[bottom, right] * (u - left)
+            out[y, x] = upper * (1 - (v - top)) + lower * (v - top)
+    return out
