@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common import console
+from common.model_options import add_crf_options
 from common.options import (
     Parser,
     add_cam_dir,
@@ -18,7 +19,6 @@ from common.options import (
     add_own_data_options,
     output_dir,
     positive,
-    share,
 )
 
 if TYPE_CHECKING:
@@ -40,14 +40,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--pseudo_mask_save_path", type=Path, metavar="DIR", help="where the masks go; not given: output/DATASET/masks"
     )
     parser.add_argument("--eval_only", action="store_true", help="score only, write no masks")
-    parser.add_argument(
-        "--crf_image",
-        choices=("rgb", "reference"),
-        default="rgb",
-        help="the plain image, or the reference's mean-subtracted, wrapped BGR one (the paper's recipe)",
-    )
-    parser.add_argument("--crf", choices=("numba", "pydensecrf"), default="numba", help="which DenseCRF; same labels")
-    parser.add_argument("--confidence", type=share, default=0.95, help="below this probability a pixel becomes 255")
+    add_crf_options(parser)
     parser.add_argument("--palette", action="store_true", help="write coloured masks of mode P, for people")
     parser.add_argument("--num_workers", type=positive, default=2, help="images that are worked on side by side")
     parser.add_argument("--overwrite", action="store_true", help="make masks again that are there already")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from common import console
 from common.errors import EXIT_OK, UserError
+from common.model_options import add_method_options, add_model_options, add_tag_options, tag_values
 from common.options import (
     Parser,
     add_cam_dir,
@@ -19,12 +20,15 @@ from common.options import (
     data_options,
     output_dir,
     positive,
-    share,
 )
 
 if TYPE_CHECKING:
+    from dataset.lookup import Selection
     from dataset.spec import Sample
     from pipeline.stage_cams import CamJob
+
+BY_CLIP = "clip"  # --labels clip: TagCLIP
+TAG_FILE = "tags.txt"
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -35,27 +39,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add_data_options(parser, truth=False)
     add_own_data_options(parser)
     add_cam_dir(parser, "where the CAM files go")
-    model = parser.add_argument_group("model")
-    model.add_argument("--model", help="weight file or open_clip name; not given: toyworld's own, or ViT-B-16 openai")
-    model.add_argument("--pretrained", help="with an open_clip name: a tag such as openai, or a weight file")
-    model.add_argument("--activation", choices=("auto", "quick_gelu", "gelu"), default="auto", help="of the MLPs")
-    model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    method = parser.add_argument_group("method")
-    method.add_argument("--method", default="clip-es", help="how the maps are made: clip-es")
-    method.add_argument(
-        "--box_threshold", type=share, help="share of a CAM's maximum that enters a box; not given: the data set's"
-    )
-    method.add_argument("--scales", type=float, nargs="+", default=[1.0], help="test-time scales; 1.0 is always used")
-    method.add_argument("--flip", action="store_true", help="average with the mirrored image")
+    add_model_options(parser)
+    add_method_options(parser)
+    add_tag_options(parser)
     run = parser.add_argument_group("run")
     run.add_argument("--save", choices=("grid", "highres"), default="grid", help="maps on the patch grid or full size")
     run.add_argument("--batch_size", type=positive, default=8, help="images of one patch grid that go together")
     run.add_argument("--num_workers", type=positive, default=1, help="processes, one a GPU, as in the reference")
     run.add_argument("--overwrite", action="store_true", help="make files again that are there already")
-    args = parser.parse_args(argv)
-    if not all(0 < scale < float("inf") for scale in args.scales):  # false for NaN too
-        parser.error("--scales: expected positive numbers")
-    return args
+    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -67,12 +59,15 @@ def _run(args: argparse.Namespace) -> int:
     from dataset.lookup import select
 
     _check_method(args.method)
-    selection = select(args.dataset, args.img_root, args.split_file, None, args.classes, args.labels)
-    samples, failures = selection.samples()
+    by_clip = args.labels == BY_CLIP
+    labels = None if by_clip else args.labels
+    selection = select(args.dataset, args.img_root, args.split_file, None, args.classes, labels)
     out_dir = args.cam_out_dir or output_dir(args.dataset, "cams")
+    job = make_job(args, worker=0) if by_clip else None
+    samples, failures = _tag(args, job, selection) if job else selection.samples()
     tally = console.Tally(failures=list(failures))
     if samples:
-        job = make_job(args, worker=0)
+        job = job or make_job(args, worker=0)
         _announce(args, job, selection.paths.images, len(samples))
         for outcome in console.progress(_outcomes(args, job, samples), len(samples), "CAMs"):
             tally.add(outcome)
@@ -80,6 +75,22 @@ def _run(args: argparse.Namespace) -> int:
     if code == EXIT_OK:
         print(f"next: python eval_cam.py{_same_data(args)}   (scores)")
     return code
+
+
+def _tag(
+    args: argparse.Namespace, job: "CamJob", selection: "Selection"
+) -> "tuple[list[Sample], list[tuple[str, str]]]":
+    """`--labels clip`: TagCLIP's labels, kept beside the CAM files."""
+    from pipeline import stage_tags
+    from pipeline.tagclip import TagSettings
+
+    settings, images = TagSettings(**tag_values(args)), selection.paths.images
+    print(f"labels  of {len(selection.ids)} images by TagCLIP, kept in {job.out_dir / TAG_FILE}")
+    samples, failures = stage_tags.label_with_clip(
+        job.clip, selection.spec, images, selection.ids, settings, args.templates
+    )
+    stage_tags.write_labels(job.out_dir / TAG_FILE, samples)
+    return samples, [*selection.problems, *failures]
 
 
 def _check_method(name: str) -> None:
@@ -150,7 +161,8 @@ def _announce(args: argparse.Namespace, job: "CamJob", images: object, count: in
 
 
 def _same_data(args: argparse.Namespace) -> str:
-    return data_options(args) + (f" --cam_out_dir {args.cam_out_dir}" if args.cam_out_dir else "")
+    told = argparse.Namespace(**{**vars(args), "labels": None if args.labels == BY_CLIP else args.labels})
+    return data_options(told) + (f" --cam_out_dir {args.cam_out_dir}" if args.cam_out_dir else "")
 
 
 if __name__ == "__main__":

@@ -65,8 +65,8 @@ def add_own_data_options(parser: argparse.ArgumentParser) -> None:
         "--labels",
         metavar="LABELS",
         help="a file (`id name name` text, image,labels CSV, JSON Lines, COCO json), a folder of VOC XML, `folders` "
-        "(the first folder of each image is its class), or classes for every image as a,b; not given: the data "
-        "set's own",
+        "(the first folder of each image is its class), classes for every image as a,b, or `clip`: "
+        "CLIP names them (TagCLIP, in generate_cams.py); not given: the data set's own",
     )
 
 

@@ -200,12 +200,12 @@ def label_with_clip(
     return made, failures + [(tag.id, tag.reason) for tag in tags if tag.scores is None]
 
 
-def write_labels(path: Path, tags: Sequence[Tags]) -> None:
+def write_labels(path: Path, tagged: Iterable[Tags | Sample]) -> None:
     """Write `id 45 49 50` a line (0-based class indices): the COCO split format that the CAM stage reads.
 
     Ids that are more than a plain word stand in double quotes, as in dataset/label_text.py.
     """
-    lines = [" ".join([quoted(tag.id), *map(str, tag.labels)]) for tag in tags if tag.scores is not None]
+    lines = [" ".join([quoted(image.id), *map(str, image.labels)]) for image in tagged]
     write_text(path, "".join(f"{line}\n" for line in lines))
 
 

@@ -59,7 +59,7 @@ def _run(args: argparse.Namespace) -> int:
         for tag in stage_tags.shown(made, len(samples)):
             tally.add(tag.outcome)
             tags.append(tag)
-        stage_tags.write_labels(out, tags)
+        stage_tags.write_labels(out, [tag for tag in tags if tag.scores is not None])
     _score(args, selection, truth, tags)
     code = tally.report("label lines", out)
     if tally.made:

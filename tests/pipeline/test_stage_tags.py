@@ -188,7 +188,7 @@ def test_a_label_file_holds_ids_and_class_indices(tmp_path: Path) -> None:
         Tags("my trip/b 1", (2,), scores),
         Tags("#c", (1,), scores),
     ]
-    stage_tags.write_labels(tmp_path / "out" / "tags.txt", tags)
+    stage_tags.write_labels(tmp_path / "out" / "tags.txt", [tag for tag in tags if tag.scores is not None])
     assert (tmp_path / "out" / "tags.txt").read_text() == 'a 0 4\n"my trip/b 1" 2\n"#c" 1\n'
 
 
