@@ -86,6 +86,7 @@ def _job(args: argparse.Namespace, selection: "Selection") -> "EvalJob":
 
 def _print_scores(args: argparse.Namespace, selection: "Selection", job: "EvalJob", totals: "Totals") -> None:
     from pipeline import report
+    from pipeline.stage_eval import cam_record
 
     spec, split = selection.spec, selection.paths.split
     if args.cam_type == "png":
@@ -93,7 +94,11 @@ def _print_scores(args: argparse.Namespace, selection: "Selection", job: "EvalJo
         result = report.summary("masks", spec, report.scores_of(confusion), totals.images, split, confusion)
     else:
         stage = report.STAGES[args.cam_type]
-        result = report.swept_summary(stage, spec, totals.confusions, job.backgrounds, totals.images, split)
+        made_by = cam_record(job.folder, selection.ids)
+        settings = {"cam_type": args.cam_type, "bg_precision": args.bg_precision, "cams": made_by}
+        result = report.swept_summary(
+            stage, spec, totals.confusions, job.backgrounds, totals.images, split, settings=settings
+        )
     report.print_table(result)
     report.write_json(args.json, result)
 

@@ -67,7 +67,7 @@ def _run(args: argparse.Namespace) -> int:
     for outcome in console.progress(outcomes, len(selection.ids), "CRF"):
         tally.add(outcome)
     if job.truth is not None:
-        _print_scores(args, selection, totals)
+        _print_scores(args, selection, job, totals)
     return tally.report("masks", job.out_dir) if job.out_dir else console.list_failures(tally.failures)
 
 
@@ -100,14 +100,24 @@ def _announce(args: argparse.Namespace, job: "CrfJob", count: int) -> None:
     print(f"masks   {written}; {f'scored against {job.truth}' if job.truth else 'no --gt_root: not scored'}")
 
 
-def _print_scores(args: argparse.Namespace, selection: "Selection", totals: "Totals") -> None:
+def _print_scores(args: argparse.Namespace, selection: "Selection", job: "CrfJob", totals: "Totals") -> None:
+    from dataclasses import asdict
+
     from pipeline import report
+    from pipeline.stage_eval import cam_record
 
     if not totals.images:
         print("nothing could be scored", file=sys.stderr)
         return
     confusion = totals.confusions[0]
-    settings = {"crf_image": args.crf_image, "crf": args.crf, "cam_type": args.cam_type}
+    settings = {
+        "crf_image": args.crf_image,
+        "crf": args.crf,
+        **asdict(job.crf),
+        "cam_type": args.cam_type,
+        "confidence": args.confidence,
+        "cams": cam_record(job.cams, selection.ids),
+    }
     result = report.summary(
         "crf",
         selection.spec,

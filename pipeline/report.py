@@ -44,7 +44,13 @@ def summary(
 
 
 def swept_summary(
-    stage: str, spec: DatasetSpec, confusions: np.ndarray, backgrounds: Sequence[float], images: int, split: Path
+    stage: str,
+    spec: DatasetSpec,
+    confusions: np.ndarray,
+    backgrounds: Sequence[float],
+    images: int,
+    split: Path,
+    **more: Any,
 ) -> dict[str, Any]:
     """Like `summary`, for the best of (S, C, C+1) confusion matrices, one a background setting."""
     every = [scores_of(confusion) for confusion in confusions]
@@ -56,7 +62,7 @@ def swept_summary(
         "chosen_on": "the ground truth",
         "miou_by_value": {f"{value:g}": scores.miou for value, scores in zip(backgrounds, every)},
     }
-    return summary(stage, spec, every[best], images, split, confusions[best], background=background)
+    return summary(stage, spec, every[best], images, split, confusions[best], background=background, **more)
 
 
 def print_table(result: dict[str, Any], per_class: bool = True) -> None:

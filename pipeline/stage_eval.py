@@ -1,8 +1,10 @@
 """The loop of eval_cam.py: CAM files or masks against the ground truth, one pass. May import the steps and common."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +13,7 @@ from common.errors import UserError
 from common.parallel import ordered_map
 from pipeline.masks import read_mask
 from pipeline.scores import confusion_matrix, sweep_confusions
-from pipeline.storage import load_cams
+from pipeline.storage import load_cams, read_made_by
 
 
 @dataclass
@@ -77,6 +79,14 @@ def _score_mask(job: EvalJob, image_id: str, truth: np.ndarray) -> np.ndarray:
         return confusion_matrix(truth, mask, job.num_labels)[None]
     except ValueError as error:
         raise UserError(f"{path}: {error}; wrong --dataset?") from error
+
+
+def cam_record(folder: Path, ids: Sequence[str]) -> dict[str, Any]:
+    """What made the CAM files of a run, as the first readable one says; empty when none does."""
+    for image_id in ids:
+        with suppress(UserError):
+            return read_made_by(folder / f"{image_id}.npz")
+    return {}
 
 
 def read_truth(folder: Path, image_id: str) -> np.ndarray:
