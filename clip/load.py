@@ -14,11 +14,11 @@ from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 
 from clip.archive import StateDict, Weights, read_weights
+from clip.hub import download
 from common.errors import UserError
 
 # Head widths that differ from 64: ViT-H, ViT-g, ViT-bigG and ViT-e of open_clip's model configurations.
 HEAD_WIDTHS = {1280: 80, 1408: 88, 1664: 104, 1792: 112}
-HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # open_clip's names on the hub
 WEIGHT_SUFFIXES = {".pt", ".pth", ".bin", ".ckpt", ".safetensors"}
 
 
@@ -191,7 +191,7 @@ def _from_name(name: str, pretrained: str | None, activation: str) -> Clip:
         raise UserError(
             f"--model {name}: not a CLIP with a plain ViT and CLIP's own text tower; use one such as ViT-B-16"
         )
-    path = Path(pretrained) if _looks_like_path(pretrained) else _download(name, pretrained)
+    path = Path(pretrained) if _looks_like_path(pretrained) else download(name, pretrained)
     weights = read_weights(path)
     if activation == "auto":
         activation = _activation_of_name(name, pretrained, weights)
@@ -207,45 +207,6 @@ def _activation_of_name(name: str, pretrained: str, weights: Weights) -> str:
     tag: dict[str, Any] = open_clip.get_pretrained_cfg(name, pretrained) or {}
     openai = pretrained == "openai" or weights.container == "archive" or "input_resolution" in weights.state
     return "quick_gelu" if openai or config.get("quick_gelu") or tag.get("quick_gelu") else "gelu"
-
-
-def _download(name: str, tag: str) -> Path:
-    source = open_clip.get_pretrained_cfg(name, tag)
-    if not source:
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
-        raise UserError(f"--pretrained {tag}: unknown for {name}; expected one of: {tags}, or a path")
-    try:
-        _fail_soon_without_network(source.get("hf_hub", ""))
-        return Path(open_clip.download_pretrained(source))
-    except Exception as error:  # no network: the hub, urllib and their proxies each raise their own
-        where = source.get("hf_hub") or source.get("url") or "the model's page"
-        where = f"{where}{HUB_FILES[0]}" if where.endswith("/") else where
-        raise UserError(
-            f"--model {name} --pretrained {tag}: cannot be downloaded ({_brief(error)}); fetch {where} "
-            f"on a machine with internet, put it into weights/ and pass --model {name} --pretrained "
-            f"weights/{Path(where).name}{' --activation quick_gelu' if tag == 'openai' else ''}"
-        ) from error
-
-
-def _brief(error: Exception) -> str:
-    return "no network" if isinstance(error, OSError) else type(error).__name__
-
-
-def _fail_soon_without_network(hub_entry: str) -> None:
-    """Raise OSError at once where the hub's client would try for a minute and log every attempt."""
-    import logging
-    import socket
-    from urllib.request import getproxies
-
-    from huggingface_hub import try_to_load_from_cache
-
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    if not hub_entry:
-        return
-    repository, _, file = hub_entry.rpartition("/")
-    cached = any(isinstance(try_to_load_from_cache(repository, name), str) for name in ([file] if file else HUB_FILES))
-    if not cached and not getproxies():
-        socket.getaddrinfo("huggingface.co", 443)
 
 
 def _check_supported(clip: Clip) -> None:
