@@ -97,3 +97,10 @@ def test_variants_are_whole_patches() -> None:
 
     averaged(watched, torch.rand(1, 3, 32, 48), transforms([0.1, 0.6, 1.3], False), PATCH)
     assert seen == [(32, 48), (8, 8), (16, 32), (40, 64)]
+
+
+@pytest.mark.parametrize("scale", [0.05, 0.001])
+def test_a_scale_that_leaves_no_pixel_still_leaves_one_patch(scale: float) -> None:
+    """A single small image must not end a run over thousands."""
+    ((cam, attn),) = averaged(brightness, ramps(16, 24), transforms([scale], False), PATCH)
+    assert cam.shape == attn.shape == (1, 2, 3) and torch.isfinite(cam).all()
