@@ -10,7 +10,16 @@ import sys
 from typing import TYPE_CHECKING
 
 from common import console
-from common.options import Parser, add_cam_dir, add_data_options, add_json, add_own_data_options, output_dir, positive
+from common.options import (
+    Parser,
+    add_cam_dir,
+    add_data_options,
+    add_json,
+    add_own_data_options,
+    not_negative,
+    output_dir,
+    positive,
+)
 
 if TYPE_CHECKING:
     from dataset.lookup import Selection
@@ -27,7 +36,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--cam_type", choices=CAM_TYPES, default="attn_highres", help="refined, unrefined, or masks")
     parser.add_argument(
         "--cam_eval_thres",
-        type=float,
+        type=not_negative,
         default=2,
         help="below 1: sweep constant background scores 0.05..0.6 and this one; else sweep exponents of (1 - max cam)",
     )
@@ -49,9 +58,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from dataset.lookup import select
-    from pipeline import stage_eval
 
     selection = select(args.dataset, args.img_root, args.split_file, args.gt_root, args.classes, args.labels)
+    from pipeline import stage_eval
+
     job = _job(args, selection)
     print(f"scoring {args.cam_type} of {len(selection.ids)} images in {job.folder} against {job.truth}")
     totals, tally = job.empty_totals(), console.Tally(failures=list(selection.problems))

@@ -55,11 +55,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from dataset.lookup import select
-    from pipeline import stage_crf
 
     selection = select(
         args.dataset, args.img_root, args.split_file, args.gt_root, args.classes, args.labels, images_needed=True
     )
+    from pipeline import stage_crf
+
     job = _job(args, selection)
     _announce(args, job, len(selection.ids))
     totals, tally = job.empty_totals(), console.Tally(failures=list(selection.problems))

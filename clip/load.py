@@ -99,33 +99,34 @@ def _looks_like_path(model: str) -> bool:
 
 def _from_file(path: Path, activation: str) -> Clip:
     weights = read_weights(path)
-    if activation == "auto":
-        activation = _activation_of(weights, path)
     if "visual.layer1.0.conv1.weight" in weights.state or "visual.layer1.0.bn1.weight" in weights.state:
         raise UserError(f"{path}: the weights of a CLIP whose image tower is a ResNet; expected one with a ViT")
+    told = _activation_of(weights) if activation == "auto" else activation
     try:
-        model = _model_for(weights.state, activation)
+        model = _model_for(weights.state, told or "quick_gelu")
     except KeyError as error:
         raise UserError(f"{path}: weight {error} is missing; expected a complete CLIP with a ViT") from error
     except (ValueError, IndexError, TypeError, RuntimeError, ZeroDivisionError) as error:
         raise UserError(f"{path}: its weights do not have the shapes of a CLIP with a ViT; wrong file?") from error
     _load_state(model, weights.state, str(path))
-    return Clip(model, path.name, activation, weights.fingerprint)
+    if told is None:
+        _warn(f"{path} does not say which activation it was trained with; taking QuickGELU, as OpenAI's", "gelu")
+    return Clip(model, path.name, told or "quick_gelu", weights.fingerprint)
 
 
-def _activation_of(weights: Weights, path: Path) -> str:
+def _activation_of(weights: Weights) -> str | None:
     """OpenAI's weights are float16 or carry `input_resolution`; open_clip's trainer wraps its own in `state_dict`."""
-    openai = weights.container == "archive" or "input_resolution" in weights.state
-    if openai or weights.state["visual.conv1.weight"].dtype == torch.float16:
+    if _looks_like_openai(weights) or weights.state["visual.conv1.weight"].dtype == torch.float16:
         return "quick_gelu"
-    if weights.container == "checkpoint":
-        return "gelu"
-    print(
-        f"warning: {path} does not say which activation it was trained with; taking QuickGELU, as OpenAI's. "
-        "For weights trained with GELU pass --activation gelu",
-        file=sys.stderr,
-    )
-    return "quick_gelu"
+    return "gelu" if weights.container == "checkpoint" else None
+
+
+def _looks_like_openai(weights: Weights) -> bool:
+    return weights.container == "archive" or "input_resolution" in weights.state
+
+
+def _warn(what: str, other: str) -> None:
+    print(f"warning: {what}; if it was trained with the other one, pass --activation {other}", file=sys.stderr)
 
 
 def _model_for(state: StateDict, activation: str) -> CLIP:
@@ -162,6 +163,9 @@ def _load_state(model: CLIP, state: StateDict, source: str) -> None:
     """Strictly: every weight of the model from the file, none left over but OpenAI's three bookkeeping numbers."""
     bookkeeping = {"input_resolution", "context_length", "vocab_size", "attn_mask"}
     wanted = {key: value.float() for key, value in state.items() if key not in bookkeeping}
+    broken = next((key for key, value in wanted.items() if not torch.isfinite(value).all()), None)
+    if broken:
+        raise UserError(f"{source}: weight {broken} holds values that are not finite; a damaged or diverged model")
     try:
         model.load_state_dict(wanted)
     except RuntimeError as error:
@@ -178,7 +182,7 @@ def _from_name(name: str, pretrained: str | None, activation: str) -> Clip:
         raise UserError(
             f"--model {name} is a file, and --pretrained {pretrained} goes with a name; leave one of them out"
         )
-    config = open_clip.get_model_config(name)
+    config = None if ":" in name else open_clip.get_model_config(name)  # `hf-hub:...` would go to the network
     if config is None:
         raise UserError(
             f"--model {name}: neither a file nor an open_clip model name; "
@@ -193,11 +197,14 @@ def _from_name(name: str, pretrained: str | None, activation: str) -> Clip:
         )
     path = Path(pretrained) if _looks_like_path(pretrained) else download(name, pretrained)
     weights = read_weights(path)
-    if activation == "auto":
+    guessed = activation == "auto"
+    if guessed:
         activation = _activation_of_name(name, pretrained, weights)
     known = {key: config[key] for key in ("embed_dim", "vision_cfg", "text_cfg")}
     model = CLIP(**known, quick_gelu=activation == "quick_gelu")
     _load_state(model, weights.state, str(path))
+    if guessed and activation == "gelu" and weights.state["visual.conv1.weight"].dtype == torch.float16:
+        _warn(f"{path}: float16, as OpenAI's weights, but {name} runs with GELU", "quick_gelu")
     return Clip(model, f"{name}/{pretrained}", activation, weights.fingerprint)
 
 
@@ -205,7 +212,7 @@ def _activation_of_name(name: str, pretrained: str, weights: Weights) -> str:
     """The configuration's or the tag's own word; OpenAI's weights always run with QuickGELU, however named."""
     config: dict[str, Any] = open_clip.get_model_config(name) or {}
     tag: dict[str, Any] = open_clip.get_pretrained_cfg(name, pretrained) or {}
-    openai = pretrained == "openai" or weights.container == "archive" or "input_resolution" in weights.state
+    openai = pretrained == "openai" or _looks_like_openai(weights)
     return "quick_gelu" if openai or config.get("quick_gelu") or tag.get("quick_gelu") else "gelu"
 
 

@@ -94,6 +94,14 @@ def positive(text: str) -> int:
     return value
 
 
+def not_negative(text: str) -> float:
+    """argparse type: a finite number of at least 0."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: expected a number from 0 on")
+    return value
+
+
 def share(text: str) -> float:
     """argparse type: a number from 0 to 1."""
     value = float(text)

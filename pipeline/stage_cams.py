@@ -87,11 +87,13 @@ def finished_ids(job: CamJob, samples: Iterable[Sample]) -> set[str]:
     for sample in samples:
         try:
             arrays = read_arrays(job.path(sample.id))
-            made_by = json.loads(str(arrays["made_by"]))
+            made_by, keys = json.loads(str(arrays["made_by"])), arrays["keys"].ravel().tolist()
         except (UserError, KeyError, ValueError):
             continue
+        if not isinstance(made_by, dict):
+            continue
         _check_same(job.path(sample.id), made_by, job.made_by)
-        if tuple(arrays["keys"].tolist()) != sample.labels:
+        if tuple(keys) != sample.labels:
             raise UserError(f"{job.path(sample.id)}: made for other labels; pass --overwrite or another --cam_out_dir")
         finished.add(sample.id)
     return finished

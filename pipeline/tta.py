@@ -13,10 +13,31 @@ from pipeline.maps import min_max
 MapPair = tuple[Tensor, Tensor]
 
 
+class Scale(ttach.base.DualTransform):
+    """ttach's scaling for images of any size: at least one pixel is left, and `_back` gives maps their size."""
+
+    identity_param = 1.0
+
+    def __init__(self, scales: Sequence[float]) -> None:
+        super().__init__("scale", list(dict.fromkeys([self.identity_param, *scales])))
+
+    def apply_aug_image(self, image: Tensor, scale: float = 1.0, **_: object) -> Tensor:
+        size = [max(1, round(side * scale)) for side in image.shape[-2:]]
+        return image if scale == 1 else F.interpolate(image, size=size, mode="bilinear", align_corners=False)
+
+    def apply_deaug_mask(self, mask: Tensor, **_: object) -> Tensor:
+        return mask
+
+    def apply_deaug_label(self, label: Tensor, **_: object) -> Tensor:
+        return label
+
+    def apply_deaug_keypoints(self, keypoints: Tensor, **_: object) -> Tensor:
+        return keypoints
+
+
 def transforms(scales: Sequence[float], flip: bool) -> ttach.Compose:
     """The product of the scales and, with `flip`, the horizontal mirror image. Scale 1.0 is always among them."""
-    scaling = ttach.Scale(list(scales), interpolation="bilinear", align_corners=False)
-    return ttach.Compose([*([ttach.HorizontalFlip()] if flip else []), scaling])
+    return ttach.Compose([*([ttach.HorizontalFlip()] if flip else []), Scale(scales)])
 
 
 def averaged(

@@ -1,0 +1,169 @@
+"""Training: captions, a tiny run, the file it writes, and that no mask can reach a loss."""
+
+import inspect
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from torch.nn import functional as F
+
+from scripts import train_toyworld_clip
+from toyworld.spec import BACKGROUNDS, CLASSES, WEIGHTS
+from toyworld.training import data, loop, losses
+from toyworld.training.captions import CONCEPTS, TEMPLATES, Vocabulary, caption, content, sentence
+from toyworld.training.export import deflated, openai_state_dict, save_weights
+from toyworld.training.model import Architecture, ToyClip
+
+TINY = Architecture(resolution=64, width=64, layers=2, text_layers=1, embedding=32)
+PHASES = (
+    loop.Phase(7, ((64, 64, 48),), (1.0,), (0.35, 0.45), steps=24, batch=16, weights=loop.Weights(affinity=0.0)),
+    loop.Phase(8, ((64, 80, 16),), (0.5, 0.5), (0.3, 0.4), steps=2, batch=8),
+)
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[ToyClip, Vocabulary, list[dict[str, float]]]:
+    seen: list[dict[str, float]] = []
+    model, words = loop.train(TINY, PHASES, 0, 1, lambda step, values: seen.append(values), lambda *model: None)
+    return model, words, seen
+
+
+# --- captions -------------------------------------------------------------------------------------
+
+
+def test_sentences_name_everything() -> None:
+    assert [sentence(list(names)) for names in ("a", "ab", "abc")] == ["a", "a and b", "a, b and c"]
+
+
+def test_captions_tell_only_what_is_present() -> None:
+    rng = np.random.default_rng(0)
+    present = np.isin(CONCEPTS, ("fish", "car", "sky", "sand"))
+    told = [content(rng, present) for _ in range(200)]
+    assert all(row.any() and not (row & ~present).any() for row in told)
+    assert {int(row.sum()) for row in told} == {1, 2, 4}
+    assert all(name in caption(rng, present) for name in ("fish", "car", "sky", "sand"))
+
+
+def test_vocabulary_covers_every_caption_and_ends_where_it_says() -> None:
+    words = Vocabulary()
+    texts = [template.format("fish, car and grass") for template in TEMPLATES] + ["tree"]
+    rows, ends = words.rows(texts)
+    tokens = words.token_ids[rows]
+    ours = open_clip.tokenize(texts)
+    for i, end in enumerate(ends):
+        assert tokens[i, : end + 1].tolist() == ours[i, : end + 1].tolist()
+        assert ours[i, end] == ours[i].max() and not ours[i, end + 1 :].any()
+
+
+# --- no mask --------------------------------------------------------------------------------------
+
+
+def test_masks_never_leave_the_drawing() -> None:
+    assert [field.name for field in fields(data.Captioned)] == ["images", "present"]
+    for module in (loop, losses):
+        code = "\n".join(line for line in inspect.getsource(module).splitlines() if "masked_fill" not in line)
+        assert ".mask" not in code
+    assert ".mask" not in inspect.getsource(data)
+
+
+def test_images_and_words_belong_together() -> None:
+    style = data.Style((64, 64), (80, 80), (0.5, 0.5), (0.3, 0.4), avoid_multiples_of=None)
+    drawn = data.draw_captioned(3, 5, 4, style, processes=1)
+    scene = data.draw_scene(3, 7, style)
+    assert drawn.images.shape == (4, 64, 80, 3) and np.array_equal(drawn.images[2], scene.image)
+    assert {CONCEPTS[i] for i in np.flatnonzero(drawn.present[2])} == {*scene.classes, *scene.backgrounds}
+
+
+# --- a tiny run -----------------------------------------------------------------------------------
+
+
+def test_a_few_steps_reduce_the_losses(trained: tuple[ToyClip, Vocabulary, list[dict[str, float]]]) -> None:
+    seen = trained[2]
+    for name in ("cls", "mean", "pooled", "values", "unnamed"):
+        early, late = (np.mean([values[name] for values in part]) for part in (seen[:4], seen[20:24]))
+        assert late < early, name
+    assert "affinity" not in seen[0] and seen[-1]["affinity"] > 0
+
+
+def test_same_seed_same_file(trained: tuple[ToyClip, Vocabulary, list[dict[str, float]]]) -> None:
+    model, words, _ = trained
+    kept = []
+    loop.train(TINY, PHASES, 0, 1, lambda step, values: None, lambda *model: kept.append(model))
+    again, _ = kept[-1]
+    assert len(kept) == len(PHASES)
+    assert deflated(openai_state_dict(model, words)) == deflated(openai_state_dict(again, words))
+
+
+def test_words_are_told_apart_before_images_are_seen() -> None:
+    torch.manual_seed(0)
+    words = Vocabulary()
+    model = ToyClip(TINY, len(words.token_ids))
+    loop.teach_words(model, words, np.random.default_rng(0))
+    with torch.no_grad():
+        texts = model.encode_text(*words.rows([TEMPLATES[0].format(name) for name in CONCEPTS]))
+    assert (texts @ texts.T - torch.eye(len(CONCEPTS))).abs().max() < 0.5
+
+
+def test_open_clip_computes_the_same(
+    trained: tuple[ToyClip, Vocabulary, list[dict[str, float]]], tmp_path: Path
+) -> None:
+    """The written file, in open_clip's own model with QuickGELU, gives our features."""
+    model, words, _ = trained
+    save_weights(tmp_path / "clip.pt", model, words)
+    state = torch.load(tmp_path / "clip.pt", weights_only=True)
+    theirs = open_clip.model.build_model_from_openai_state_dict(dict(state), cast_dtype=torch.float32).float().eval()
+    with torch.no_grad():
+        images, texts = torch.randn(2, 3, 64, 64), ["a clean origami fish.", "sky"]
+        ours = F.normalize(model.visual(images).image, dim=-1)
+        torch.testing.assert_close(theirs.encode_image(images, normalize=True), ours, atol=5e-3, rtol=0)
+        tokens = open_clip.tokenize(texts)
+        torch.testing.assert_close(
+            theirs.encode_text(tokens, normalize=True), model.encode_text(*words.rows(texts)), atol=5e-3, rtol=0
+        )
+
+
+def test_attention_rows_are_distributions_over_patches() -> None:
+    seen = ToyClip(TINY, 5).visual(torch.randn(2, 3, 48, 80), maps=True)
+    assert [a.shape for a in seen.attention] == [(2, 15, 15)] * 2
+    assert seen.patches.shape == seen.values.shape == (2, 15, 32)
+    torch.testing.assert_close(seen.attention[0].sum(-1), torch.ones(2, 15))
+
+
+def test_scaled_phases_keep_their_shares() -> None:
+    assert loop.scaled(loop.PHASES, None) is loop.PHASES
+    total = sum(phase.steps for phase in loop.PHASES)
+    half = loop.scaled(loop.PHASES, total // 2)
+    assert abs(sum(phase.steps for phase in half) - total // 2) <= len(half)
+    assert half[0].sizes[0][2] < loop.PHASES[0].sizes[0][2]
+
+
+# --- the committed weights -------------------------------------------------------------------------
+
+
+def test_committed_weights_are_small_plain_and_honest_about_their_words() -> None:
+    assert WEIGHTS.stat().st_size <= 4_000_000
+    state = torch.load(WEIGHTS, weights_only=True)
+    assert {"input_resolution", "context_length", "vocab_size"} <= set(state)
+    embedding = state["token_embedding.weight"]
+    assert embedding.shape[0] == 49408 and embedding.dtype == torch.float16
+    seen = Vocabulary().token_ids
+    assert embedding[seen].abs().amax(1).min() > 0
+    unseen = torch.ones(len(embedding), dtype=torch.bool)
+    unseen[seen] = False
+    assert not embedding[unseen].any()
+    known = open_clip.tokenize([f"a clean origami {name}." for name in (*CLASSES, *BACKGROUNDS)])
+    assert embedding[known[known > 0]].abs().amax(1).min() > 0
+
+
+@pytest.mark.parametrize("extra", [["--steps", "0"], ["--threads", "0"]])
+def test_command_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], extra: list[str]) -> None:
+    assert train_toyworld_clip.main(["--out", str(tmp_path / "clip.pt"), *extra]) == 2
+    assert capsys.readouterr().err.count("\n") == 1 and not (tmp_path / "clip.pt").exists()
+
+
+def test_command_needs_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train_toyworld_clip.main(["--out", str(tmp_path / "none" / "clip.pt")]) == 2
+    assert "no such folder" in capsys.readouterr().err
