@@ -73,7 +73,7 @@ def _run(args: argparse.Namespace) -> int:
             tally.add(console.Outcome(str(photo), "made"))
         except UserError as error:
             tally.add(console.Outcome(str(photo), "failed", str(error)))
-    return tally.report("photos' pictures", args.out)
+    return tally.report("sets of pictures", args.out)
 
 
 # --- names ----------------------------------------------------------------------------------------
