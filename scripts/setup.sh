@@ -25,7 +25,7 @@ set_up() {
     local requirements=$1 python stamp
     stamp=".venv/.installed-$(cat requirements.txt "$requirements" | cksum | cut -d' ' -f1)"
     [ -e "$stamp" ] && return 0
-    if ! .venv/bin/python -c 'import pip' 2>/dev/null; then
+    if ! .venv/bin/python -c '' 2>/dev/null; then
         python=$(python_for_venv) || return 2
         echo "making .venv with $("$python" --version)"
         if ! "$python" -m venv --clear .venv; then
@@ -34,6 +34,7 @@ set_up() {
         fi
     fi
     echo "installing $requirements (PyTorch is several GB; once)"
+    .venv/bin/python -c 'import pip' 2>/dev/null || .venv/bin/python -m ensurepip >/dev/null # a venv made by uv
     .venv/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.8 2>/dev/null ||
         echo "uv is not to be had here, going on with pip (slower)"
     if ! install_into_venv -r "$requirements"; then
