@@ -1,4 +1,4 @@
-"""Step 4: DenseCRF (clip_es section 6): the labels of Kraehenbuehl's library, without a compiler.
+"""Step 3: DenseCRF (clip_es section 6): the labels of Kraehenbuehl's library, without a compiler.
 
 May import numpy and common; pipeline.lattice and pipeline.meanfield (numba), or pydensecrf, when first needed.
 """

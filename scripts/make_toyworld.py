@@ -1,0 +1,40 @@
+"""Write a toy-world data set in the VOC layout. `python -m scripts.make_toyworld --out DIR --seed S --count N`"""
+
+import argparse
+from pathlib import Path
+
+from common.console import run
+from common.errors import EXIT_OK, UserError
+from toyworld.spec import DEMO_COUNT, DEMO_SEED
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit code 0, or 2 for what cannot be done as asked."""
+    parser = argparse.ArgumentParser(prog="make_toyworld", description="Draw labelled scenes with exact masks.")
+    parser.add_argument("--out", type=Path, required=True, help="folder for JPEGImages, Annotations, ...")
+    parser.add_argument("--seed", type=int, default=DEMO_SEED, help=f"the set to draw (default: {DEMO_SEED}, the demo)")
+    parser.add_argument("--count", type=int, default=DEMO_COUNT, help=f"number of scenes (default: {DEMO_COUNT})")
+    args = parser.parse_args(argv)
+    return run(lambda: make(args.out, args.seed, args.count))
+
+
+def make(out: Path, seed: int, count: int) -> int:
+    """Check what was asked for, then draw."""
+    if count < 1:
+        raise UserError(f"--count {count}: expected at least 1")
+    if seed < 0:
+        raise UserError(f"--seed {seed}: expected 0 or more")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out}: a file; expected a folder to write into")
+    from toyworld.layout import write_dataset
+
+    try:
+        write_dataset(out, seed, count)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written ({error.strerror}); choose another folder") from error
+    print(f"{count} scenes of seed {seed} written in {out}")
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,69 @@
+"""Train the toy world's CLIP. `python -m scripts.train_toyworld_clip` makes the committed toyworld/clip.pt."""
+
+import argparse
+import time
+from functools import partial
+from pathlib import Path
+
+from common.console import run
+from common.errors import EXIT_OK, UserError
+from toyworld.spec import WEIGHTS
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit code 0, or 2 for what cannot be done as asked."""
+    parser = argparse.ArgumentParser(prog="train_toyworld_clip", description="Train the toy world's CLIP from scratch.")
+    parser.add_argument("--out", type=Path, default=WEIGHTS, help=f"weight file to write (default: {WEIGHTS})")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights and the order of images (default: 0)")
+    parser.add_argument("--steps", type=int, help="total number of steps, to try things out (default: the full recipe)")
+    parser.add_argument("--threads", type=int, default=2, help="threads, and processes that draw (default: 2)")
+    parser.add_argument("--log_dir", type=Path, default=Path("runs/toyworld_clip"), help="folder for TensorBoard")
+    args = parser.parse_args(argv)
+    return run(lambda: train_and_save(args))
+
+
+def train_and_save(args: argparse.Namespace) -> int:
+    """Check what was asked for, train, write the weights."""
+    if args.threads < 1 or (args.steps is not None and args.steps < 1):
+        raise UserError("--threads and --steps: expected at least 1")
+    if not args.out.parent.is_dir():
+        raise UserError(f"--out {args.out}: no such folder {args.out.parent}; make it first")
+    import torch
+
+    from toyworld.training.export import save_weights
+    from toyworld.training.loop import PHASES, scaled, train
+    from toyworld.training.model import Architecture
+
+    torch.set_num_threads(args.threads)
+    phases, began = scaled(PHASES, args.steps), time.monotonic()
+    with Progress(args.log_dir, sum(phase.steps for phase in phases)) as report:
+        train(Architecture(), phases, args.seed, args.threads, report, partial(save_weights, args.out))
+    print(f"{args.out}: {args.out.stat().st_size / 1e6:.2f} MB after {(time.monotonic() - began) / 60:.1f} minutes")
+    return EXIT_OK
+
+
+class Progress:
+    """A progress bar and TensorBoard scalars, fed with the losses of every step."""
+
+    def __init__(self, log_dir: Path, steps: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+        from tqdm import tqdm
+
+        self.writer, self.bar = SummaryWriter(str(log_dir)), tqdm(total=steps, unit="step", mininterval=1)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.writer.close()
+        self.bar.close()
+
+    def __call__(self, step: int, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self.writer.add_scalar(f"loss/{name}" if name != "scale" else name, value, step)
+        self.bar.set_postfix({name: f"{value:.2f}" for name, value in values.items()}, refresh=False)
+        self.bar.update()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

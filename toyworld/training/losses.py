@@ -1,0 +1,66 @@
+"""The losses: all of them compare images with captions; none sees a mask. May import torch only.
+
+Letters: B images, N patches, T captions, C concepts (one-word captions), E embedding. Features are unit vectors.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+POOLING_TEMPERATURE = 0.1
+SHARPNESS = 3.0  # of the posteriors that attention follows; the plain ones stay vague for most of the training
+
+
+def contrast(logits: Tensor, matches: Tensor) -> Tensor:
+    """InfoNCE in both directions where an image may match several captions and a caption several images.
+
+    logits (B, T); matches (B, T) bool: everything the caption tells is in the image. Images or captions without a
+    match are left out.
+    """
+
+    def one_way(logits: Tensor, matches: Tensor) -> Tensor:
+        weights = matches.float()
+        counts = weights.sum(1)
+        rows = -(weights * logits.log_softmax(1)).sum(1) / counts.clamp(min=1)
+        return rows[counts > 0].mean()
+
+    return (one_way(logits, matches) + one_way(logits.T, matches.T)) / 2
+
+
+def pooled(cosines: Tensor) -> Tensor:
+    """(B, C) soft maximum over the patches of (B, N, C) cosines: tau * log mean exp(cosine / tau).
+
+    What is in the image needs only a few patches that say so, which makes the patches local.
+    """
+    return (cosines / POOLING_TEMPERATURE).logsumexp(1).sub(_log_count(cosines)) * POOLING_TEMPERATURE
+
+
+def _log_count(cosines: Tensor) -> float:
+    return torch.tensor(float(cosines.shape[1])).log().item()
+
+
+def unnamed(logits: Tensor, present: Tensor) -> Tensor:
+    """How much the patches speak of what the caption does not name: mean of -log of the posterior of the present.
+
+    logits (B, N, C); present (B, C) bool.
+    """
+    named = logits.masked_fill(~present[:, None], -torch.inf).logsumexp(-1)
+    return (logits.logsumexp(-1) - named).mean()
+
+
+def affinity(attention: Tensor, posteriors: Tensor) -> Tensor:
+    """Attention should go where the same thing is: cross-entropy of its rows against the patches' own agreement.
+
+    attention (B, N, N), rows sum to 1; posteriors (B, N, C) of the patches over the concepts, no gradient. A row's
+    weight is the inverse of its agreement, so that small objects count as much as large backgrounds.
+    """
+    agreement = posteriors @ posteriors.transpose(1, 2)
+    total = agreement.sum(-1, keepdim=True)
+    rows = -(agreement / total * attention.clamp(min=1e-6).log()).sum(-1)  # (B, N)
+    weights = 1 / total[..., 0]
+    return (rows * weights).sum() / weights.sum()
+
+
+def cosines(features: Tensor, texts: Tensor) -> Tensor:
+    """Similarities (..., T) of features (..., E), normalised here, with unit texts (T, E)."""
+    return F.normalize(features, dim=-1) @ texts.T
