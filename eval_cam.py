@@ -61,8 +61,10 @@ def _run(args: argparse.Namespace) -> int:
 
     selection = select(args.dataset, args.img_root, args.split_file, args.gt_root, args.classes, args.labels)
     from pipeline import stage_eval
+    from pipeline.storage import check_classes
 
     job = _job(args, selection)
+    check_classes(job.folder, stage_eval.cam_record(job.folder, selection.ids), selection.spec)
     print(f"scoring {args.cam_type} of {len(selection.ids)} images in {job.folder} against {job.truth}")
     totals, tally = job.empty_totals(), console.Tally(failures=list(selection.problems))
     outcomes = stage_eval.run(job, selection.ids, totals, args.num_workers)

@@ -60,8 +60,11 @@ def _run(args: argparse.Namespace) -> int:
         args.dataset, args.img_root, args.split_file, args.gt_root, args.classes, args.labels, images_needed=True
     )
     from pipeline import stage_crf
+    from pipeline.stage_eval import cam_record
+    from pipeline.storage import check_classes
 
     job = _job(args, selection)
+    check_classes(job.cams, cam_record(job.cams, selection.ids), selection.spec)
     _announce(args, job, len(selection.ids))
     totals, tally = job.empty_totals(), console.Tally(failures=list(selection.problems))
     outcomes = stage_crf.run(job, selection.ids, totals, args.num_workers)
@@ -73,16 +76,17 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _job(args: argparse.Namespace, selection: "Selection") -> "CrfJob":
-    from common.files import need_dir
+    from common.files import need_dir, need_writable
     from pipeline.stage_crf import CrfJob
 
     cams = args.cam_out_dir or output_dir(args.dataset, "cams")
     # A split such as train_aug holds ids without official masks, so outside the toy world scoring is asked for.
     scored = args.eval_only or args.gt_root is not None or args.dataset == "toyworld"
+    out_dir = None if args.eval_only else args.pseudo_mask_save_path or output_dir(args.dataset, "masks")
     return CrfJob(
         cams=need_dir(cams, "--cam_out_dir", "the output of generate_cams.py"),
         images=selection.paths.images,
-        out_dir=None if args.eval_only else args.pseudo_mask_save_path or output_dir(args.dataset, "masks"),
+        out_dir=out_dir and need_writable(out_dir, "--pseudo_mask_save_path"),
         truth=selection.need_masks() if scored else None,
         num_classes=len(selection.spec.classes),
         cam_type=args.cam_type,

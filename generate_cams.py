@@ -5,6 +5,7 @@ python generate_cams.py --dataset voc12 --img_root VOC2012/JPEGImages --model Vi
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add_tag_options(parser)
     run = parser.add_argument_group("run")
     run.add_argument("--save", choices=("grid", "highres"), default="grid", help="maps on the patch grid or full size")
-    run.add_argument("--batch_size", type=positive, default=8, help="images of one patch grid that go together")
+    run.add_argument(
+        "--max_side",
+        type=positive,
+        default=1024,
+        help="larger images are shrunk to this for CLIP, masks are not",
+    )
+    run.add_argument(
+        "--batch_size", type=positive, help="images of one patch grid that go together; not given: 8 on a GPU, else 1"
+    )
     run.add_argument("--num_workers", type=positive, default=1, help="processes, one a GPU, as in the reference")
     run.add_argument("--overwrite", action="store_true", help="make files again that are there already")
     return parser.parse_args(argv)
@@ -56,6 +65,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from common.files import need_writable
     from dataset.lookup import select
 
     _check_method(args.method)
@@ -67,13 +77,21 @@ def _run(args: argparse.Namespace) -> int:
     samples, failures = _tag(args, job, selection) if job else selection.samples()
     tally = console.Tally(failures=list(failures))
     if samples:
+        need_writable(out_dir, "--cam_out_dir")
         job = job or make_job(args, worker=0)
         _announce(args, job, selection.paths.images, len(samples))
-        for outcome in console.progress(_outcomes(args, job, samples), len(samples), "CAMs"):
+        outcomes = _outcomes(args, job, samples)  # refuses what was made in another way, before anything is written
+        if by_clip:
+            from pipeline.stage_tags import write_labels
+
+            write_labels(out_dir / TAG_FILE, samples)
+        for outcome in console.progress(outcomes, len(samples), "CAMs"):
             tally.add(outcome)
     code = tally.report("CAM files", out_dir)
     if code == EXIT_OK:
-        print(f"next: python eval_cam.py{_same_data(args)}   (scores)")
+        truth_at_hand = args.dataset in ("toyworld", "voc12")
+        stage, what = ("eval_cam.py", "scores") if truth_at_hand else ("eval_cam_with_crf.py", "masks")
+        print(f"next: python {stage}{_same_data(args)}   ({what})")
     return code
 
 
@@ -89,7 +107,6 @@ def _tag(
     samples, failures = stage_tags.label_with_clip(
         job.clip, selection.spec, images, selection.ids, settings, args.templates
     )
-    stage_tags.write_labels(job.out_dir / TAG_FILE, samples)
     return samples, [*selection.problems, *failures]
 
 
@@ -116,13 +133,14 @@ def make_job(args: argparse.Namespace, worker: int) -> "CamJob":
     if worker == 0 and (unknown := unknown_words(clip, [spec.template.replace("{}", ""), *prompts])):
         print(f"warning: the model never saw these words: {', '.join(unknown)}", file=sys.stderr)
     threshold = spec.box_threshold if args.box_threshold is None else args.box_threshold
-    settings = CamSettings(args.method, threshold, tuple(args.scales), args.flip)
+    settings = CamSettings(args.method, threshold, tuple(args.scales), args.flip, args.max_side)
     full_size = args.save == "highres"
     out_dir = args.cam_out_dir or output_dir(args.dataset, "cams")
     made_by = record(clip, spec, settings, full_size)
     if args.dataset == "folder":  # ids such as IMG_0001 come again in other folders
         made_by["images"] = "/".join(args.img_root.resolve().parts[-2:])
-    return CamJob(clip, text_set(clip, spec), settings, out_dir, made_by, full_size, args.batch_size)
+    batch_size = args.batch_size or (1 if clip.device.type == "cpu" else 8)
+    return CamJob(clip, text_set(clip, spec), settings, out_dir, made_by, full_size, batch_size)
 
 
 def _outcomes(args: argparse.Namespace, job: "CamJob", samples: "Sequence[Sample]") -> Iterator[console.Outcome]:
@@ -162,7 +180,7 @@ def _announce(args: argparse.Namespace, job: "CamJob", images: object, count: in
 
 def _same_data(args: argparse.Namespace) -> str:
     told = argparse.Namespace(**{**vars(args), "labels": None if args.labels == BY_CLIP else args.labels})
-    return data_options(told) + (f" --cam_out_dir {args.cam_out_dir}" if args.cam_out_dir else "")
+    return data_options(told) + (f" --cam_out_dir {shlex.quote(str(args.cam_out_dir))}" if args.cam_out_dir else "")
 
 
 if __name__ == "__main__":

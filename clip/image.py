@@ -13,17 +13,21 @@ MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-def patch_grid(size: tuple[int, int], patch_size: int) -> tuple[int, int]:
-    """(h, w) = (ceil(H/p), ceil(W/p)) for an image of size (H, W) pixels."""
-    return ceil(size[0] / patch_size), ceil(size[1] / patch_size)
+def patch_grid(size: tuple[int, int], patch_size: int, max_side: int | None = None) -> tuple[int, int]:
+    """(h, w) = (ceil(H/p), ceil(W/p)) for an image of size (H, W) pixels.
+
+    max_side  an image with a longer side counts as shrunk to it: attention takes memory with the square of h*w
+    """
+    shrink = 1.0 if max_side is None else min(1.0, max_side / max(size))
+    return tuple(max(1, ceil(round(side * shrink, 6) / patch_size)) for side in size)  # type: ignore[return-value]
 
 
-def prepare_image(image: Image.Image, patch_size: int) -> Tensor:
+def prepare_image(image: Image.Image, patch_size: int, max_side: int | None = None) -> Tensor:
     """RGB image of any size to (3, h*p, w*p) float32, normalised (clip_es section 1).
 
     Resized bicubically with antialiasing, as PIL does, up to the next multiple of the patch size.
     """
-    height, width = patch_grid((image.height, image.width), patch_size)
+    height, width = patch_grid((image.height, image.width), patch_size, max_side)
     resized = TF.resize(image, [height * patch_size, width * patch_size], InterpolationMode.BICUBIC)
     return TF.normalize(TF.to_tensor(resized), list(MEAN), list(STD))
 

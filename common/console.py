@@ -13,7 +13,9 @@ LISTED_FAILURES = 20
 def run(body: Callable[[], int]) -> int:
     """Run a command's body; a user's mistake ends in one line and exit code 2, Ctrl-C in 130."""
     try:
-        return body()
+        code = body()
+        sys.stdout.flush()
+        return code
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -21,8 +23,9 @@ def run(body: Callable[[], int]) -> int:
         print("\ninterrupted; finished files are whole, the same command goes on from here", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # `| head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_OK
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at exit
+        print("error: stdout was closed before all was done; the same command goes on from here", file=sys.stderr)
+        return EXIT_INCOMPLETE
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -17,7 +18,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     Written beside the target under a hidden temporary name, flushed to disk, then renamed. Makes missing folders.
     Raises UserError, naming the path, when it cannot be written (a file for a folder, no rights, disk full).
     """
-    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as stream:
@@ -61,6 +62,16 @@ def need_dir(path: Path, option: str, holds: str) -> Path:
     if not path.is_dir():
         raise UserError(f"{option} {path}: no such folder; expected {holds}")
     return path
+
+
+def need_writable(folder: Path, option: str) -> Path:
+    """The folder, made if it is missing; a UserError that names the option when nothing can be written into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise UserError(f"{option} {folder}: cannot be written to ({error.strerror}); choose another folder") from error
 
 
 def need_file(path: Path, option: str, holds: str) -> Path:

@@ -89,8 +89,8 @@ def tag_values(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def scale(text: str) -> float:
-    """argparse type: a positive, finite number."""
+    """argparse type: a factor above 0, at most 8."""
     value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text}: expected a positive number")
+    if not 0 < value <= 8:
+        raise argparse.ArgumentTypeError(f"{text}: expected a positive number of at most 8")
     return value

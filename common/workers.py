@@ -9,6 +9,7 @@ from typing import Any
 from common.console import Outcome
 from common.errors import UserError
 
+FILES_IN_FLIGHT_S = 5  # how long a worker may take after Ctrl-C to finish what it writes
 Work = Callable[[int, Any], Iterator[Outcome]]
 
 
@@ -29,6 +30,7 @@ def run_workers(work: Work, tasks: Sequence[Any]) -> Iterator[Outcome]:
         yield from _collect(workers, outcomes)
     finally:
         for worker in workers:
+            worker.join(timeout=0 if worker.exitcode is not None else FILES_IN_FLIGHT_S)
             worker.terminate()
             worker.join()
 

@@ -50,6 +50,11 @@ def _add_class(groups: dict[str, tuple[str, ...]], line: str, where: str) -> Non
         raise UserError(
             f"{where}: class name {name!r} holds a comma, semicolon or quote, which label files use; rename it"
         )
+    if name.isdecimal():
+        raise UserError(
+            f"{where}: class name {name!r} is a number, which label files take for the index of a class; "
+            f"give it a name, e.g. class {name}"
+        )
     if name.casefold() in (known.casefold() for known in groups):
         raise UserError(f"{where}: class {name!r} is there already; list every class once, its prompts joined by ;")
     if name.casefold() == "background":

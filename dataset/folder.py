@@ -1,7 +1,10 @@
 """The images of a user's folder, at any depth. May import dataset and common."""
 
 import os
-from collections.abc import Sequence
+import struct
+import sys
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +17,8 @@ from dataset.voc_layout import IMAGE_SUFFIXES, image_file, inside
 EXPECTED = "a folder of jpg, png or webp images, at any depth"
 # Pictures that cannot be taken as they are: named, so that none is passed over in silence.
 OTHER_PICTURES = (".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jfif", ".jp2", ".svg", ".raw", ".dng")
+WRITTEN = Path("output")  # where the commands write when they are not told, below the working folder
+PNG_START = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass
@@ -29,33 +34,90 @@ class Images:
     twice: dict[str, list[str]] = field(default_factory=dict)
     problems: list[tuple[str, str]] = field(default_factory=list)
 
+    def spelled(self, ids: Iterable[str]) -> list[str]:
+        """The ids as the files are spelled: `ü` may be one sign or two (macOS). Those of no image stay as they are."""
+        own = {_one_form(key): key for key in reversed(self.paths)}
+        return [key if key in self.paths else own.get(_one_form(key), key) for key in ids]
+
+
+def _one_form(key: str) -> str:
+    return unicodedata.normalize("NFC", key)
+
 
 def find_images(root: Path) -> Images:
     """All images below a folder; hidden files and folders (a leading dot) are left out.
 
+    So is what this project wrote, which is told on stderr: the folder `output` of the working folder, and masks.
     Links that lead out of the folder are refused, links to folders are not followed.
     Raises UserError when there is no such folder or no image in it.
     """
     need_dir(root, "--img_root", EXPECTED)
-    images = Images()
+    images, written = Images(), list[str]()
     for folder, subfolders, names in os.walk(root):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in [name for name in subfolders if (Path(folder) / name).resolve() == WRITTEN.resolve()]:
+            subfolders.remove(name)
+            written += [_below(root, path.parent, path.name) for path in _pictures(Path(folder) / name)]
         for name in subfolders:
             if (Path(folder) / name).is_symlink():
                 images.problems.append(
                     (_below(root, folder, name), "a link to a folder is not followed; copy it there")
                 )
         for name in sorted(names):
-            if not name.startswith("."):
+            if _has_made_by(Path(folder) / name):
+                written.append(_below(root, folder, name))
+            elif not name.startswith("."):
                 _add(images, root, Path(folder) / name)
+    _tell_written(root, written)
     if not images.paths and not images.problems:
         raise UserError(f"--img_root {root}: no image in it; expected {EXPECTED}")
     images.paths = dict(sorted(images.paths.items()))
+    _add_twins(images)
     return images
 
 
 def _below(root: Path, folder: str | Path, name: str) -> str:
     return (Path(folder) / name).relative_to(root).as_posix()
+
+
+def _pictures(folder: Path) -> Iterator[Path]:
+    for below, subfolders, names in os.walk(folder):
+        subfolders.sort()
+        yield from (Path(below) / name for name in sorted(names) if name.endswith(IMAGE_SUFFIXES) and name[0] != ".")
+
+
+def _tell_written(root: Path, written: Sequence[str]) -> None:
+    if written:
+        count = f"{len(written)} picture{'s' * (len(written) > 1)}"
+        print(f"left out: {count} that this project wrote, in {root}, such as {written[0]!a}", file=sys.stderr)
+
+
+def _has_made_by(path: Path) -> bool:
+    """Whether a PNG carries the text `made_by` that pipeline/masks.py writes; only what precedes the pixels is read."""
+    if path.suffix.lower() != ".png" or path.name.startswith(".") or not path.is_file():
+        return False
+    try:
+        with path.open("rb") as stream:
+            if stream.read(len(PNG_START)) != PNG_START:
+                return False
+            while len(head := stream.read(8)) == 8 and head[4:] not in (b"IDAT", b"IEND"):
+                (length,) = struct.unpack(">I", head[:4])
+                start = stream.read(min(length, 8))
+                if head[4:] in (b"tEXt", b"iTXt", b"zTXt") and start == b"made_by\0":
+                    return True
+                stream.seek(length - len(start) + 4, os.SEEK_CUR)  # the rest and its checksum
+    except OSError:  # the stage that reads the picture says so
+        pass
+    return False
+
+
+def _add_twins(images: Images) -> None:
+    """Enter as `twice` the ids that look alike and differ in how a letter such as `ü` is put together."""
+    first: dict[str, str] = {}
+    for key, path in images.paths.items():
+        other = first.setdefault(_one_form(key), key)
+        if other != key:
+            images.twice.setdefault(other, [ascii(images.paths[other].name)]).append(ascii(path.name))
 
 
 def _add(images: Images, root: Path, path: Path) -> None:

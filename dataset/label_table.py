@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from common.errors import UserError
 from common.files import check_id
 from dataset.voc_layout import IMAGE_SUFFIXES
 
@@ -49,9 +50,12 @@ class LabelTable:
 def image_id(image: str, where: str) -> str:
     """The id of an image given with or without suffix: its path below --img_root, with `/`, without suffix.
 
-    Raises UserError, naming `where` it stands, when it leaves the folder.
+    Raises UserError, naming `where` it stands, when it leaves the folder or holds a backslash.
     """
     image = image.strip()
+    if "\\" in image:
+        plain = image.replace("\\", "/")
+        raise UserError(f"{where}: use / instead of \\ in the names of images, as in {plain!r}")
     for suffix in IMAGE_SUFFIXES:
         if image.endswith(suffix):
             image = image.removesuffix(suffix)

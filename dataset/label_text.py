@@ -3,7 +3,7 @@
 Lines of words, one image a line, in either of two forms; lines that begin with # are comments:
     holiday/beach person dog "traffic light"      words apart by spaces, those with spaces in double quotes
     holiday/beach: person, traffic light, dog     a colon and a space after the image, names apart by commas
-In the first form a number is the 0-based index of a class, as in COCO's split files, unless a class has that name.
+In the first form a number is the 0-based index of a class, as in COCO's split files.
 
 CSV, with the header `image,labels` (further columns are not read); several labels are joined by `;`:
     holiday/beach.jpg,person;dog

@@ -21,6 +21,7 @@ from dataset.text_files import read_text
 from dataset.voc_layout import read_names
 
 FOLDERS = "folders"
+BY_CLIP = "clip"  # for generate_cams.py alone
 EXPECTED = "labels as text (id name name), CSV (image,labels), JSON Lines, or COCO json"
 
 
@@ -29,6 +30,11 @@ def read_labels_argument(argument: str, spec: DatasetSpec, ids: Iterable[str]) -
 
     Raises UserError when it is no such thing, or a file that cannot be read or holds nothing.
     """
+    if argument == BY_CLIP:
+        raise UserError(
+            f"--labels {BY_CLIP}: only generate_cams.py (and scripts.segment) let CLIP name the classes; "
+            "leave --labels out here, or give the tags.txt it wrote"
+        )
     if argument == FOLDERS:
         table = _folder_names(ids)
     elif _is_path(argument):

@@ -135,7 +135,10 @@ def _own_images(
 ) -> Selection:
     """All images of a folder, or those of the split file."""
     ids = read_ids(split_file) if split_file else None
-    images = find_images(img_root) if ids is None else restricted(find_images(img_root), ids)
+    images = find_images(img_root)
+    if ids is not None:
+        ids = list(dict.fromkeys(images.spelled(ids)))
+        images = restricted(images, ids)
     paths = VocPaths(img_root, None, split_file or img_root, gt_root)
     selection = Selection(spec, paths, list(images.paths) if ids is None else ids, images.problems)
     if labels is not None:

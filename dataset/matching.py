@@ -51,6 +51,8 @@ def match(
     With a split only its ids count, in its order; otherwise all images do, in the order of their ids, and a label
     without image is told as such.
     """
+    table = _spelled(images, table)
+    split = None if split is None else list(dict.fromkeys(images.spelled(split)))
     known = _spellings(spec, table)
     indices = {key: _indices(known, entry.names) for key, entry in table.entries.items()}
     ids = list(images.paths) if split is None else list(split)
@@ -63,6 +65,17 @@ def match(
     if not samples and not found.errors:
         found.errors = [_nothing_fits(root, images, table, [*unreadable, *found.problems])]
     return found
+
+
+def _spelled(images: Images, table: LabelTable) -> LabelTable:
+    """The table with its ids as the image files spell them."""
+    repeated = dict(zip(images.spelled(table.repeated), table.repeated.values()))
+    broken = images.spelled(key for key, _ in table.problems)
+    problems = [(key, reason) for key, (_, reason) in zip(broken, table.problems)]
+    renamed = LabelTable(table.source, table.indices, {}, repeated, problems)
+    for key, entry in zip(images.spelled(table.entries), table.entries.values()):
+        renamed.put(key, entry.names, entry.where)
+    return renamed
 
 
 def _leave_out(found: Match, root: Path, images: Images, table: LabelTable, split: Sequence[str] | None) -> None:

@@ -140,7 +140,7 @@ def _pydensecrf(image: np.ndarray, log_probs: np.ndarray, settings: CrfSettings)
     crf.addPairwiseBilateral(
         sxy=settings.bilateral_sxy,
         srgb=settings.bilateral_srgb,
-        rgbim=np.ascontiguousarray(image),
+        rgbim=np.array(image, np.uint8, order="C"),
         compat=settings.bilateral_compat,
     )
     return np.array(crf.inference(settings.iterations), np.float32)

@@ -52,10 +52,15 @@ def write_mask(path: Path, mask: np.ndarray, palette: bool = False, made_by: str
     if palette:
         image = image.convert("P")
         image.putpalette(voc_palette().tobytes())
+    with atomic_write(path) as stream:
+        image.save(stream, "PNG", optimize=False, pnginfo=made_here(made_by))
+
+
+def made_here(made_by: str = "") -> PngImagePlugin.PngInfo:
+    """The text chunk by which this project knows its own PNG files, among a user's photos too."""
     info = PngImagePlugin.PngInfo()
     info.add_text("made_by", made_by)
-    with atomic_write(path) as stream:
-        image.save(stream, "PNG", optimize=False, pnginfo=info)
+    return info
 
 
 def read_mask(path: Path) -> np.ndarray:

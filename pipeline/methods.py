@@ -24,12 +24,14 @@ class CamSettings:
 
     box_threshold  share of a CAM's maximum above which a pixel enters a box
     scales, flip   test-time augmentation; (1.0,) and False: none
+    max_side       larger images are shrunk to this side, in pixels, for CLIP; the maps still stand for all of them
     """
 
     method: str = "clip-es"
     box_threshold: float = 0.4
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
+    max_side: int = 1024
 
 
 @dataclass(frozen=True)

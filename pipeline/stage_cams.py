@@ -3,7 +3,6 @@
 May import every step, clip, dataset and common.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,9 +23,10 @@ from common.parallel import ordered_map
 from dataset.spec import DatasetSpec, Sample
 from pipeline.maps import Cams, to_numpy
 from pipeline.methods import CamSettings, MapPair, TextSet, compute_maps
-from pipeline.storage import read_arrays, save_cams
+from pipeline.storage import read_arrays, save_cams, spec_fingerprint
 
 FORMAT = 1  # of the CAM file; part of its record
+BATCH_ATTENTION = 8 * 1024**2  # (h*w)^2 of a batch: eight images of 512 x 512 pixels at patch 16
 WINDOW = 64  # images among which batches of one patch grid are formed; bounds how far the order can shift
 
 
@@ -41,6 +41,10 @@ class CamJob:
     made_by: dict[str, Any]
     full_size: bool = False
     batch_size: int = 1
+
+    def grid(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(h, w) of an image of (H, W) pixels."""
+        return patch_grid(size, self.clip.patch_size, self.settings.max_side)
 
     def path(self, image_id: str) -> Path:
         return self.out_dir / f"{image_id}.npz"
@@ -66,13 +70,12 @@ def text_set(clip: Clip, spec: DatasetSpec) -> TextSet:
 
 def record(clip: Clip, spec: DatasetSpec, settings: CamSettings, full_size: bool) -> dict[str, Any]:
     """What makes two CAM files comparable; stored in each."""
-    words = json.dumps([spec.template, spec.prompts, spec.background_prompts])
     return {
         "format": FORMAT,
         "dataset": spec.name,
         "model": clip.fingerprint,
         "activation": clip.activation,
-        "prompts": hashlib.sha256(words.encode()).hexdigest()[:16],
+        "prompts": spec_fingerprint(spec),
         "save": "highres" if full_size else "grid",
         **json.loads(json.dumps(asdict(settings))),
     }
@@ -95,8 +98,18 @@ def finished_ids(job: CamJob, samples: Iterable[Sample]) -> set[str]:
         _check_same(job.path(sample.id), made_by, job.made_by)
         if tuple(keys) != sample.labels:
             raise UserError(f"{job.path(sample.id)}: made for other labels; pass --overwrite or another --cam_out_dir")
-        finished.add(sample.id)
+        if _same_size(sample.image, arrays):
+            finished.add(sample.id)
     return finished
+
+
+def _same_size(image: Path, arrays: dict[str, np.ndarray]) -> bool:
+    """Whether the image still has the size its maps were made for; one that was replaced is worked on again."""
+    try:
+        made_for = arrays["size"] if "size" in arrays else np.array(arrays["attn_highres"].shape[1:])
+        return tuple(made_for.tolist()) == image_size(image)
+    except (UserError, KeyError):
+        return False
 
 
 def _check_same(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -133,17 +146,23 @@ def _batches_of(job: CamJob, window: Sequence[Sample], finished: set[str]) -> It
     unreadable = Batch([])
     for sample in window:
         try:
-            grids.setdefault(patch_grid(image_size(sample.image), job.clip.patch_size), []).append(sample)
+            grids.setdefault(job.grid(image_size(sample.image)), []).append(sample)
         except UserError as error:
             unreadable.outcomes.append(Outcome(sample.id, "failed", str(error)))
     yield unreadable
-    for members in grids.values():
-        for start in range(0, len(members), job.batch_size):
-            batch = members[start : start + job.batch_size]
+    for grid, members in grids.items():
+        size = batch_size_for(grid, job.batch_size)
+        for start in range(0, len(members), size):
+            batch = members[start : start + size]
             if all(sample.id in finished for sample in batch):
                 yield Batch([], outcomes=[Outcome(sample.id, "kept") for sample in batch])
             else:
                 yield Batch(batch)
+
+
+def batch_size_for(grid: tuple[int, int], largest: int) -> int:
+    """At most `largest` images, fewer where their attention, (h*w)^2 values each, would take too much memory."""
+    return max(1, min(largest, BATCH_ATTENTION // (grid[0] * grid[1]) ** 2))
 
 
 def _read(job: CamJob, batch: Batch) -> Batch:
@@ -156,7 +175,7 @@ def _read(job: CamJob, batch: Batch) -> Batch:
             continue
         readable.append(sample)
         batch.sizes.append((image.height, image.width))
-        batch.images.append(prepare_image(image, job.clip.patch_size))
+        batch.images.append(prepare_image(image, job.clip.patch_size, job.settings.max_side))
     batch.samples = readable
     return batch
 
@@ -165,9 +184,19 @@ def _compute(job: CamJob, batch: Batch) -> Batch:
     if batch.samples:
         images = torch.stack(batch.images).to(job.clip.device)
         labels = [sample.labels for sample in batch.samples]
-        batch.maps = compute_maps(job.clip, images, labels, job.text, job.settings)
+        try:
+            batch.maps = compute_maps(job.clip, images, labels, job.text, job.settings)
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            reason = "not enough memory for its maps; pass a smaller --max_side or --batch_size 1"
+            batch.outcomes += [Outcome(sample.id, "failed", f"{sample.image}: {reason}") for sample in batch.samples]
         batch.images = []
     return batch
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error)
 
 
 def _save(job: CamJob, finished: set[str], batch: Batch) -> Batch:

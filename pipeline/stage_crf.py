@@ -5,7 +5,7 @@ May import the steps and common.
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 
 from common.console import Outcome
 from common.errors import UserError
-from common.images import read_image
+from common.images import image_size, read_image
 from common.parallel import ordered_map
 from dataset.voc_layout import find_image
 from pipeline import masks
@@ -54,6 +54,14 @@ class CrfJob:
         labels = self.num_classes + 1
         return Totals(np.zeros((1, labels, labels + 1), np.int64))
 
+    def cam_file(self, image_id: str) -> Path:
+        return self.cams / f"{image_id}.npz"
+
+    def target(self, image_id: str) -> Path:
+        """Where the mask goes; only with an `out_dir`."""
+        assert self.out_dir is not None
+        return self.out_dir / f"{image_id}.png"
+
     def record(self, cam_file: Path) -> str:
         """What makes two masks comparable; stored in each as JSON."""
         source = json.dumps(read_made_by(cam_file), sort_keys=True)
@@ -69,36 +77,58 @@ class CrfJob:
         return json.dumps(made_by, sort_keys=True)
 
 
-def run(job: CrfJob, ids: Sequence[str], totals: Totals, threads: int) -> Iterator[Outcome]:
-    """Refine every image, write its mask, add its scores to the totals; one outcome an image."""
-    for image_id, status, result in ordered_map(lambda image_id: _one(job, image_id), ids, threads):
-        if isinstance(result, str):
-            yield Outcome(image_id, status, result)
+def finished_ids(job: CrfJob, ids: Iterable[str]) -> set[str]:
+    """Ids whose mask is whole and made in the same way from the same maps; damaged masks count as missing.
+
+    Raises UserError when a mask was made in another way.
+    """
+    finished = set()
+    for image_id in ids if job.out_dir and not job.overwrite else ():
+        try:
+            record, wanted = masks.mask_made_by(job.target(image_id)), job.record(job.cam_file(image_id))
+            same_size = image_size(find_image(job.images, image_id)) == image_size(job.target(image_id))
+        except UserError:
             continue
-        if result is not None:
-            totals.add(result)
-        yield Outcome(image_id, status)
+        if record != wanted:
+            where = f"{job.target(image_id)}: made with other settings"
+            raise UserError(f"{where}; pass --overwrite or another --pseudo_mask_save_path")
+        if same_size:  # else the image was replaced
+            finished.add(image_id)
+    return finished
 
 
-def _one(job: CrfJob, image_id: str) -> tuple[str, str, np.ndarray | str | None]:
-    """(id, status, confusion matrix (1, C, C+1) or None or the reason of a failure)."""
+def run(job: CrfJob, ids: Sequence[str], totals: Totals, threads: int) -> Iterator[Outcome]:
+    """Refine every image, write its mask, add its scores to the totals; one outcome an image.
+
+    Raises UserError before any work when a mask that is there was made in another way.
+    """
+    finished = finished_ids(job, ids)
+    for outcome, confusion in ordered_map(lambda image_id: _one(job, image_id, image_id in finished), ids, threads):
+        if confusion is not None:
+            totals.add(confusion)
+        yield outcome
+
+
+def _one(job: CrfJob, image_id: str, kept: bool) -> tuple[Outcome, np.ndarray | None]:
+    """What became of one image, and its confusion matrix (1, C, C+1). The mask does not wait for the ground truth."""
     try:
-        cam_file = job.cams / f"{image_id}.npz"
-        target = job.out_dir / f"{image_id}.png" if job.out_dir else None
-        kept = target is not None and not job.overwrite and _already_made(target, job.record(cam_file))
         if kept and job.truth is None:
-            return image_id, "kept", None
-        truth = read_truth(job.truth, image_id) if job.truth else None
-        labels, probabilities = refine(job, image_id, cam_file)
-        if truth is not None:
-            check_shape(cam_file, labels.shape, truth)
-        if target is not None and not kept:
+            return Outcome(image_id, "kept"), None
+        labels, probabilities = refine(job, image_id, job.cam_file(image_id))
+        if job.out_dir and not kept:
             mask = masks.confident(labels, probabilities, job.confidence)
-            masks.write_mask(target, mask, job.palette, job.record(cam_file))
-        scored = None if truth is None else confusion_matrix(truth, labels, job.num_classes + 1)[None]
-        return image_id, "kept" if kept else "made", scored
+            masks.write_mask(job.target(image_id), mask, job.palette, job.record(job.cam_file(image_id)))
+        return Outcome(image_id, "kept" if kept else "made"), _scored(job, image_id, labels)
     except UserError as error:
-        return image_id, "failed", str(error)
+        return Outcome(image_id, "failed", str(error)), None
+
+
+def _scored(job: CrfJob, image_id: str, labels: np.ndarray) -> np.ndarray | None:
+    if job.truth is None:
+        return None
+    truth = read_truth(job.truth, image_id, job.num_classes + 1)
+    check_shape(job.cam_file(image_id), labels.shape, truth)
+    return confusion_matrix(truth, labels, job.num_classes + 1)[None]
 
 
 def refine(job: CrfJob, image_id: str, cam_file: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -110,14 +140,3 @@ def refine(job: CrfJob, image_id: str, cam_file: Path) -> tuple[np.ndarray, np.n
     image = reference_image(rgb) if job.crf_image == "reference" else rgb
     probabilities = dense_crf(image, masks.with_background(maps), job.crf, job.backend)
     return masks.labels_of(probabilities, keys), probabilities
-
-
-def _already_made(path: Path, record: str) -> bool:
-    """Whether a whole mask with the same record is there; raises UserError when it was made in another way."""
-    try:
-        found = masks.mask_made_by(path)
-    except UserError:
-        return False  # none, or a damaged one: make it
-    if found != record:
-        raise UserError(f"{path}: made with other settings; pass --overwrite or another --pseudo_mask_save_path")
-    return True

@@ -74,7 +74,7 @@ def _one(job: ReportJob, crf: CrfJob, image_id: str) -> tuple[str, Any]:
             raise UserError(f"{mask}: not made from {cam_file} with the settings of the other masks; not in the curve")
         if job.truth is None:
             raise UserError("--curve needs ground truth")
-        truth = read_truth(job.truth, image_id)
+        truth = read_truth(job.truth, image_id, job.spec.num_labels)
         labels, probabilities = refine(crf, image_id, cam_file)
         check_shape(cam_file, labels.shape, truth)
         return image_id, (labels, probabilities, truth)

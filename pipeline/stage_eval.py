@@ -11,6 +11,7 @@ import numpy as np
 from common.console import Outcome
 from common.errors import UserError
 from common.parallel import ordered_map
+from dataset.spec import IGNORE_INDEX
 from pipeline.masks import read_mask
 from pipeline.scores import confusion_matrix, sweep_confusions
 from pipeline.storage import load_cams, read_made_by
@@ -60,7 +61,7 @@ def run(job: EvalJob, ids: Sequence[str], totals: Totals, threads: int) -> Itera
 
 def _score(job: EvalJob, image_id: str) -> tuple[str, np.ndarray | str]:
     try:
-        truth = read_truth(job.truth, image_id)
+        truth = read_truth(job.truth, image_id, job.num_labels)
         if job.cam_type == "png":
             return image_id, _score_mask(job, image_id, truth)
         path = job.folder / f"{image_id}.npz"
@@ -89,12 +90,20 @@ def cam_record(folder: Path, ids: Sequence[str]) -> dict[str, Any]:
     return {}
 
 
-def read_truth(folder: Path, image_id: str) -> np.ndarray:
-    """The ground-truth mask of an id, (H, W) uint8."""
+def read_truth(folder: Path, image_id: str, num_labels: int) -> np.ndarray:
+    """The ground-truth mask of an id, (H, W) uint8: labels below `num_labels`, or 255.
+
+    Any other value is refused: it would be left out like 255, and what is left would look splendid.
+    """
     path = folder / f"{image_id}.png"
     if not path.is_file():
         raise UserError(f"{path}: no ground truth for this image; expected a mask PNG")
-    return read_mask(path)
+    truth = read_mask(path)
+    strange = truth[(truth >= num_labels) & (truth != IGNORE_INDEX)]
+    if strange.size:
+        expected = f"labels 0 to {num_labels - 1}, and 255 for pixels to ignore"
+        raise UserError(f"{path}: holds label {strange[0]}; expected {expected}; ground truth of another data set?")
+    return truth
 
 
 def check_shape(path: Path, shape: tuple[int, ...], truth: np.ndarray) -> None:

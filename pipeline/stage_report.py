@@ -114,7 +114,7 @@ def truth_of(job: ReportJob, image_id: str) -> np.ndarray | None:
     """The ground truth of an id, None where it may go without; raises UserError where it may not."""
     if job.truth is None or not (job.truth_needed or (job.truth / f"{image_id}.png").is_file()):
         return None
-    return read_truth(job.truth, image_id)
+    return read_truth(job.truth, image_id, job.spec.num_labels)
 
 
 def _add(findings: Findings, measured: Measured) -> None:

@@ -112,7 +112,7 @@ def _labels(job: PhotoJob, photo: Image.Image) -> tuple[tuple[int, ...], list[st
 
 def _write(path: Path, picture: Image.Image) -> None:
     with atomic_write(path) as stream:
-        picture.save(stream, "PNG")
+        picture.save(stream, "PNG", pnginfo=masks.made_here())
 
 
 # --- the stages -----------------------------------------------------------------------------------

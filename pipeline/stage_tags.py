@@ -162,10 +162,14 @@ def second_look(
 
 
 def unlabelled(folder: Path, ids: Iterable[str]) -> tuple[list[Sample], list[tuple[str, str]]]:
-    """The images of the ids as samples without labels, and (id, reason) of those that are missing."""
+    """The images of the ids as samples without labels, and (id, reason) of those that are missing.
+
+    So are those whose id no label file could hold: found now, they do not cost the others their tags later.
+    """
     samples, failures = [], []
     for image_id in ids:
         try:
+            quoted(image_id)
             samples.append(Sample(image_id, find_image(folder, image_id), ()))
         except UserError as error:
             failures.append((image_id, str(error)))

@@ -1,4 +1,4 @@
-"""The CAM file, read and written without pickle. May import numpy, pipeline.maps and common.
+"""The CAM file, read and written without pickle. May import numpy, pipeline.maps, dataset and common.
 
 Two forms, told apart by their arrays (shapes in pipeline/__init__.py):
   patch grid  keys (k,), cam and attn (k, h, w) float16, size (2,) = (H, W)             the default, small
@@ -6,6 +6,7 @@ Two forms, told apart by their arrays (shapes in pipeline/__init__.py):
 Both hold `made_by`, a JSON text that says which settings made the file. Every reader takes either form.
 """
 
+import hashlib
 import json
 import zipfile
 import zlib
@@ -17,10 +18,24 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import atomic_write
+from dataset.spec import DatasetSpec
 from pipeline.maps import Cams, resize_maps
 
+MAX_SIDE = 1 << 15  # OpenCV resizes to less than that
 CAM_TYPES = ("attn_highres", "highres")  # refined and unrefined; the reference's names, for either form of file
 _PATCH_NAMES = {"attn_highres": "attn", "highres": "cam"}
+
+
+def spec_fingerprint(spec: DatasetSpec) -> str:
+    """16 hex digits that name the classes, their order and their prompts."""
+    words = json.dumps([spec.template, spec.classes, spec.prompts, spec.background_prompts])
+    return hashlib.sha256(words.encode()).hexdigest()[:16]
+
+
+def check_classes(path: Path, made_by: Mapping[str, Any], spec: DatasetSpec) -> None:
+    """Raise UserError when a CAM file was made for other classes or prompts; files that do not say are trusted."""
+    if made_by.get("prompts", spec_fingerprint(spec)) != spec_fingerprint(spec):
+        raise UserError(f"{path}: made for other classes or prompts than those of {spec.name} now; make the CAMs again")
 
 
 def save_cams(path: Path, cams: Cams, made_by: Mapping[str, Any], full_size: bool = False) -> None:
@@ -71,7 +86,12 @@ def _full_size(path: Path, arrays: Mapping[str, np.ndarray], cam_type: str, coun
     if name == cam_type:
         return maps
     size = arrays.get("size")
-    if size is None or size.shape != (2,) or not np.issubdtype(size.dtype, np.integer) or size.min() < 1:
+    if (
+        size is None
+        or size.shape != (2,)
+        or not np.issubdtype(size.dtype, np.integer)
+        or not 1 <= size.min() <= size.max() <= MAX_SIDE
+    ):
         raise _unfit(path, "no image `size` (height, width)")
     return resize_maps(maps, (int(size[0]), int(size[1])))
 

@@ -18,7 +18,7 @@ AUG = "SegmentationClassAug"
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(
         "VOC 2012 -> ImageSets/Segmentation/{train,val,trainval,train_aug}.txt where missing; nothing is overwritten.",
-        f"train_aug: the ids of {AUG} that are not in val. Exit code 3: something is still missing, and what is said.",
+        f"train_aug: the ids of {AUG} that are not in val. Exit code 3: what is missing or out of date is said.",
     )
     parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="the folder VOC2012")
     parser.add_argument(
@@ -44,7 +44,7 @@ def _run(args: argparse.Namespace) -> int:
     # A train_aug of half the masks would be taken for a whole one by the next run.
     aug_masks = mask_ids(root / AUG) if code == EXIT_OK else []
     made = derived_splits(there, mask_ids(root / "SegmentationClass"), aug_masks)
-    return max(code, _write(root, there, made, len(aug_masks)))
+    return max(code, _write(root, there, made, aug_masks))
 
 
 def _convert(sbd: Path | None, root: Path) -> int:
@@ -64,10 +64,10 @@ def _convert(sbd: Path | None, root: Path) -> int:
     return tally.report(f"masks of {mats} and SegmentationClass", root / AUG)
 
 
-def _write(root: Path, there: dict[str, list[str]], made: dict[str, list[str]], aug_masks: int) -> int:
+def _write(root: Path, there: dict[str, list[str]], made: dict[str, list[str]], aug_masks: list[str]) -> int:
     """Write the new split files, and print every count beside the expected one."""
     from common.files import write_text
-    from voc12.splits import EXPECTED, EXPECTED_AUG_MASKS, SEGMENTATION
+    from voc12.splits import EXPECTED, EXPECTED_AUG_MASKS, SEGMENTATION, outdated_train_aug
 
     missing = False
     for name, expected in EXPECTED.items():
@@ -82,7 +82,11 @@ def _write(root: Path, there: dict[str, list[str]], made: dict[str, list[str]], 
         verdict = "as expected" if len(ids) == expected else f"expected {expected}: not the whole of VOC 2012"
         print(f"{name:<10} {len(ids):>6} ids, {verdict}; {'written to' if name in made else 'was there,'} {path}")
     if aug_masks:
-        print(f"{AUG}: {aug_masks} masks, expected {EXPECTED_AUG_MASKS}")
+        print(f"{AUG}: {len(aug_masks)} masks, expected {EXPECTED_AUG_MASKS}")
+    outdated = outdated_train_aug({**there, **made}, aug_masks)
+    if outdated:
+        print(outdated)
+        missing = True
     return EXIT_INCOMPLETE if missing else EXIT_OK
 
 

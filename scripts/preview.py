@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common import console
-from common.errors import EXIT_OK, UserError
+from common.errors import UserError
 from common.options import Parser, add_cam_dir, add_data_options, add_own_data_options, output_dir, positive
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     from common.files import atomic_write
     from dataset.lookup import select
+    from pipeline.masks import made_here
     from pipeline.pictures import contact_sheet, legend_of
     from pipeline.stage_crf import CrfJob
 
@@ -52,11 +53,17 @@ def _run(args: argparse.Namespace) -> int:
     if not ids:
         raise UserError(f"--cam_out_dir {cams}: no CAM file of the split; run generate_cams.py first")
     used: set[int] = set()
-    rows = [_row(job, image_id, used) for image_id in ids[:: max(1, len(ids) // args.count)][: args.count]]
+    rows, failures = [], []
+    for image_id in ids[:: max(1, len(ids) // args.count)][: args.count]:
+        try:
+            rows.append(_row(job, image_id, used))
+        except UserError as error:
+            failures.append((image_id, str(error)))
+    sheet = contact_sheet(rows, TITLES, legend_of(selection.spec.label_names, used))
     with atomic_write(args.out) as stream:
-        contact_sheet(rows, TITLES, legend_of(selection.spec.label_names, used)).save(stream, "PNG")
+        sheet.save(stream, "PNG", pnginfo=made_here())
     print(f"{len(rows)} images in {args.out}")
-    return EXIT_OK
+    return console.list_failures(failures)
 
 
 def _row(job: "CrfJob", image_id: str, used: set[int]) -> "list[np.ndarray]":
@@ -75,7 +82,7 @@ def _row(job: "CrfJob", image_id: str, used: set[int]) -> "list[np.ndarray]":
     rgb = np.asarray(read_image(find_image(job.images, image_id)))
     labels, probabilities = refine(job, image_id, path)
     mask = masks.confident(labels, probabilities, job.confidence)
-    truth = read_truth(job.truth, image_id) if job.truth else np.zeros_like(labels)
+    truth = read_truth(job.truth, image_id, job.num_classes + 1) if job.truth else np.zeros_like(labels)
     maps = [load_cams(path, kind, job.num_classes)[1] for kind in ("highres", "attn_highres")]
     used |= {int(value) for part in (labels, mask, truth) for value in np.unique(part)}
     heats = [heat_overlay(rgb, part.max(axis=0)) if len(part) else rgb for part in maps]

@@ -5,6 +5,7 @@ python -m scripts.tag_images --dataset voc12 --img_root VOC2012 --out output/voc
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,8 +65,15 @@ def _run(args: argparse.Namespace) -> int:
     code = tally.report("label lines", out)
     if tally.made:
         told = argparse.Namespace(**{**vars(args), "labels": out})
-        print(f"next: python generate_cams.py{data_options(told)}   (CAMs of these labels)")
+        print(f"next: python generate_cams.py{data_options(told)}{model_options(args)}   (CAMs of these labels)")
     return code
+
+
+def model_options(args: argparse.Namespace) -> str:
+    """The options that say which model, as they would be typed for the next command."""
+    activation = None if args.activation == "auto" else args.activation
+    given = (("--model", args.model), ("--pretrained", args.pretrained), ("--activation", activation))
+    return "".join(f" {flag} {shlex.quote(value)}" for flag, value in given if value)
 
 
 def true_labels(args: argparse.Namespace, selection: "Selection") -> dict[str, tuple[int, ...]]:

@@ -141,3 +141,13 @@ def test_the_whole_road_in_processes(desk: Desk, tmp_path: Path) -> None:
         ended = process(ROOT / f"{name}.py", *desk.options(name), cwd=tmp_path)
         assert ended.returncode == 0 and ended.stderr == "", ended.stderr
     assert sorted(path.name for path in desk.masks.iterdir()) == ["a.png", "b.png", "c.png"]
+
+
+def test_ground_truth_of_other_values_is_refused(desk: Desk, quick_crf: None) -> None:
+    """Left out silently, as 255 is, objects of value 200 would leave a splendid score of the background."""
+    assert desk.run("generate_cams").code == 0
+    truth = desk.data / "SegmentationClass" / "a.png"
+    with Image.open(truth) as image:
+        Image.fromarray(np.where(np.array(image) == 0, 0, 200).astype(np.uint8)).save(truth)
+    for ended in (desk.run("eval_cam"), desk.run("eval_cam_with_crf", "--eval_only")):
+        assert ended.code == 3 and "a.png: holds label 200; expected labels 0 to 20" in ended.err

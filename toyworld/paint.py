@@ -69,7 +69,7 @@ def folded(outline: np.ndarray, centre: tuple[float, float], colour: Colour, dep
     pieces = []
     for start, end in zip(outline, np.roll(outline, -1, 0)):
         towards_light = np.array(centre) - (start + end) / 2
-        lit = float(towards_light @ (0.6, 0.8)) / (np.linalg.norm(towards_light) + 1e-6)
+        lit = float(towards_light @ (0.6, 0.8)) / (float(np.linalg.norm(towards_light)) + 1e-6)
         pieces.append(Part(np.array([start, end, centre], np.float32), shade(colour, 1 + depth * lit)))
     return pieces
 

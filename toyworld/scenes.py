@@ -78,12 +78,15 @@ def _shaded(colour: np.ndarray, to_pixels: np.ndarray) -> np.ndarray:
     return colour * (1 - 0.02 * np.clip(x + y, -2, 2))[..., None].astype(np.float32)
 
 
-def _compose(rng: np.random.Generator, backdrop: np.ndarray, classes: tuple[str, ...], style: Style):
+def _compose(
+    rng: np.random.Generator, backdrop: np.ndarray, classes: tuple[str, ...], style: Style
+) -> tuple[np.ndarray, np.ndarray] | None:
     """One attempt: image (H, W, 3) float32 and mask (H, W) uint8, or None when an object ended up (nearly) hidden."""
-    image, mask, sizes = backdrop.copy(), np.zeros(backdrop.shape[:2], np.uint8), {}
+    (height, width), sizes = backdrop.shape[:2], {}
+    image, mask = backdrop.copy(), np.zeros((height, width), np.uint8)
     for name in classes:
-        to_pixels = _placement(rng, *mask.shape, len(classes), style.radii)
-        colour, share = render(DESIGNS[name](rng), to_pixels, *mask.shape)
+        to_pixels = _placement(rng, height, width, len(classes), style.radii)
+        colour, share = render(DESIGNS[name](rng), to_pixels, height, width)
         label = CLASSES.index(name) + 1
         sizes[label] = _paste(image, mask, (_shaded(colour, to_pixels), share), label)
     for label, size in sizes.items():

@@ -40,3 +40,20 @@ def test_scaled_to_the_nearest_whole_patches(size: tuple[int, int], scaled: tupl
     found = scale_to_grid(images, 8)
     assert found.shape == (1, 3, *scaled)
     assert torch.allclose(found[:, [0, 2]], torch.tensor(0.25)) and torch.allclose(found[:, 1], torch.tensor(-1.0))
+
+
+@pytest.mark.parametrize(
+    ("size", "max_side", "grid"),
+    [
+        ((480, 640), 1024, (30, 40)),
+        ((2048, 1024), 1024, (64, 32)),
+        ((3024, 4032), 1024, (48, 64)),
+        ((1, 5000), 64, (1, 4)),
+    ],
+)
+def test_large_images_count_as_shrunk(size: tuple[int, int], max_side: int, grid: tuple[int, int]) -> None:
+    assert patch_grid(size, 16, max_side) == grid
+    height, width = size
+    if height * width < 3_000_000:
+        tensor = prepare_image(Image.new("RGB", (width, height)), 16, max_side)
+        assert tensor.shape == (3, grid[0] * 16, grid[1] * 16)

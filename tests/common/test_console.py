@@ -41,17 +41,18 @@ def test_a_bug_keeps_its_traceback() -> None:
         run(raising(ZeroDivisionError()))
 
 
-def test_a_reader_that_has_enough_is_no_error() -> None:
-    """`command | head -1` ends quietly."""
-    code = "from common.console import run\nrun(lambda: [print('x' * 1000) for _ in range(9999)] and 0)"
+def test_a_reader_that_has_enough_does_not_hide_that_work_is_left() -> None:
+    """`command | head -1` ends in one line, and not as if all were done."""
+    work = "[print('x' * 1000) for _ in range(9999)] and 0"
+    code = f"from common.console import run\nraise SystemExit(run(lambda: {work}))"
     with subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.readline()
         process.stdout.close()
-        assert process.stderr.read() == b""
-        assert process.wait() == 0
+        assert process.stderr.read().startswith(b"error: stdout was closed before all was done")
+        assert process.wait() == 3
 
 
 def test_counts_and_reasons(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,9 @@
 """A user's folder: which images it holds, what its classes file says, and how images and labels come together."""
 
+import unicodedata
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -9,6 +11,7 @@ from common.errors import UserError
 from dataset.classes_file import read_classes
 from dataset.folder import find_images
 from dataset.lookup import select
+from pipeline.masks import write_mask
 from tests.support import photo
 from voc12.spec import BACKGROUND
 
@@ -65,6 +68,23 @@ def test_a_root_that_is_a_link(tmp_path: Path) -> None:
     assert list(find_images(tmp_path / "link").paths) == ["a"]
 
 
+def test_what_this_project_wrote_is_no_photo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(tmp_path, "a.jpg", "b.png", "trip/output/c.png", "output/folder/overlays/a.png", "output/.x.png")
+    (tmp_path / "output/folder/tags.txt").touch()
+    write_mask(tmp_path / "masks/a.png", np.zeros((20, 30), np.uint8), palette=True, made_by='{"crf": 1}')
+    (tmp_path / "cut.png").write_bytes((tmp_path / "b.png").read_bytes()[:20])
+    monkeypatch.chdir(tmp_path)
+    for root, wanted in ((Path(), ["a", "b", "cut", "trip/output/c"]), (Path("output"), ["folder/overlays/a"])):
+        assert list(find_images(root).paths) == wanted
+    told = "left out: 2 pictures that this project wrote, in ., such as 'output/folder/overlays/a.png'\n"
+    assert capsys.readouterr().err == told
+    monkeypatch.chdir(tmp_path / "trip")  # another working folder has another output
+    assert list(find_images(tmp_path).paths) == ["a", "b", "cut", "output/folder/overlays/a"]
+    assert "left out: 2 pictures" in capsys.readouterr().err
+
+
 # --- classes --------------------------------------------------------------------------------------
 
 
@@ -104,6 +124,8 @@ def test_default_background_is_vocs_without_the_classes(tmp_path: Path) -> None:
         ("dog:", "line 1: an empty prompt"),
         ("dog: a; ;b", "line 1: an empty prompt"),
         (": a", "line 1: an empty name"),
+        ("dog\n1: house", "line 2: class name '1' is a number, which label files take for the index of a class; give"),
+        ("dog\n07", "give it a name, e.g. class 07"),
         ("dog, cat", "line 1: class name 'dog, cat' holds a comma"),
         ("dog\nbackground", "line 2: `background` is mask value 0"),
         ("dog\n[foreground]", "line 2: '[foreground]' is not expected here; the only section is [background]"),
@@ -167,6 +189,30 @@ def test_a_split_restricts(own: Path, capsys: pytest.CaptureFixture[str]) -> Non
     selection = chosen(own, written(own, "a dog\nx cat\n"), "a\nx\n")
     assert "1 id of the split without image" in capsys.readouterr().err
     assert [key for key, _ in selection.problems] == ["x"]
+
+
+COMPOSED, APART = (unicodedata.normalize(form, "grün") for form in ("NFC", "NFD"))
+
+
+@pytest.mark.parametrize(("disk", "typed"), [(APART, COMPOSED), (COMPOSED, APART)])
+def test_letters_put_together_otherwise_are_the_same_id(disk: str, typed: str, own: Path) -> None:
+    put(own / "photos", f"{disk}.jpg")
+    for split in (None, f"{typed}\na\n"):
+        selection = chosen(own, written(own, f"{typed} dog\na cat\nb cat\nsub/c cat\n"), split)
+        assert disk in selection.ids and typed not in selection.ids and not selection.problems
+        assert selection.samples()[0][selection.ids.index(disk)].image == own / "photos" / f"{disk}.jpg"
+    assert chosen(own, None, typed).ids == [disk]
+    with pytest.raises(UserError, match=r"1 duplicate id: .* \(line 1, line 2\)"):
+        chosen(own, written(own, f"{typed} dog\n{disk} cat\n"))
+
+
+def test_two_images_whose_ids_look_the_same(own: Path) -> None:
+    put(own / "photos", f"{APART}.jpg", f"{COMPOSED}.jpg")
+    if len(list((own / "photos").glob("gr*"))) == 1:
+        pytest.skip("this file system takes both names for one")
+    for labels in (None, written(own, f"a cat\n{COMPOSED} dog\n")):
+        with pytest.raises(UserError, match=r"1 id of several images: .* \('gru\\u0308n.jpg', 'gr\\xfcn.jpg'\)"):
+            chosen(own, labels)
 
 
 def test_without_labels_all_images_are_scored(own: Path) -> None:

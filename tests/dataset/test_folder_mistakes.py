@@ -189,7 +189,7 @@ def test_the_next_command_can_be_copied(own: Path, command: Command, weights: Pa
     Path("photos").rename("my photos")
     argv = [*FOLDER, *options(img_root="my photos"), "--cam_out_dir", "cams"]
     ended = command("generate_cams", *argv, "--model", weights, "--device", "cpu")
-    assert "python eval_cam.py --dataset folder --img_root 'my photos' --classes classes.txt" in ended.out
+    assert "python eval_cam_with_crf.py --dataset folder --img_root 'my photos' --classes classes.txt" in ended.out
     assert "--labels labels.csv --cam_out_dir cams" in ended.out
     assert "words   3 classes, background ground, land, grass" in ended.out
 

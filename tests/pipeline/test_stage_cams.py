@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from clip.load import Clip
 from common.errors import UserError
@@ -190,3 +192,47 @@ def test_windows_are_dealt_whole_and_cover_all(
     for shard in shards(samples, 2):
         outcomes(two, shard)
     assert tree(one.out_dir) == tree(two.out_dir)
+
+
+@pytest.mark.parametrize(
+    ("grid", "largest", "size"), [((32, 32), 8, 8), ((32, 32), 3, 3), ((64, 64), 8, 1), ((99, 99), 8, 1)]
+)
+def test_batches_shrink_with_the_square_of_the_patches(grid: tuple[int, int], largest: int, size: int) -> None:
+    assert stage_cams.batch_size_for(grid, largest) == size
+
+
+def test_a_large_image_is_shrunk_and_its_map_stands_for_all_of_it(make_job: MakeJob, samples: list[Sample]) -> None:
+    job = make_job()
+    job = replace(job, settings=replace(job.settings, max_side=16))
+    assert set(outcomes(job, samples).values()) == {"made"}
+    for sample in samples:
+        with Image.open(sample.image) as image, np.load(job.path(sample.id)) as arrays:
+            assert tuple(arrays["size"]) == (image.height, image.width)
+            assert max(arrays["cam"].shape[1:]) <= 2  # 16 pixels at patch 8
+
+
+def test_too_little_memory_costs_one_batch(
+    make_job: MakeJob, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute = stage_cams.compute_maps
+
+    def scarce(clip: object, images: torch.Tensor, labels: list, *rest: object) -> list:
+        if labels == [samples[1].labels]:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+        return compute(clip, images, labels, *rest)
+
+    monkeypatch.setattr(stage_cams, "compute_maps", scarce)
+    found = list(stage_cams.run(make_job(batch_size=1), samples, set()))
+    failed = [outcome for outcome in found if outcome.status == "failed"]
+    assert {outcome.id for outcome in failed} == {s.id for s in samples if s.labels == samples[1].labels}
+    assert all("not enough memory" in outcome.reason for outcome in failed) and len(found) == len(samples) > len(failed)
+
+
+def test_a_replaced_image_is_worked_on_again(make_job: MakeJob, samples: list[Sample]) -> None:
+    job = make_job()
+    outcomes(job, samples)
+    with Image.open(samples[0].image) as image:
+        larger = image.resize((image.width + 3, image.height))
+    larger.save(samples[0].image)
+    found = outcomes(job, samples)
+    assert found.pop(samples[0].id) == "made" and set(found.values()) == {"kept"}

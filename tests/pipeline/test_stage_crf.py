@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.errors import UserError
 from pipeline import stage_crf
 from pipeline.maps import Cams
 from pipeline.masks import mask_made_by
 from pipeline.stage_crf import CrfJob
-from pipeline.storage import save_cams
+from pipeline.storage import read_made_by, save_cams
 from tests.support import tree
 
 IDS = ["a", "b", "c", "d", "e"]
@@ -145,12 +146,12 @@ def test_kept_masks_cost_no_crf_when_nothing_is_scored(job: CrfJob, seen: list) 
 @pytest.mark.parametrize(
     "change", [{"confidence": 0.5}, {"palette": True}, {"cam_type": "highres"}, {"crf_image": "reference"}]
 )
-def test_masks_of_other_settings_fail_until_overwritten(job: CrfJob, seen: list, change: dict) -> None:
+def test_masks_of_other_settings_are_refused_until_overwritten(job: CrfJob, seen: list, change: dict) -> None:
     run(job)
     assert job.out_dir is not None
     before, other = tree(job.out_dir), replace(job, **change)
-    statuses, _, _ = run(other)
-    assert all("made with other settings; pass --overwrite" in status for status in statuses.values())
+    with pytest.raises(UserError, match="made with other settings; pass --overwrite"):
+        run(other)
     assert tree(job.out_dir) == before
     assert run(replace(other, overwrite=True))[0] == dict.fromkeys(IDS, "made")
     assert tree(job.out_dir) != before and run(other)[0] == dict.fromkeys(IDS, "kept")
@@ -160,8 +161,18 @@ def test_masks_of_other_cams_are_not_kept(job: CrfJob, seen: list) -> None:
     run(job)
     maps = np.ones((1, 2, 2), np.float32)
     save_cams(job.cams / "a.npz", Cams(np.array([0]), maps, maps, SIZES["a"]), {"box_threshold": 0.7})
-    statuses, _, _ = run(job)
-    assert "other settings" in statuses.pop("a") and set(statuses.values()) == {"kept"}
+    with pytest.raises(UserError, match=r"a\.png: made with other settings"):
+        run(job)
+
+
+def test_the_mask_of_a_replaced_photo_is_made_again(job: CrfJob, seen: list) -> None:
+    run(job)
+    maps, (height, width) = np.ones((1, 2, 2), np.float32), SIZES["a"]
+    record = read_made_by(job.cams / "a.npz")
+    Image.new("RGB", (width + 1, height)).save(job.images / "a.jpg")
+    save_cams(job.cams / "a.npz", Cams(np.array([0]), maps, maps, (height, width + 1)), record)
+    assert run(job)[0] == {**dict.fromkeys(IDS, "kept"), "a": "made"}
+    assert read(job, "a").shape == (height, width + 1)
 
 
 def test_record_tells_how_a_mask_was_made(job: CrfJob, seen: list) -> None:
@@ -190,4 +201,5 @@ def test_what_fails_is_named_and_the_rest_is_made(job: CrfJob, seen: list, world
         Image.new("L", (9, 9)).save(truth)
     statuses, _, images = run(replace(job, truth=truth.parent))
     assert statuses.pop("b").startswith("failed") and set(statuses.values()) == {"made"} and images == 4
-    assert job.out_dir is not None and not (job.out_dir / "b.png").exists()
+    assert job.out_dir is not None
+    assert (job.out_dir / "b.png").exists() == ("truth" in trouble)  # masks do not wait for the ground truth

@@ -197,6 +197,15 @@ def test_an_id_that_no_line_can_hold_is_refused(tmp_path: Path) -> None:
         stage_tags.write_labels(tmp_path / "tags.txt", [Tags('a"b', (0,), np.zeros(5, np.float32))])
 
 
+def test_an_id_that_no_line_can_hold_fails_alone_and_first(world: Path) -> None:
+    images = world / "JPEGImages"
+    for name in ('a"b', "a\nb"):
+        (images / f"{name}.jpg").write_bytes((images / "a.jpg").read_bytes())
+    found, failures = stage_tags.unlabelled(images, ["a", 'a"b', "a\nb", "c"])
+    assert [sample.id for sample in found] == ["a", "c"]
+    assert [key for key, _ in failures] == ['a"b', "a\nb"] and all("rename" in reason for _, reason in failures)
+
+
 # --- scores ---------------------------------------------------------------------------------------
 
 

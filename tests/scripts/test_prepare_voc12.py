@@ -1,5 +1,6 @@
 """scripts/prepare_voc12.py: the split files that are missing, and SBD's .mat files as masks."""
 
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -136,3 +137,40 @@ def test_wrong_roots(root: Path, command: Command, tmp_path: Path) -> None:
         assert ended.code == 2 and message in ended.err and len(ended.err.splitlines()) == 1
     ended = command("scripts.prepare_voc12", "--root", root, "--sbd", tmp_path)
     assert ended.code == 2 and "no .mat file in it or its cls" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("a\nc\ne\n", "train_aug.txt has 3 ids, SegmentationClassAug gives 4: delete it to have it made again"),
+        ("a\nc\ne\nx\n", "train_aug.txt has 4 ids, SegmentationClassAug gives 4 others: delete it"),
+        ("a\nc\ne\nf\nx\n", "train_aug.txt has 5 ids, SegmentationClassAug gives 4: put the missing masks there, or"),
+    ],
+)
+def test_a_train_aug_of_other_masks_is_told(written: str, message: str, root: Path, command: Command) -> None:
+    with_aug(root, *"abcdef")
+    (root / SETS / "train_aug.txt").write_text(written)
+    ended = command("scripts.prepare_voc12", "--root", root)
+    assert ended.code == 3 and ended.out.count("SegmentationClassAug gives") == 1 and message in ended.out
+    assert (root / SETS / "train_aug.txt").read_text() == written
+    (root / SETS / "train_aug.txt").unlink()
+    assert command("scripts.prepare_voc12", "--root", root).code == 0
+
+
+def test_the_recipe_says_what_it_lacks_before_it_installs_anything(root: Path, tmp_path: Path) -> None:
+    script = Path(__file__).resolve().parents[2] / "scripts" / "run_voc12.sh"
+    weights = tmp_path / "clip.pt"
+
+    def said(*argv: object) -> str:
+        ended = subprocess.run(["bash", script, *map(str, argv)], capture_output=True, text=True, cwd=tmp_path)
+        assert ended.returncode == 2 and not ended.stdout and len(ended.stderr.splitlines()) == 1, ended.stderr
+        return ended.stderr
+
+    assert said(tmp_path / "none", weights).startswith(f"error: DATA_ROOT {tmp_path}/none: no folder JPEGImages in it")
+    for name in ("JPEGImages", "Annotations"):
+        (root / name).mkdir()
+    assert said(root, "ViT-B-16").startswith("error: WEIGHTS ViT-B-16: no such file; give the file itself")
+    weights.touch()
+    assert said(root, weights, "my.txt").startswith("error: SPLIT_FILE my.txt: no such file")
+    (root / SETS / "train.txt").unlink()
+    assert f"make it: python -m scripts.prepare_voc12 --root {root}" in said(root, weights)

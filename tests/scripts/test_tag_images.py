@@ -124,3 +124,12 @@ def test_a_mistake_is_one_line(
     ended = command("scripts.tag_images", *filled, "--out", tmp_path / "out" / "tags.txt")
     assert ended.code == 2 and expected in ended.err and not (tmp_path / "out").exists()
     assert len([line for line in ended.err.splitlines() if line.startswith("error: ")]) == 1
+
+
+def test_the_next_command_names_the_model(command: Command, world: Path, weights: Path, tmp_path: Path) -> None:
+    own = tmp_path / "my clip.pt"
+    own.write_bytes(weights.read_bytes())
+    data = ("--dataset", "voc12", "--img_root", world, "--templates", "dataset", "--out", tmp_path / "tags.txt")
+    ended = command("scripts.tag_images", *data, "--model", own, "--activation", "gelu")
+    assert ended.code == 0, ended.err
+    assert f"--labels {tmp_path}/tags.txt --model '{own}' --activation gelu   (CAMs" in ended.out

@@ -128,8 +128,17 @@ def test_open_clip_computes_the_same(
 def test_attention_rows_are_distributions_over_patches() -> None:
     seen = ToyClip(TINY, 5).visual(torch.randn(2, 3, 48, 80), maps=True)
     assert [a.shape for a in seen.attention] == [(2, 15, 15)] * 2
-    assert seen.patches.shape == seen.values.shape == (2, 15, 32)
+    assert seen.patches.shape == seen.values[0].shape == (2, 15, 32) and len(seen.values) == 2
     torch.testing.assert_close(seen.attention[0].sum(-1), torch.ones(2, 15))
+
+
+def test_the_last_block_stays_a_plain_average(
+    trained: tuple[ToyClip, Vocabulary, list[dict[str, float]]],
+) -> None:
+    last = trained[0].visual.transformer.resblocks[-1]
+    assert not last.attn.in_proj_weight[: 2 * TINY.width].any() and not last.attn.in_proj_bias[: 2 * TINY.width].any()
+    assert not last.mlp.c_fc.weight.any() and not last.mlp.c_proj.weight.any()
+    assert last.attn.in_proj_weight[2 * TINY.width :].any()
 
 
 def test_scaled_phases_keep_their_shares() -> None:
