@@ -18,7 +18,7 @@ from toyworld.training.data import Captioned, as_input, batches, draw_captioned
 from toyworld.training.model import Architecture, Seen, ToyClip
 
 Report = Callable[[int, dict[str, float]], None]  # step, losses by name
-Keep = Callable[[ToyClip, Vocabulary], None]
+Keep = Callable[[ToyClip, Vocabulary], object]
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def patch_losses(seen: Seen, concepts: Tensor, present: Tensor, scale: Tensor) -
     }
     if seen.attention:
         posteriors = (losses.SHARPNESS * scale * cosines.mean(0)).detach().softmax(-1)
-        found["affinity"] = torch.stack([losses.affinity(a, posteriors) for a in seen.attention]).mean()
+        found["affinity"] = torch.stack([losses.affinity(a, posteriors) for a in seen.attention[:-1]]).mean()
     return found
 
 

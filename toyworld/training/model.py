@@ -89,12 +89,32 @@ class Block(nn.Module):
         return x + self.mlp(self.ln_2(x)), attention
 
 
+@torch.no_grad()
+def make_plain_average(block: Block) -> None:
+    """Make the block hand the average of all values to every token, and keep it so while it trains.
+
+    Grad-CAM differentiates at the last block's ln_1. Through queries, keys and MLP its gradient carries more than what
+    the values say, and in a small model that more is noise (mIoU of the same features 30 instead of 61). Zeros stay
+    zeros: each factor's gradient is a product with the other.
+    """
+    width = block.attn.out_proj.in_features
+    block.attn.in_proj_weight[: 2 * width] = 0
+    for weight in block.mlp.parameters():
+        weight.zero_()
+
+
 class Transformer(nn.Module):
     """Only a holder of blocks: the towers below run them one by one."""
 
     def __init__(self, width: int, layers: int) -> None:
         super().__init__()
         self.resblocks = nn.ModuleList(Block(width) for _ in range(layers))
+
+    @property
+    def last(self) -> Block:
+        block = self.resblocks[-1]
+        assert isinstance(block, Block)
+        return block
 
 
 def waves(grid: int, width: int) -> Tensor:
@@ -118,6 +138,7 @@ class VisionTower(nn.Module):
         self.positional_embedding = nn.Parameter(torch.cat([own, POSITION_STRENGTH * waves(grid, width)]))
         self.ln_pre, self.ln_post = nn.LayerNorm(width), nn.LayerNorm(width)
         self.transformer = Transformer(width, sizes.layers)
+        make_plain_average(self.transformer.last)
         self.proj = nn.Parameter(torch.randn(width, sizes.embedding) * width**-0.5)
 
     def positions(self, rows: int, columns: int) -> Tensor:
@@ -135,6 +156,7 @@ class VisionTower(nn.Module):
         x = self.ln_pre(torch.cat([own, x], 1) + self.positions(rows, columns))
         attentions, values = [], []
         for block in self.transformer.resblocks:
+            assert isinstance(block, Block)
             values.append(self.ln_post(block.attn.values(block.ln_1(x[:, 1:]))) @ self.proj)
             x, attention = block(x, maps=maps)
             if attention is not None:
