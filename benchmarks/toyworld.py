@@ -1,0 +1,98 @@
+"""The toy world's scores on its unseen test seeds: the README's table, made by the three stages themselves.
+
+python -m benchmarks.toyworld [--json FILE] [--quick] [--seeds 777] [--labels clip]
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import eval_cam
+import eval_cam_with_crf
+import generate_cams
+from common import console
+from common.errors import EXIT_OK, UserError
+from common.files import write_text
+from common.options import Parser, add_json, positive
+from toyworld.spec import TEST_COUNT, TEST_SEEDS
+
+COLUMNS = {
+    "cam": "CAM",
+    "attn": "refined",
+    "cam_crf": "CRF on the CAM",
+    "attn_crf": "CRF on the refined",
+    "coverage": "coverage",
+}
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser("Scores of the toy world's CLIP on scenes of other seeds than it was trained on, in mIoU.")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(TEST_SEEDS), help="one set of scenes each")
+    parser.add_argument("--count", type=positive, default=TEST_COUNT, help="scenes a seed")
+    parser.add_argument("--model", help="weight file; not given: the committed one")
+    parser.add_argument("--labels", choices=("given", "clip"), default="given", help="true labels, or TagCLIP's")
+    parser.add_argument("--quick", action="store_true", help="ten scenes a seed, to try it out")
+    add_json(parser)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    return console.run(lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> int:
+    count = 10 if args.quick else args.count
+    table = {seed: score_seed(seed, count, args.model, args.labels == "clip") for seed in args.seeds}
+    print(f"{'seed':>6}" + "".join(f"{title:>20}" for title in COLUMNS.values()))
+    for seed, row in table.items():
+        print(f"{seed:>6}" + "".join(f"{100 * row[key]:>20.1f}" for key in COLUMNS))
+    rows = list(table.values())
+    for name, of in (("mean", lambda values: sum(values) / len(values)), ("spread", lambda v: max(v) - min(v))):
+        print(f"{name:>6}" + "".join(f"{100 * of([row[key] for row in rows]):>20.1f}" for key in COLUMNS))
+    if args.json:
+        write_text(args.json, json.dumps({str(seed): row for seed, row in table.items()}, indent=2) + "\n")
+    return EXIT_OK
+
+
+def score_seed(seed: int, count: int, model: str | None, by_clip: bool) -> dict[str, float]:
+    """mIoU of the stages on `count` scenes of a seed, and the share of pixels that the 0.95 rule keeps."""
+    from toyworld.layout import write_dataset
+
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        write_dataset(root / "data", seed, count)
+        data = ["--img_root", str(root / "data"), "--cam_out_dir", str(root / "cams")]
+        own = [*(["--model", model] if model else []), *(["--labels", "clip"] if by_clip else [])]
+        _stage(generate_cams.main, [*data, *own])
+        masks = ["--pseudo_mask_save_path", str(root / "masks")]
+        written = ["--img_root", str(root / "data"), "--cam_out_dir", str(root / "masks"), "--cam_type", "png"]
+        runs = {
+            "cam": (eval_cam.main, [*data, "--cam_type", "highres"]),
+            "attn": (eval_cam.main, data),
+            "cam_crf": (eval_cam_with_crf.main, [*data, "--cam_type", "highres", "--eval_only"]),
+            "attn_crf": (eval_cam_with_crf.main, [*data, *masks]),
+            "masks": (eval_cam.main, written),
+        }
+        results = {}
+        for name, (stage, options) in runs.items():
+            _stage(stage, [*options, "--json", str(root / f"{name}.json")])
+            results[name] = json.loads((root / f"{name}.json").read_text(encoding="utf-8"))
+    scores = {name: results[name]["miou"] for name in ("cam", "attn", "cam_crf", "attn_crf")}
+    return {**scores, "coverage": results["masks"]["coverage"], "precision": results["masks"]["precision"]}
+
+
+def _stage(stage: Callable[[list[str] | None], int], options: list[str]) -> None:
+    with redirect_stdout(StringIO()):
+        code = stage(options)
+    if code != EXIT_OK:
+        raise UserError(f"{stage.__module__} {' '.join(options)}: ended with exit code {code}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
