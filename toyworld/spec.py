@@ -13,7 +13,7 @@ WEIGHTS = Path(__file__).with_name("clip.pt")
 DEMO_SEED, DEMO_COUNT = 2025, 60
 VALIDATION_SEED, VALIDATION_COUNT = 777, 100  # settings (box threshold, recipe) were chosen on this one
 TEST_SEEDS, TEST_COUNT = (9101, 9102, 9103), 100  # read once, for the table in the README
-TRAINING_SEEDS = (11, 12, 13, 14)  # one a phase of scripts/train_toyworld_clip.py
+TRAINING_SEEDS = (11, 12)  # one a phase of scripts/train_toyworld_clip.py
 
 SPEC = DatasetSpec(
     name="toyworld",
@@ -21,5 +21,5 @@ SPEC = DatasetSpec(
     prompts=prompts_with(CLASSES, {}),
     background_prompts=BACKGROUNDS,
     has_background=True,
-    box_threshold=0.7,
+    box_threshold=0.4,
 )
