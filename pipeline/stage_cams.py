@@ -125,8 +125,8 @@ def run(job: CamJob, samples: Sequence[Sample], finished: set[str], threads: int
     Batches are cut from the whole list, and one with anything missing is computed whole, so that a continued run
     writes the same bytes as an uninterrupted one.
     """
-    read = ordered_map(partial(_read, job), plan(job, samples, finished), threads)
-    computed = (_compute(job, batch) for batch in read)
+    read = ordered_map(partial(read_batch, job), plan(job, samples, finished), threads)
+    computed = (compute_batch(job, batch) for batch in read)
     for batch in ordered_map(partial(_save, job, finished), computed, threads):
         yield from batch.outcomes
 
@@ -165,7 +165,8 @@ def batch_size_for(grid: tuple[int, int], largest: int) -> int:
     return max(1, min(largest, BATCH_ATTENTION // (grid[0] * grid[1]) ** 2))
 
 
-def _read(job: CamJob, batch: Batch) -> Batch:
+def read_batch(job: CamJob, batch: Batch) -> Batch:
+    """Read and prepare the images of a batch; those that cannot be read become outcomes."""
     readable = []
     for sample in batch.samples:
         try:
@@ -180,7 +181,8 @@ def _read(job: CamJob, batch: Batch) -> Batch:
     return batch
 
 
-def _compute(job: CamJob, batch: Batch) -> Batch:
+def compute_batch(job: CamJob, batch: Batch) -> Batch:
+    """The maps of a batch; its images are let go."""
     if batch.samples:
         images = torch.stack(batch.images).to(job.clip.device)
         labels = [sample.labels for sample in batch.samples]

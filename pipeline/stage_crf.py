@@ -5,7 +5,7 @@ May import the steps and common.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,9 +62,9 @@ class CrfJob:
         assert self.out_dir is not None
         return self.out_dir / f"{image_id}.png"
 
-    def record(self, cam_file: Path) -> str:
-        """What makes two masks comparable; stored in each as JSON."""
-        source = json.dumps(read_made_by(cam_file), sort_keys=True)
+    def record(self, cams_made_by: Mapping[str, Any]) -> str:
+        """What makes two masks comparable, given the record of the maps they come from; stored in each as JSON."""
+        source = json.dumps(dict(cams_made_by), sort_keys=True)
         made_by: dict[str, Any] = {
             "format": FORMAT,
             "cams": hashlib.sha256(source.encode()).hexdigest()[:16],
@@ -85,7 +85,7 @@ def finished_ids(job: CrfJob, ids: Iterable[str]) -> set[str]:
     finished = set()
     for image_id in ids if job.out_dir and not job.overwrite else ():
         try:
-            record, wanted = masks.mask_made_by(job.target(image_id)), job.record(job.cam_file(image_id))
+            record, wanted = masks.mask_made_by(job.target(image_id)), job.record(read_made_by(job.cam_file(image_id)))
             same_size = image_size(find_image(job.images, image_id)) == image_size(job.target(image_id))
         except UserError:
             continue
@@ -117,7 +117,7 @@ def _one(job: CrfJob, image_id: str, kept: bool) -> tuple[Outcome, np.ndarray | 
         labels, probabilities = refine(job, image_id, job.cam_file(image_id))
         if job.out_dir and not kept:
             mask = masks.confident(labels, probabilities, job.confidence)
-            masks.write_mask(job.target(image_id), mask, job.palette, job.record(job.cam_file(image_id)))
+            masks.write_mask(job.target(image_id), mask, job.palette, job.record(read_made_by(job.cam_file(image_id))))
         return Outcome(image_id, "kept" if kept else "made"), _scored(job, image_id, labels)
     except UserError as error:
         return Outcome(image_id, "failed", str(error)), None
@@ -137,6 +137,11 @@ def refine(job: CrfJob, image_id: str, cam_file: Path) -> tuple[np.ndarray, np.n
     rgb = np.asarray(read_image(find_image(job.images, image_id)))
     if rgb.shape[:2] != maps.shape[1:]:
         raise UserError(f"{cam_file}: made for an image of size {maps.shape[1:]}, this one has {rgb.shape[:2]}")
+    return sharpen(job, rgb, keys, maps)
+
+
+def sharpen(job: CrfJob, rgb: np.ndarray, keys: np.ndarray, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same from what is in memory: rgb (H, W, 3) uint8, keys (k,), maps (k, H, W) float32 in [0, 1]."""
     image = reference_image(rgb) if job.crf_image == "reference" else rgb
     probabilities = dense_crf(image, masks.with_background(maps), job.crf, job.backend)
     return masks.labels_of(probabilities, keys), probabilities
