@@ -5,6 +5,7 @@ python generate_cams.py --dataset voc12 --img_root VOC2012/JPEGImages --model Vi
 """
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from common import console
 from common.errors import EXIT_OK, UserError
-from common.model_options import add_method_options, add_model_options, add_tag_options, tag_values
+from common.model_options import add_method_options, add_model_options, add_tag_options, count, tag_values
 from common.options import (
     Parser,
     add_cam_dir,
@@ -52,9 +53,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="larger images are shrunk to this for CLIP, masks are not",
     )
     run.add_argument(
-        "--batch_size", type=positive, help="images of one patch grid that go together; not given: 8 on a GPU, else 1"
+        "--batch_size", type=positive, help="images of one patch grid that go together; not given: 16 on a GPU, else 1"
     )
     run.add_argument("--num_workers", type=positive, default=1, help="processes, one a GPU, as in the reference")
+    run.add_argument(
+        "--readers", type=count, help="processes a worker that read images; 0: threads; not given: 8 on a GPU, else 0"
+    )
     run.add_argument("--overwrite", action="store_true", help="make files again that are there already")
     return parser.parse_args(argv)
 
@@ -133,13 +137,15 @@ def make_job(args: argparse.Namespace, worker: int) -> "CamJob":
     if worker == 0 and (unknown := unknown_words(clip, [spec.template.replace("{}", ""), *prompts])):
         print(f"warning: the model never saw these words: {', '.join(unknown)}", file=sys.stderr)
     threshold = spec.box_threshold if args.box_threshold is None else args.box_threshold
-    settings = CamSettings(args.method, threshold, tuple(args.scales), args.flip, args.max_side)
+    settings = CamSettings(
+        args.method, threshold, tuple(args.scales), args.flip, args.max_side, args.precision, args.compile
+    )
     full_size = args.save == "highres"
     out_dir = args.cam_out_dir or output_dir(args.dataset, "cams")
     made_by = record(clip, spec, settings, full_size)
     if args.dataset == "folder":  # ids such as IMG_0001 come again in other folders
         made_by["images"] = "/".join(args.img_root.resolve().parts[-2:])
-    batch_size = args.batch_size or (1 if clip.device.type == "cpu" else 8)
+    batch_size = args.batch_size or (1 if clip.device.type == "cpu" else 16)
     return CamJob(clip, text_set(clip, spec), settings, out_dir, made_by, full_size, batch_size)
 
 
@@ -149,7 +155,7 @@ def _outcomes(args: argparse.Namespace, job: "CamJob", samples: "Sequence[Sample
 
     finished = set() if args.overwrite else stage_cams.finished_ids(job, samples)
     if args.num_workers == 1:
-        return stage_cams.run(job, samples, finished)
+        return stage_cams.run(job, samples, finished, readers=_readers(args, job))
     shards = stage_cams.shards(samples, args.num_workers)
     return run_workers(_work, [(vars(args), shard, finished) for shard in shards])
 
@@ -159,7 +165,15 @@ def _work(index: int, task: tuple[dict[str, Any], "Sequence[Sample]", set[str]])
     from pipeline import stage_cams
 
     options, samples, finished = task
-    return stage_cams.run(make_job(argparse.Namespace(**options), index), samples, finished)
+    args = argparse.Namespace(**options)
+    job = make_job(args, index)
+    return stage_cams.run(job, samples, finished, readers=_readers(args, job))
+
+
+def _readers(args: argparse.Namespace, job: "CamJob") -> int:
+    if args.readers is not None:
+        return args.readers
+    return 0 if job.clip.device.type == "cpu" else min(8, max(1, (os.cpu_count() or 1) // args.num_workers - 1))
 
 
 def _announce(args: argparse.Namespace, job: "CamJob", images: object, count: int) -> None:

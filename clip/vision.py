@@ -3,6 +3,7 @@
 May import torch and open_clip's types only. Shape letters: B images, h w patches, N = h*w, D width, L blocks.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +29,15 @@ class VisionFeatures:
     grid: tuple[int, int]
 
 
+@dataclass(frozen=True)
+class TrunkFeatures:
+    """What comes out of all blocks but the last; fields as in VisionFeatures."""
+
+    last_input: Tensor
+    attention: tuple[Tensor, ...]
+    grid: tuple[int, int]
+
+
 @torch.no_grad()
 def vision_forward(
     visual: VisionTransformer,
@@ -41,17 +51,34 @@ def vision_forward(
     attention_blocks  attention is kept of this many last blocks (all, when None or more than there are)
     attention_bias    as in `run_block`, the same in every block
     """
-    blocks = visual.transformer.resblocks
+    trunk = vision_trunk(visual, images, attention_blocks, attention_bias)
+    last, need = visual.transformer.resblocks[-1], attention_blocks != 0
+    tokens, attention = run_block(last, trunk.last_input, need_attention=need, attention_bias=attention_bias)
+    kept = trunk.attention if attention is None else (*trunk.attention, attention[:, 1:, 1:])
+    return VisionFeatures(trunk.last_input, kept, tokens, trunk.grid)
+
+
+@torch.no_grad()
+def vision_trunk(
+    visual: VisionTransformer,
+    images: Tensor,
+    attention_blocks: int | None = None,
+    attention_bias: Tensor | None = None,
+    run: "RunBlock | None" = None,
+) -> TrunkFeatures:
+    """The same up to the last block, which is left to the caller; it counts among the `attention_blocks`.
+
+    run  what runs a block in place of `run_block`, such as a compiled form of it
+    """
+    blocks, run = visual.transformer.resblocks, run or run_block
     first_kept = 0 if attention_blocks is None else max(0, len(blocks) - attention_blocks)
     tokens, grid = embed_patches(visual, images)
-    last_input, kept = tokens, []
-    for index, block in enumerate(blocks):
-        last_input = tokens
-        need = index >= first_kept
-        tokens, attention = run_block(block, tokens, need_attention=need, attention_bias=attention_bias)
+    kept = []
+    for index, block in enumerate(blocks[:-1]):
+        tokens, attention = run(block, tokens, need_attention=index >= first_kept, attention_bias=attention_bias)
         if attention is not None:
             kept.append(attention[:, 1:, 1:])
-    return VisionFeatures(last_input, tuple(kept), tokens, grid)
+    return TrunkFeatures(tokens, tuple(kept), grid)
 
 
 def embed_patches(visual: VisionTransformer, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
@@ -93,6 +120,9 @@ def run_block(
     mixed, attention = _self_attention(block.attn, normed, need_attention, attention_bias)
     tokens = tokens + block.ls_1(mixed)
     return tokens + block.ls_2(block.mlp(block.ln_2(tokens))), attention
+
+
+RunBlock = Callable[..., tuple[Tensor, Tensor | None]]  # with the parameters of run_block
 
 
 def _self_attention(

@@ -19,7 +19,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_method_options(parser: argparse.ArgumentParser) -> None:
-    """--method, --box_threshold, --scales, --flip."""
+    """--method, --box_threshold, --scales, --flip, --precision, --compile."""
     group = parser.add_argument_group("method")
     group.add_argument("--method", default="clip-es", help="how the maps are made: clip-es")
     group.add_argument(
@@ -27,6 +27,13 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--scales", type=scale, nargs="+", default=[1.0], help="test-time scales; 1.0 is always used")
     group.add_argument("--flip", action="store_true", help="average with the mirrored image")
+    group.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="of all blocks but the last; the others are for GPUs",
+    )
+    group.add_argument("--compile", action="store_true", help="torch.compile these blocks; pays on long runs on a GPU")
 
 
 def add_crf_options(parser: argparse.ArgumentParser) -> None:
@@ -86,6 +93,14 @@ def tag_values(args: argparse.Namespace) -> dict[str, Any]:
         "crop_weight": args.tag_crop_weight,
         "label_share": args.tag_threshold,
     }
+
+
+def count(text: str) -> int:
+    """argparse type: an integer of at least 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text}: expected 0 or more")
+    return value
 
 
 def scale(text: str) -> float:

@@ -52,15 +52,21 @@ def box_mask(cam: np.ndarray, threshold: float) -> np.ndarray:
     return mask
 
 
-def refine(transition: Tensor, cams: Tensor, threshold: float) -> Tensor:
+def refine(transitions: Tensor, cams: Sequence[Tensor], threshold: float) -> list[Tensor]:
     """Spread each CAM along the affinity, inside its boxes: minmax((T * mask) @ cam).
 
-    transition  (N, N)
-    cams        (k, h, w) in [0, 1]
-    Returns (k, h, w) in [0, 1].
+    transitions  (B, N, N)
+    cams         B tensors (k_i, h, w) in [0, 1]
+    Returns B tensors (k_i, h, w) in [0, 1]. The maps of the whole batch go to the CPU for their boxes at once.
     """
-    masks = np.stack([box_mask(cam, threshold) for cam in to_numpy(cams)]) if len(cams) else np.zeros(cams.shape, bool)
-    inside = torch.from_numpy(masks).to(cams)
+    every = torch.cat(list(cams))
+    boxes = [box_mask(cam, threshold) for cam in to_numpy(every)]
+    inside = torch.from_numpy(np.stack(boxes)).to(every.device) if boxes else torch.zeros_like(every, dtype=torch.bool)
     # (T * mask) @ cam: the mask goes over T's columns, so it can as well multiply the cam
-    spread = (inside * cams).flatten(1) @ transition.T  # (k, N)
-    return min_max(spread.view_as(cams)) if len(cams) else cams
+    masked = (every * inside).split([len(own) for own in cams])
+    return [_spread(matrix, own) for matrix, own in zip(transitions, masked)]
+
+
+def _spread(transition: Tensor, masked: Tensor) -> Tensor:
+    """(k, h, w) maps along T (N, N), normalised."""
+    return min_max((masked.flatten(1) @ transition.T).view_as(masked)) if len(masked) else masked

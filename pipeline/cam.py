@@ -21,58 +21,71 @@ def softmax_gradcam(
     foreground: Tensor,
     background: Tensor,
     logit_scale: Tensor,
-) -> list[Tensor]:
-    """CAMs of the classes present in each image of a batch.
+) -> tuple[list[Tensor], Tensor]:
+    """CAMs of the classes present in each image of a batch, and the last block's attention.
 
     last_input   (B, 1+N, D) tokens that enter the last block
     labels       B sequences of k_i class indices into `foreground`; k_i may be 0
     foreground   (K, E) unit text embeddings of the data set's classes
     background   (b, E) unit text embeddings that compete with them
     logit_scale  scalar, exp(logit_scale) of the model
-    Returns B tensors (k_i, h, w), float32 in [0, 1].
+    Returns B tensors (k_i, h, w), float32 in [0, 1], and (B, N, N) as in clip.vision.VisionFeatures.
 
     The softmax of an image runs over its present classes and the background prompts only. Images of a batch do not
-    mix, so the j-th class of every image is differentiated in one backward pass through the last block, and through
-    nothing else.
+    mix, so those with equally many classes go together: one forward and one backward pass, for all of their classes
+    at once, through the last block and through nothing else.
     """
-    block = visual.transformer.resblocks[-1]
-    activation = block.ln_1(last_input).detach().requires_grad_(True)  # X of clip_es section 2
-    with torch.enable_grad():
-        output, _ = run_block(block, last_input, normed=activation)
-        features = pooled_patch_features(visual, output)
-        probabilities = class_probabilities(features, labels, foreground, background, logit_scale)
-        columns = [
-            torch.autograd.grad(_sum_of_slot(probabilities, labels, slot), activation, retain_graph=True)[0]
-            for slot in range(max(map(len, labels), default=0))
-        ]
-    gradients = [[columns[slot][i] for slot in range(len(present))] for i, present in enumerate(labels)]
-    return [
-        cam_from_gradients(activation[i].detach(), torch.stack(own), grid)
-        if own
-        else activation.new_zeros((0, *grid)).detach()
-        for i, own in enumerate(gradients)
-    ]
+    cams: list[Tensor] = [last_input.new_zeros((0, *grid))] * len(labels)
+    attention = last_input.new_empty(len(labels), grid[0] * grid[1], grid[0] * grid[1])
+    for count in sorted({len(present) for present in labels}):
+        members = [i for i, present in enumerate(labels) if len(present) == count]
+        run = _LastBlock(visual, last_input[members])
+        attention[members] = run.attention
+        if count:
+            classes = torch.tensor([list(labels[i]) for i in members], device=last_input.device)  # (G, k)
+            gradients = run.gradients(classes, foreground, background, logit_scale)
+            for i, activation, own in zip(members, run.activation.detach(), gradients):
+                cams[i] = cam_from_gradients(activation, own, grid)
+    return cams, attention
+
+
+class _LastBlock:
+    """The last block on G images, differentiable at its first layer norm.
+
+    activation  (G, 1+N, D), X of clip_es section 2
+    attention   (G, N, N)
+    """
+
+    def __init__(self, visual: VisionTransformer, last_input: Tensor) -> None:
+        block = visual.transformer.resblocks[-1]
+        self.activation = block.ln_1(last_input).detach().requires_grad_(True)
+        with torch.enable_grad():
+            output, attention = run_block(block, last_input, normed=self.activation, need_attention=True)
+            self.features = pooled_patch_features(visual, output)
+        assert attention is not None
+        self.attention = attention.detach()[:, 1:, 1:]
+
+    def gradients(self, classes: Tensor, foreground: Tensor, background: Tensor, logit_scale: Tensor) -> Tensor:
+        """(G, k, 1+N, D): gradients at the activation of the probabilities of classes (G, k), in one backward pass."""
+        count = classes.shape[1]
+        with torch.enable_grad():
+            probabilities = class_probabilities(self.features, classes, foreground, background, logit_scale)  # (G, k)
+            each = torch.eye(count).to(probabilities)[:, None].expand(-1, len(classes), -1)  # (k, G, k)
+            (gradients,) = torch.autograd.grad(probabilities, self.activation, each, is_grads_batched=True)
+        return gradients.transpose(0, 1)
 
 
 def class_probabilities(
-    features: Tensor, labels: Sequence[Sequence[int]], foreground: Tensor, background: Tensor, logit_scale: Tensor
+    features: Tensor, classes: Tensor, foreground: Tensor, background: Tensor, logit_scale: Tensor
 ) -> Tensor:
-    """(B, K) softmax probabilities; a class that is not present in an image takes no part there and gets 0.
+    """(G, k) softmax probabilities of the classes present in each image, against each other and the background.
 
-    features  (B, E) unit image features
+    features  (G, E) unit image features
+    classes   (G, k) int64 indices into `foreground`
     """
-    logits = logit_scale * features @ torch.cat([foreground, background]).T  # (B, K+b)
-    absent = torch.ones_like(logits, dtype=torch.bool)
-    absent[:, len(foreground) :] = False
-    for row, present in zip(absent, labels):
-        row[list(present)] = False
-    return logits.masked_fill(absent, float("-inf")).softmax(dim=-1)[:, : len(foreground)]
-
-
-def _sum_of_slot(probabilities: Tensor, labels: Sequence[Sequence[int]], slot: int) -> Tensor:
-    rows = [i for i, present in enumerate(labels) if len(present) > slot]
-    classes = [labels[i][slot] for i in rows]
-    return probabilities[rows, classes].sum()
+    logits = logit_scale * features @ torch.cat([foreground, background]).T  # (G, K+b)
+    present = logits.gather(1, classes)
+    return torch.cat([present, logits[:, len(foreground) :]], dim=1).softmax(dim=-1)[:, : classes.shape[1]]
 
 
 def cam_from_gradients(activation: Tensor, gradients: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -6,16 +6,19 @@ function here or in a file of its own, a line in METHODS, and a test.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
+import torch
 from torch import Tensor
 
 from clip.load import Clip
-from clip.vision import vision_forward
+from clip.vision import RunBlock, run_block, vision_trunk
 from pipeline.affinity import ATTENTION_BLOCKS, mean_attention, refine, transition_matrix
 from pipeline.cam import softmax_gradcam
 from pipeline.tta import averaged, transforms
 
 MapPair = tuple[Tensor, Tensor]
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class CamSettings:
     box_threshold  share of a CAM's maximum above which a pixel enters a box
     scales, flip   test-time augmentation; (1.0,) and False: none
     max_side       larger images are shrunk to this side, in pixels, for CLIP; the maps still stand for all of them
+    precision      one of PRECISIONS, of all blocks but the last; that, its gradients and the affinity are float32
+    compile        whether those blocks are compiled by torch.compile
     """
 
     method: str = "clip-es"
@@ -32,6 +37,8 @@ class CamSettings:
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
     max_side: int = 1024
+    precision: str = "float32"
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,18 +53,27 @@ def clip_es(
     clip: Clip, images: Tensor, labels: Sequence[Sequence[int]], text: TextSet, settings: CamSettings
 ) -> list[MapPair]:
     """CLIP-ES on a batch (B, 3, h*p, w*p): B pairs of (k_i, h, w) maps in [0, 1], before and after the affinity."""
-    features = vision_forward(clip.visual, images, attention_blocks=ATTENTION_BLOCKS)
-    cams = softmax_gradcam(
+    precision = PRECISIONS[settings.precision]
+    with torch.autocast(images.device.type, precision, enabled=precision != torch.float32):
+        run = compiled_block() if settings.compile else run_block
+        trunk = vision_trunk(clip.visual, images, ATTENTION_BLOCKS, run=run)
+    cams, attention = softmax_gradcam(
         clip.visual,
-        features.last_input,
-        features.grid,
+        trunk.last_input.float(),
+        trunk.grid,
         labels,
         text.foreground,
         text.background,
         clip.logit_scale,
     )
-    transitions = transition_matrix(mean_attention(features.attention))
-    return [(cam, refine(matrix, cam, settings.box_threshold)) for cam, matrix in zip(cams, transitions)]
+    transitions = transition_matrix(mean_attention([*trunk.attention, attention]))
+    return list(zip(cams, refine(transitions, cams, settings.box_threshold)))
+
+
+@cache
+def compiled_block() -> RunBlock:
+    """`run_block`, compiled when first called; once for all blocks and sizes of images."""
+    return torch.compile(run_block, dynamic=True)
 
 
 METHODS: dict[str, Callable[[Clip, Tensor, Sequence[Sequence[int]], TextSet, CamSettings], list[MapPair]]] = {

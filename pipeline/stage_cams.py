@@ -15,7 +15,8 @@ import torch
 
 from clip.image import patch_grid, prepare_image
 from clip.load import Clip
-from clip.text import encode_prompts, fill_template
+from clip.text import fill_template
+from clip.text_cache import cached_prompts
 from common.console import Outcome
 from common.errors import UserError
 from common.images import image_size, read_image
@@ -23,11 +24,12 @@ from common.parallel import ordered_map
 from dataset.spec import DatasetSpec, Sample
 from pipeline.maps import Cams, to_numpy
 from pipeline.methods import CamSettings, MapPair, TextSet, compute_maps
+from pipeline.readers import in_processes
 from pipeline.storage import read_arrays, save_cams, spec_fingerprint
 
 FORMAT = 1  # of the CAM file; part of its record
-BATCH_ATTENTION = 8 * 1024**2  # (h*w)^2 of a batch: eight images of 512 x 512 pixels at patch 16
-WINDOW = 64  # images among which batches of one patch grid are formed; bounds how far the order can shift
+BATCH_ATTENTION = 32 * 1024**2  # (h*w)^2 of a batch: 32 images of 512 x 512 pixels at patch 16
+WINDOW = 128  # images among which batches of one patch grid are formed; bounds how far the order can shift
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,10 @@ class CamJob:
     def grid(self, size: tuple[int, int]) -> tuple[int, int]:
         """(h, w) of an image of (H, W) pixels."""
         return patch_grid(size, self.clip.patch_size, self.settings.max_side)
+
+    @property
+    def reader(self) -> "Reader":
+        return Reader(self.clip.patch_size, self.settings.max_side)
 
     def path(self, image_id: str) -> Path:
         return self.out_dir / f"{image_id}.npz"
@@ -64,7 +70,7 @@ class Batch:
 def text_set(clip: Clip, spec: DatasetSpec) -> TextSet:
     """Text embeddings of a data set's classes and background prompts."""
     groups = [*spec.prompts, *((prompt,) for prompt in spec.background_prompts)]
-    embeddings = encode_prompts(clip, fill_template(spec.template, groups))
+    embeddings = cached_prompts(clip, fill_template(spec.template, groups))
     return TextSet(embeddings[: len(spec.prompts)], embeddings[len(spec.prompts) :])
 
 
@@ -119,13 +125,44 @@ def _check_same(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> No
         raise UserError(f"{path}: made with other settings: {detail}; pass --overwrite or another --cam_out_dir")
 
 
-def run(job: CamJob, samples: Sequence[Sample], finished: set[str], threads: int = 2) -> Iterator[Outcome]:
+@dataclass(frozen=True)
+class Reader:
+    """Reads and prepares the images of a batch; those that cannot be read become outcomes. Small, for other processes.
+
+    patch_size, max_side  as of the job
+    """
+
+    patch_size: int
+    max_side: int
+
+    def __call__(self, batch: Batch) -> Batch:
+        readable = []
+        for sample in batch.samples:
+            try:
+                image = read_image(sample.image)
+            except UserError as error:
+                batch.outcomes.append(Outcome(sample.id, "failed", str(error)))
+                continue
+            readable.append(sample)
+            batch.sizes.append((image.height, image.width))
+            batch.images.append(prepare_image(image, self.patch_size, self.max_side))
+        batch.samples = readable
+        return batch
+
+
+def run(
+    job: CamJob, samples: Sequence[Sample], finished: set[str], threads: int = 2, readers: int = 0
+) -> Iterator[Outcome]:
     """Make the missing CAM files; one outcome an image.
+
+    threads  write, and read too where there are no readers
+    readers  processes that read
 
     Batches are cut from the whole list, and one with anything missing is computed whole, so that a continued run
     writes the same bytes as an uninterrupted one.
     """
-    read = ordered_map(partial(read_batch, job), plan(job, samples, finished), threads)
+    batches = plan(job, samples, finished)
+    read = in_processes(job.reader, batches, readers) if readers else ordered_map(job.reader, batches, threads)
     computed = (compute_batch(job, batch) for batch in read)
     for batch in ordered_map(partial(_save, job, finished), computed, threads):
         yield from batch.outcomes
@@ -166,19 +203,7 @@ def batch_size_for(grid: tuple[int, int], largest: int) -> int:
 
 
 def read_batch(job: CamJob, batch: Batch) -> Batch:
-    """Read and prepare the images of a batch; those that cannot be read become outcomes."""
-    readable = []
-    for sample in batch.samples:
-        try:
-            image = read_image(sample.image)
-        except UserError as error:
-            batch.outcomes.append(Outcome(sample.id, "failed", str(error)))
-            continue
-        readable.append(sample)
-        batch.sizes.append((image.height, image.width))
-        batch.images.append(prepare_image(image, job.clip.patch_size, job.settings.max_side))
-    batch.samples = readable
-    return batch
+    return job.reader(batch)
 
 
 def compute_batch(job: CamJob, batch: Batch) -> Batch:

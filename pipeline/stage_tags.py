@@ -14,7 +14,8 @@ import torch
 from clip.image import prepare_image
 from clip.load import Clip
 from clip.templates import MASKCLIP85, fill_templates, knows_templates
-from clip.text import encode_prompts, fill_template
+from clip.text import fill_template
+from clip.text_cache import cached_prompts
 from clip.vision import vision_forward
 from common.console import Outcome, progress
 from common.errors import UserError
@@ -66,7 +67,7 @@ def tag_text(clip: Clip, spec: DatasetSpec, templates: str = "auto") -> TextSet:
         prompts = fill_templates(MASKCLIP85, groups)
     else:
         prompts = fill_template(spec.template, groups)
-    embeddings = encode_prompts(clip, prompts)
+    embeddings = cached_prompts(clip, prompts)
     return TextSet(embeddings[: len(spec.classes)], embeddings[len(spec.classes) :])
 
 

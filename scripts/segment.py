@@ -201,7 +201,9 @@ def _settings(args: argparse.Namespace, spec: "DatasetSpec") -> "SegmentSettings
 
     threshold = spec.box_threshold if args.box_threshold is None else args.box_threshold
     return SegmentSettings(
-        cam=CamSettings(args.method, threshold, tuple(args.scales), args.flip),
+        cam=CamSettings(
+            args.method, threshold, tuple(args.scales), args.flip, precision=args.precision, compile=args.compile
+        ),
         crf_image=args.crf_image,
         backend=args.crf,
         confidence=args.confidence,

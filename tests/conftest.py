@@ -12,6 +12,12 @@ from tests.support import SHARED, Command, Desk, Ended, openai_state, tiny_model
 torch.set_num_threads(1)  # the models here are too small for more, and a busy machine punishes it
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the text embeddings that another run kept."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture(scope="session")
 def tiny_clip() -> Clip:
     """A random CLIP with three vision blocks of width 64, patch 8, native grid 4x4."""

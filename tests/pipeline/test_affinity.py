@@ -156,7 +156,7 @@ def test_refined_is_masked_transition_times_cam() -> None:
     cams = np.random.default_rng(1).random((3, 4, 5))
     cams = (cams - cams.min(axis=(1, 2), keepdims=True)) ** 3
     cams /= cams.max(axis=(1, 2), keepdims=True)
-    found = refine(torch.from_numpy(transition), torch.from_numpy(cams), 0.4)
+    (found,) = refine(torch.from_numpy(transition)[None], [torch.from_numpy(cams)], 0.4)
     for cam, refined in zip(cams, found):
         mask = naive_boxes(cam.astype(np.float32), 0.4).reshape(1, 20)
         assert 0 < mask.sum() < 20
@@ -167,5 +167,7 @@ def test_refined_is_masked_transition_times_cam() -> None:
 
 @pytest.mark.parametrize("shape", [(0, 2, 3), (2, 2, 3)])
 def test_no_classes_or_nothing_standing_out_give_zeros(shape: tuple[int, int, int]) -> None:
-    found = refine(torch.from_numpy(naive_transition(attention(0, 6))), torch.zeros(shape, dtype=torch.float64), 0.4)
+    (found,) = refine(
+        torch.from_numpy(naive_transition(attention(0, 6)))[None], [torch.zeros(shape, dtype=torch.float64)], 0.4
+    )
     assert found.shape == shape and not found.any()

@@ -74,7 +74,7 @@ def naive_cam(activation: np.ndarray, gradient: np.ndarray) -> np.ndarray:
 @torch.no_grad()
 def test_maps_are_those_of_numerical_gradients(visual: VisionTransformer, tokens: Tensor) -> None:
     texts = unit_rows(0, 4), unit_rows(1, 3)
-    found = softmax_gradcam(visual, tokens, GRID, LABELS, *texts, torch.tensor(9.0, dtype=torch.float64))
+    found, _ = softmax_gradcam(visual, tokens, GRID, LABELS, *texts, torch.tensor(9.0, dtype=torch.float64))
     assert [maps.shape for maps in found] == [(2, *GRID), (0, *GRID), (1, *GRID)]
     assert not any(maps.requires_grad for maps in found)
     for image, present, maps in zip(tokens, LABELS, found):
@@ -87,38 +87,44 @@ def test_maps_are_those_of_numerical_gradients(visual: VisionTransformer, tokens
 def test_images_of_a_batch_do_not_mix(visual: VisionTransformer, tokens: Tensor) -> None:
     texts, scale = (unit_rows(0, 4), unit_rows(1, 3)), torch.tensor(9.0, dtype=torch.float64)
     labels = [[0, 1, 3], [], [2]]
-    together = softmax_gradcam(visual, tokens, GRID, labels, *texts, scale)
+    together, _ = softmax_gradcam(visual, tokens, GRID, labels, *texts, scale)
     for index, present in enumerate(labels):
-        (alone,) = softmax_gradcam(visual, tokens[index : index + 1], GRID, [present], *texts, scale)
+        ((alone,), _) = softmax_gradcam(visual, tokens[index : index + 1], GRID, [present], *texts, scale)
         assert together[index].shape == (len(present), *GRID)
         assert torch.allclose(together[index], alone, atol=1e-9)
 
 
 def test_order_of_labels_is_order_of_maps(visual: VisionTransformer, tokens: Tensor) -> None:
     texts, scale = (unit_rows(0, 4), unit_rows(1, 3)), torch.tensor(9.0, dtype=torch.float64)
-    (forward,) = softmax_gradcam(visual, tokens[:1], GRID, [[0, 2, 3]], *texts, scale)
-    (backward,) = softmax_gradcam(visual, tokens[:1], GRID, [[3, 2, 0]], *texts, scale)
+    ((forward,), _) = softmax_gradcam(visual, tokens[:1], GRID, [[0, 2, 3]], *texts, scale)
+    ((backward,), _) = softmax_gradcam(visual, tokens[:1], GRID, [[3, 2, 0]], *texts, scale)
     assert torch.allclose(forward, backward.flip(0), atol=1e-9)
     assert not torch.allclose(forward, backward, atol=1e-2)
 
 
 def test_no_labels_at_all(visual: VisionTransformer, tokens: Tensor) -> None:
-    found = softmax_gradcam(visual, tokens, GRID, [[], [], []], unit_rows(0, 4), unit_rows(1, 3), torch.tensor(9.0))
+    found, _ = softmax_gradcam(visual, tokens, GRID, [[], [], []], unit_rows(0, 4), unit_rows(1, 3), torch.tensor(9.0))
     assert [maps.shape for maps in found] == [(0, *GRID)] * 3
 
 
-@pytest.mark.parametrize(
-    ("labels", "competing"),
-    [([[0]], [[0, 3]]), ([[1, 2]], [[1, 2, 3]]), ([[0], [2, 1], []], [[0, 3], [1, 2, 3], [3]])],
-)
-def test_softmax_runs_over_present_classes_and_background(labels: list[list[int]], competing: list[list[int]]) -> None:
-    features, foreground, background = unit_rows(3, len(labels)), unit_rows(0, 3), unit_rows(1, 1)
-    found = class_probabilities(features, labels, foreground, background, torch.tensor(5.0))
-    texts = torch.cat([foreground, background])
-    for row, feature, present in zip(found, features, competing):
-        weights = {index: float(torch.exp(5 * feature @ texts[index])) for index in present}
-        expected = [weights.get(index, 0.0) / sum(weights.values()) for index in range(3)]
-        assert np.allclose(row, expected, atol=1e-9)
+@pytest.mark.parametrize("labels", [[[0]], [[1, 2], [2, 0]], [[2, 0, 1]]])
+def test_softmax_runs_over_present_classes_and_background(labels: list[list[int]]) -> None:
+    features, foreground, background = unit_rows(3, len(labels)), unit_rows(0, 3), unit_rows(1, 2)
+    found = class_probabilities(features, torch.tensor(labels), foreground, background, torch.tensor(5.0))
+    for row, feature, present in zip(found, features, labels):
+        competing = [*(foreground[index] for index in present), *background]
+        weights = [float(torch.exp(5 * feature @ text)) for text in competing]
+        assert np.allclose(row, np.array(weights[: len(present)]) / sum(weights), atol=1e-9)
+
+
+def test_the_last_blocks_attention_comes_along(visual: VisionTransformer, tokens: Tensor) -> None:
+    texts = unit_rows(0, 4), unit_rows(1, 3)
+    _, found = softmax_gradcam(visual, tokens, GRID, LABELS, *texts, torch.tensor(9.0, dtype=torch.float64))
+    block = visual.transformer.resblocks[-1]
+    with torch.no_grad():
+        normed = block.ln_1(tokens)
+        _, expected = block.attn(normed, normed, normed, need_weights=True)  # torch's own, averaged over heads
+    assert torch.allclose(found, expected[:, 1:, 1:], atol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """A method on a batch is the steps put together, image by image."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -51,10 +53,30 @@ def test_clip_es_is_its_steps(tiny_clip: Clip, images: torch.Tensor, text: TextS
     (found,) = METHODS["clip-es"](tiny_clip, images[2:3], [(0, 3)], text, CamSettings(box_threshold=0.6))
     features = vision_forward(tiny_clip.visual, images[2:3])
     texts = text.foreground, text.background, tiny_clip.logit_scale
-    (cams,) = cam.softmax_gradcam(tiny_clip.visual, features.last_input, (5, 3), [(0, 3)], *texts)
+    (cams,), _ = cam.softmax_gradcam(tiny_clip.visual, features.last_input, (5, 3), [(0, 3)], *texts)
     attention = torch.stack(features.attention).mean(dim=0)[0]
-    refined = affinity.refine(affinity.transition_matrix(attention), cams, 0.6)
+    (refined,) = affinity.refine(affinity.transition_matrix(attention)[None], [cams], 0.6)
     assert torch.allclose(found[0], cams, atol=1e-5) and torch.allclose(found[1], refined, atol=1e-4)
+
+
+@pytest.mark.parametrize(("precision", "error"), [("bfloat16", 0.15), ("float16", 0.02)])
+def test_half_precision_changes_the_maps_a_little(
+    precision: str, error: float, tiny_clip: Clip, images: torch.Tensor, text: TextSet
+) -> None:
+    exact, half = (
+        compute_maps(tiny_clip, images, LABELS, text, CamSettings(precision=p)) for p in ("float32", precision)
+    )
+    difference = max(float((one[0] - other[0]).abs().max()) for one, other in zip(exact, half) if len(one[0]))
+    assert 0 < difference < error
+    assert all(pair[0].dtype == pair[1].dtype == torch.float32 for pair in half)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
+def test_compiled_blocks_give_the_same_maps(tiny_clip: Clip, images: torch.Tensor, text: TextSet) -> None:
+    plain, compiled = (compute_maps(tiny_clip, images, LABELS, text, CamSettings(compile=c)) for c in (False, True))
+    for one, other in zip(plain, compiled):
+        assert torch.allclose(one[0], other[0], atol=1e-4) and torch.allclose(one[1], other[1], atol=1e-4)
 
 
 def test_present_classes_compete(tiny_clip: Clip, images: torch.Tensor, text: TextSet) -> None:

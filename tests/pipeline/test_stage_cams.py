@@ -92,6 +92,16 @@ def test_full_size_files_hold_what_grid_files_give(make_job: MakeJob, samples: l
             assert one[0].tolist() == other[0].tolist() and np.allclose(one[1], other[1], atol=1e-3)
 
 
+def test_reader_processes_write_the_same_bytes(make_job: MakeJob, samples: list[Sample]) -> None:
+    samples[1].image.write_bytes(b"not an image")
+    samples[3].image.write_bytes(samples[3].image.read_bytes()[:-300])
+    threads, processes = make_job(2, out="threads"), make_job(2, out="processes")
+    one = list(stage_cams.run(threads, samples, set()))
+    other = list(stage_cams.run(processes, samples, set(), readers=1))
+    assert one == other and [outcome.status for outcome in one].count("failed") >= 1
+    assert tree(threads.out_dir) == tree(processes.out_dir) != {}
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 3])
 def test_a_continued_run_writes_the_same_bytes(make_job: MakeJob, samples: list[Sample], batch_size: int) -> None:
     job = make_job(batch_size)
@@ -195,7 +205,7 @@ def test_windows_are_dealt_whole_and_cover_all(
 
 
 @pytest.mark.parametrize(
-    ("grid", "largest", "size"), [((32, 32), 8, 8), ((32, 32), 3, 3), ((64, 64), 8, 1), ((99, 99), 8, 1)]
+    ("grid", "largest", "size"), [((32, 32), 8, 8), ((32, 32), 3, 3), ((64, 64), 8, 2), ((99, 99), 8, 1)]
 )
 def test_batches_shrink_with_the_square_of_the_patches(grid: tuple[int, int], largest: int, size: int) -> None:
     assert stage_cams.batch_size_for(grid, largest) == size

@@ -1,0 +1,67 @@
+"""Text embeddings kept on disk by content, so that a class set is encoded once. May import torch, numpy, clip, common.
+
+Kept in $XDG_CACHE_HOME/clip-pseudo-masks (~/.cache/clip-pseudo-masks when that is not set). It is a cache and nothing
+more: a folder that cannot be written, a damaged or a foreign file only cost the encoding.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clip.load import Clip
+from clip.text import encode_prompts
+from common.errors import UserError
+from common.files import atomic_write
+
+FOLDER = "clip-pseudo-masks"
+FORMAT = 1
+
+
+def cached_prompts(clip: Clip, prompts: Sequence[Sequence[str]]) -> Tensor:
+    """`encode_prompts`, (K, E) float32 unit embeddings on CLIP's device, read from the disk where they are there."""
+    shape = (len(prompts), clip.model.text_projection.shape[1])
+    path = cache_file(clip, prompts)
+    known = _read(path, shape) if path else None
+    if known is not None:
+        return torch.from_numpy(known).to(clip.device)
+    embeddings = encode_prompts(clip, prompts)
+    if path:
+        with suppress(UserError), atomic_write(path) as stream:
+            np.savez(stream, embeddings=embeddings.cpu().numpy())
+    return embeddings
+
+
+def cache_file(clip: Clip, prompts: Sequence[Sequence[str]]) -> Path | None:
+    """Where the embeddings go: named by all that they depend on. None where there is no home directory."""
+    depends_on = [
+        FORMAT,
+        clip.fingerprint,
+        clip.activation,
+        clip.device.type,
+        torch.__version__,
+        torch.get_num_threads(),
+        [list(group) for group in prompts],
+    ]
+    name = hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()[:32]
+    with suppress(RuntimeError):
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return base / FOLDER / f"{name}.npz"
+    return None
+
+
+def _read(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
+    """The embeddings of a file, or None unless it holds finite float32 ones of that shape."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            found = archive["embeddings"]
+    except Exception:  # whatever is wrong with a cache file, encoding again is the remedy
+        return None
+    fits = found.shape == shape and found.dtype == np.float32 and np.isfinite(found).all()
+    return found if fits else None

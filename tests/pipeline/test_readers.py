@@ -1,0 +1,45 @@
+"""Reader processes give what the work gives, in order, and their death is told in one line."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from common.errors import UserError
+from pipeline.readers import AHEAD, in_processes
+
+
+def squares(number: int) -> tuple[int, torch.Tensor]:
+    return number, torch.arange(number) ** 2
+
+
+def die_at_three(number: int) -> int:
+    if number == 3:
+        os._exit(9)
+    return number
+
+
+def test_results_come_in_order_and_whole() -> None:
+    found = list(in_processes(squares, range(9), 2))
+    assert [number for number, _ in found] == list(range(9))
+    assert all(result.tolist() == [i * i for i in range(number)] for number, result in found)
+
+
+def test_items_are_drawn_as_they_are_needed() -> None:
+    drawn = []
+
+    def items() -> Iterator[int]:
+        for number in range(50):
+            drawn.append(number)
+            yield number
+
+    results = in_processes(squares, items(), 1)
+    assert next(results)[0] == 0
+    assert len(drawn) <= AHEAD + 2
+    results.close()  # type: ignore[attr-defined]
+
+
+def test_a_dead_process_ends_in_one_line() -> None:
+    with pytest.raises(UserError, match="reader process ended unexpectedly"):
+        list(in_processes(die_at_three, range(9), 1))
