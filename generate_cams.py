@@ -156,8 +156,10 @@ def _outcomes(args: argparse.Namespace, job: "CamJob", samples: "Sequence[Sample
     finished = set() if args.overwrite else stage_cams.finished_ids(job, samples)
     if args.num_workers == 1:
         return stage_cams.run(job, samples, finished, readers=_readers(args, job))
-    shards = stage_cams.shards(samples, args.num_workers)
-    return run_workers(_work, [(vars(args), shard, finished) for shard in shards])
+    from pipeline.batches import shards
+
+    shares = shards(samples, args.num_workers)
+    return run_workers(_work, [(vars(args), shard, finished) for shard in shares])
 
 
 def _work(index: int, task: tuple[dict[str, Any], "Sequence[Sample]", set[str]]) -> Iterator[console.Outcome]:

@@ -5,7 +5,7 @@ May import every step, clip, dataset and common.
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,23 +13,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from clip.image import patch_grid, prepare_image
 from clip.load import Clip
 from clip.text import fill_template
 from clip.text_cache import cached_prompts
 from common.console import Outcome
 from common.errors import UserError
-from common.images import image_size, read_image
+from common.images import image_size
 from common.parallel import ordered_map
 from dataset.spec import DatasetSpec, Sample
+from pipeline.batches import Batch, Reader, plan
 from pipeline.maps import Cams, to_numpy
-from pipeline.methods import CamSettings, MapPair, TextSet, compute_maps
+from pipeline.methods import CamSettings, TextSet, compute_maps
 from pipeline.readers import in_processes
 from pipeline.storage import read_arrays, save_cams, spec_fingerprint
 
 FORMAT = 1  # of the CAM file; part of its record
-BATCH_ATTENTION = 32 * 1024**2  # (h*w)^2 of a batch: 32 images of 512 x 512 pixels at patch 16
-WINDOW = 128  # images among which batches of one patch grid are formed; bounds how far the order can shift
 
 
 @dataclass(frozen=True)
@@ -44,27 +42,12 @@ class CamJob:
     full_size: bool = False
     batch_size: int = 1
 
-    def grid(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(h, w) of an image of (H, W) pixels."""
-        return patch_grid(size, self.clip.patch_size, self.settings.max_side)
-
     @property
-    def reader(self) -> "Reader":
+    def reader(self) -> Reader:
         return Reader(self.clip.patch_size, self.settings.max_side)
 
     def path(self, image_id: str) -> Path:
         return self.out_dir / f"{image_id}.npz"
-
-
-@dataclass
-class Batch:
-    """Samples of one patch grid, their tensors once read, and what already became of some of them."""
-
-    samples: list[Sample]
-    images: list[torch.Tensor] = field(default_factory=list)
-    sizes: list[tuple[int, int]] = field(default_factory=list)
-    maps: list[MapPair] = field(default_factory=list)
-    outcomes: list[Outcome] = field(default_factory=list)
 
 
 def text_set(clip: Clip, spec: DatasetSpec) -> TextSet:
@@ -125,31 +108,6 @@ def _check_same(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> No
         raise UserError(f"{path}: made with other settings: {detail}; pass --overwrite or another --cam_out_dir")
 
 
-@dataclass(frozen=True)
-class Reader:
-    """Reads and prepares the images of a batch; those that cannot be read become outcomes. Small, for other processes.
-
-    patch_size, max_side  as of the job
-    """
-
-    patch_size: int
-    max_side: int
-
-    def __call__(self, batch: Batch) -> Batch:
-        readable = []
-        for sample in batch.samples:
-            try:
-                image = read_image(sample.image)
-            except UserError as error:
-                batch.outcomes.append(Outcome(sample.id, "failed", str(error)))
-                continue
-            readable.append(sample)
-            batch.sizes.append((image.height, image.width))
-            batch.images.append(prepare_image(image, self.patch_size, self.max_side))
-        batch.samples = readable
-        return batch
-
-
 def run(
     job: CamJob, samples: Sequence[Sample], finished: set[str], threads: int = 2, readers: int = 0
 ) -> Iterator[Outcome]:
@@ -161,49 +119,18 @@ def run(
     Batches are cut from the whole list, and one with anything missing is computed whole, so that a continued run
     writes the same bytes as an uninterrupted one.
     """
-    batches = plan(job, samples, finished)
-    read = in_processes(job.reader, batches, readers) if readers else ordered_map(job.reader, batches, threads)
-    computed = (compute_batch(job, batch) for batch in read)
+    computed = computed_batches(job, samples, finished, threads, readers)
     for batch in ordered_map(partial(_save, job, finished), computed, threads):
         yield from batch.outcomes
 
 
-def plan(job: CamJob, samples: Sequence[Sample], finished: set[str]) -> Iterator[Batch]:
-    """Cut the list into batches of one patch grid. Batches without work carry only outcomes."""
-    for start in range(0, len(samples), WINDOW):
-        window = samples[start : start + WINDOW]
-        if all(sample.id in finished for sample in window):
-            yield Batch([], outcomes=[Outcome(sample.id, "kept") for sample in window])
-            continue
-        yield from _batches_of(job, window, finished)
-
-
-def _batches_of(job: CamJob, window: Sequence[Sample], finished: set[str]) -> Iterator[Batch]:
-    grids: dict[tuple[int, int], list[Sample]] = {}
-    unreadable = Batch([])
-    for sample in window:
-        try:
-            grids.setdefault(job.grid(image_size(sample.image)), []).append(sample)
-        except UserError as error:
-            unreadable.outcomes.append(Outcome(sample.id, "failed", str(error)))
-    yield unreadable
-    for grid, members in grids.items():
-        size = batch_size_for(grid, job.batch_size)
-        for start in range(0, len(members), size):
-            batch = members[start : start + size]
-            if all(sample.id in finished for sample in batch):
-                yield Batch([], outcomes=[Outcome(sample.id, "kept") for sample in batch])
-            else:
-                yield Batch(batch)
-
-
-def batch_size_for(grid: tuple[int, int], largest: int) -> int:
-    """At most `largest` images, fewer where their attention, (h*w)^2 values each, would take too much memory."""
-    return max(1, min(largest, BATCH_ATTENTION // (grid[0] * grid[1]) ** 2))
-
-
-def read_batch(job: CamJob, batch: Batch) -> Batch:
-    return job.reader(batch)
+def computed_batches(
+    job: CamJob, samples: Sequence[Sample], finished: set[str], threads: int, readers: int
+) -> Iterator[Batch]:
+    """Batches with their maps: planned and computed in the caller's thread, read beside it."""
+    batches = plan(job.reader, job.batch_size, samples, finished)
+    read = in_processes(job.reader, batches, readers) if readers else ordered_map(job.reader, batches, threads)
+    return (compute_batch(job, batch) for batch in read)
 
 
 def compute_batch(job: CamJob, batch: Batch) -> Batch:
@@ -235,9 +162,3 @@ def _save(job: CamJob, finished: set[str], batch: Batch) -> Batch:
         save_cams(job.path(sample.id), cams, job.made_by, job.full_size)
         batch.outcomes.append(Outcome(sample.id, "made"))
     return batch
-
-
-def shards(samples: Sequence[Sample], count: int) -> list[list[Sample]]:
-    """The list dealt out to `count` workers by whole windows, so that batches are the same as in one process."""
-    windows = [samples[start : start + WINDOW] for start in range(0, len(samples), WINDOW)]
-    return [[sample for window in windows[index::count] for sample in window] for index in range(count)]

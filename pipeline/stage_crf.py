@@ -21,9 +21,9 @@ from pipeline import masks
 from pipeline.crf import CrfSettings, dense_crf, reference_image
 from pipeline.scores import confusion_matrix
 from pipeline.stage_eval import Totals, check_shape, read_truth
-from pipeline.storage import load_cams, read_made_by
+from pipeline.storage import load_cams, read_origin
 
-FORMAT = 1  # of the record in a mask
+FORMAT = 2  # of the record in a mask
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,22 @@ class CrfJob:
     def cam_file(self, image_id: str) -> Path:
         return self.cams / f"{image_id}.npz"
 
+    def record_of(self, image_id: str) -> str:
+        """The record of a mask that is made from the image's CAM file as it is now."""
+        return self.record(*read_origin(self.cam_file(image_id)))
+
     def target(self, image_id: str) -> Path:
         """Where the mask goes; only with an `out_dir`."""
         assert self.out_dir is not None
         return self.out_dir / f"{image_id}.png"
 
-    def record(self, cams_made_by: Mapping[str, Any]) -> str:
-        """What makes two masks comparable, given the record of the maps they come from; stored in each as JSON."""
+    def record(self, cams_made_by: Mapping[str, Any], keys: Iterable[int]) -> str:
+        """What makes two masks comparable, given the record of the maps they come from and their classes; as JSON."""
         source = json.dumps(dict(cams_made_by), sort_keys=True)
         made_by: dict[str, Any] = {
             "format": FORMAT,
             "cams": hashlib.sha256(source.encode()).hexdigest()[:16],
+            "keys": [int(key) for key in keys],
             "cam_type": self.cam_type,
             "crf_image": self.crf_image,
             "confidence": self.confidence,
@@ -85,7 +90,7 @@ def finished_ids(job: CrfJob, ids: Iterable[str]) -> set[str]:
     finished = set()
     for image_id in ids if job.out_dir and not job.overwrite else ():
         try:
-            record, wanted = masks.mask_made_by(job.target(image_id)), job.record(read_made_by(job.cam_file(image_id)))
+            record, wanted = masks.mask_made_by(job.target(image_id)), job.record_of(image_id)
             same_size = image_size(find_image(job.images, image_id)) == image_size(job.target(image_id))
         except UserError:
             continue
@@ -117,7 +122,7 @@ def _one(job: CrfJob, image_id: str, kept: bool) -> tuple[Outcome, np.ndarray | 
         labels, probabilities = refine(job, image_id, job.cam_file(image_id))
         if job.out_dir and not kept:
             mask = masks.confident(labels, probabilities, job.confidence)
-            masks.write_mask(job.target(image_id), mask, job.palette, job.record(read_made_by(job.cam_file(image_id))))
+            masks.write_mask(job.target(image_id), mask, job.palette, job.record_of(image_id))
         return Outcome(image_id, "kept" if kept else "made"), _scored(job, image_id, labels)
     except UserError as error:
         return Outcome(image_id, "failed", str(error)), None

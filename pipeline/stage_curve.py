@@ -18,7 +18,6 @@ from pipeline.masks import mask_made_by
 from pipeline.stage_crf import CrfJob, refine
 from pipeline.stage_eval import check_shape, read_truth
 from pipeline.stage_report import ReportJob
-from pipeline.storage import read_made_by
 
 
 def mask_record(path: Path) -> dict[str, Any]:
@@ -71,7 +70,7 @@ def run(job: ReportJob, crf: CrfJob, ids: Sequence[str], curve: Curve, threads: 
 def _one(job: ReportJob, crf: CrfJob, image_id: str) -> tuple[str, Any]:
     try:
         cam_file, mask = crf.cams / f"{image_id}.npz", job.masks / f"{image_id}.png"
-        if mask_made_by(mask) != crf.record(read_made_by(cam_file)):
+        if mask_made_by(mask) != crf.record_of(image_id):
             raise UserError(f"{mask}: not made from {cam_file} with the settings of the other masks; not in the curve")
         if job.truth is None:
             raise UserError("--curve needs ground truth")

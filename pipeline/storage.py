@@ -99,9 +99,17 @@ def _full_size(path: Path, arrays: Mapping[str, np.ndarray], cam_type: str, coun
 def read_made_by(path: Path) -> dict[str, Any]:
     """The settings that made a CAM file; raises UserError when the file is damaged or does not say."""
     with _opened(path) as archive:
-        if "made_by" not in archive.files:
-            return {}
-        return json.loads(str(archive["made_by"]))
+        return _made_by(archive)
+
+
+def read_origin(path: Path) -> tuple[dict[str, Any], list[int]]:
+    """The settings that made a CAM file, and its class indices; raises UserError when the file is damaged."""
+    with _opened(path) as archive:
+        return _made_by(archive), archive["keys"].ravel().tolist()
+
+
+def _made_by(archive: Any) -> dict[str, Any]:
+    return json.loads(str(archive["made_by"])) if "made_by" in archive.files else {}
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

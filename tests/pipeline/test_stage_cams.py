@@ -14,9 +14,10 @@ from clip.load import Clip
 from common.errors import UserError
 from dataset.spec import Sample
 from dataset.voc_layout import read_split, voc_paths, voc_samples
-from pipeline import stage_cams
+from pipeline import batches, stage_cams
+from pipeline.batches import shards
 from pipeline.methods import CamSettings
-from pipeline.stage_cams import CamJob, finished_ids, record, shards, text_set
+from pipeline.stage_cams import CamJob, finished_ids, record, text_set
 from pipeline.storage import load_cams, read_arrays
 from tests.support import tree
 from voc12.spec import SPEC
@@ -194,7 +195,7 @@ def test_a_bad_image_fails_and_the_others_are_made(
 def test_windows_are_dealt_whole_and_cover_all(
     make_job: MakeJob, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage_cams, "WINDOW", 2)
+    monkeypatch.setattr(batches, "WINDOW", 2)
     assert [[sample.id for sample in shard] for shard in shards(samples, 2)] == [["a", "b", "e"], ["c", "d"]]
     assert [[sample.id for sample in shard] for shard in shards(samples, 4)] == [["a", "b"], ["c", "d"], ["e"], []]
     one, two = make_job(2, out="one"), make_job(2, out="two")
@@ -208,7 +209,7 @@ def test_windows_are_dealt_whole_and_cover_all(
     ("grid", "largest", "size"), [((32, 32), 8, 8), ((32, 32), 3, 3), ((64, 64), 8, 2), ((99, 99), 8, 1)]
 )
 def test_batches_shrink_with_the_square_of_the_patches(grid: tuple[int, int], largest: int, size: int) -> None:
-    assert stage_cams.batch_size_for(grid, largest) == size
+    assert batches.batch_size_for(grid, largest) == size
 
 
 def test_a_large_image_is_shrunk_and_its_map_stands_for_all_of_it(make_job: MakeJob, samples: list[Sample]) -> None:

@@ -14,7 +14,7 @@ from pipeline import stage_crf
 from pipeline.maps import Cams
 from pipeline.masks import mask_made_by
 from pipeline.stage_crf import CrfJob
-from pipeline.storage import read_made_by, save_cams
+from pipeline.storage import read_made_by, read_origin, save_cams
 from tests.support import tree
 
 IDS = ["a", "b", "c", "d", "e"]
@@ -165,12 +165,20 @@ def test_masks_of_other_cams_are_not_kept(job: CrfJob, seen: list) -> None:
         run(job)
 
 
+def test_masks_of_other_labels_are_not_kept(job: CrfJob, seen: list) -> None:
+    run(job)
+    maps, made_by = np.ones((1, 2, 2), np.float32), read_made_by(job.cams / "a.npz")
+    save_cams(job.cams / "a.npz", Cams(np.array([3]), maps, maps, SIZES["a"]), made_by)
+    with pytest.raises(UserError, match=r"a\.png: made with other settings"):
+        run(job)
+
+
 def test_the_mask_of_a_replaced_photo_is_made_again(job: CrfJob, seen: list) -> None:
     run(job)
-    maps, (height, width) = np.ones((1, 2, 2), np.float32), SIZES["a"]
-    record = read_made_by(job.cams / "a.npz")
+    (record, keys), (height, width) = read_origin(job.cams / "a.npz"), SIZES["a"]
+    maps = np.ones((len(keys), 2, 2), np.float32)
     Image.new("RGB", (width + 1, height)).save(job.images / "a.jpg")
-    save_cams(job.cams / "a.npz", Cams(np.array([0]), maps, maps, (height, width + 1)), record)
+    save_cams(job.cams / "a.npz", Cams(np.array(keys), maps, maps, (height, width + 1)), record)
     assert run(job)[0] == {**dict.fromkeys(IDS, "kept"), "a": "made"}
     assert read(job, "a").shape == (height, width + 1)
 

@@ -1,0 +1,101 @@
+"""How the list of images is cut into batches of one patch grid, and how a batch is read.
+
+May import clip.image, dataset.spec, common and the types of the methods.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from clip.image import patch_grid, prepare_image
+from common.console import Outcome
+from common.errors import UserError
+from common.images import image_size, read_image
+from dataset.spec import Sample
+from pipeline.methods import MapPair
+
+BATCH_ATTENTION = 32 * 1024**2  # (h*w)^2 of a batch: 32 images of 512 x 512 pixels at patch 16
+WINDOW = 128  # images among which batches of one patch grid are formed; bounds how far the order can shift
+
+
+@dataclass
+class Batch:
+    """Samples of one patch grid, their tensors once read, and what already became of some of them."""
+
+    samples: list[Sample]
+    images: list[torch.Tensor] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    maps: list[MapPair] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads and prepares the images of a batch; those that cannot be read become outcomes. Small, for other processes.
+
+    patch_size, max_side  as of the job
+    """
+
+    patch_size: int
+    max_side: int
+
+    def grid(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(h, w) of an image of (H, W) pixels."""
+        return patch_grid(size, self.patch_size, self.max_side)
+
+    def __call__(self, batch: Batch) -> Batch:
+        readable = []
+        for sample in batch.samples:
+            try:
+                image = read_image(sample.image)
+            except UserError as error:
+                batch.outcomes.append(Outcome(sample.id, "failed", str(error)))
+                continue
+            readable.append(sample)
+            batch.sizes.append((image.height, image.width))
+            batch.images.append(prepare_image(image, self.patch_size, self.max_side))
+        batch.samples = readable
+        return batch
+
+
+def plan(reader: Reader, batch_size: int, samples: Sequence[Sample], finished: Collection[str] = ()) -> Iterator[Batch]:
+    """Cut the list into batches of one patch grid. Batches without work carry only outcomes."""
+    for start in range(0, len(samples), WINDOW):
+        window = samples[start : start + WINDOW]
+        if all(sample.id in finished for sample in window):
+            yield Batch([], outcomes=[Outcome(sample.id, "kept") for sample in window])
+            continue
+        yield from _batches_of(reader, batch_size, window, finished)
+
+
+def _batches_of(
+    reader: Reader, batch_size: int, window: Sequence[Sample], finished: Collection[str]
+) -> Iterator[Batch]:
+    grids: dict[tuple[int, int], list[Sample]] = {}
+    unreadable = Batch([])
+    for sample in window:
+        try:
+            grids.setdefault(reader.grid(image_size(sample.image)), []).append(sample)
+        except UserError as error:
+            unreadable.outcomes.append(Outcome(sample.id, "failed", str(error)))
+    yield unreadable
+    for grid, members in grids.items():
+        size = batch_size_for(grid, batch_size)
+        for start in range(0, len(members), size):
+            batch = members[start : start + size]
+            if all(sample.id in finished for sample in batch):
+                yield Batch([], outcomes=[Outcome(sample.id, "kept") for sample in batch])
+            else:
+                yield Batch(batch)
+
+
+def batch_size_for(grid: tuple[int, int], largest: int) -> int:
+    """At most `largest` images, fewer where their attention, (h*w)^2 values each, would take too much memory."""
+    return max(1, min(largest, BATCH_ATTENTION // (grid[0] * grid[1]) ** 2))
+
+
+def shards(samples: Sequence[Sample], count: int) -> list[list[Sample]]:
+    """The list dealt out to `count` workers by whole windows, so that batches are the same as in one process."""
+    windows = [samples[start : start + WINDOW] for start in range(0, len(samples), WINDOW)]
+    return [[sample for window in windows[index::count] for sample in window] for index in range(count)]

@@ -1,0 +1,194 @@
+"""The loop of scripts/run.py: image to mask in one process, with no CAM file between, and the bytes of the two stages.
+
+May import the steps, the other stages, clip, dataset and common.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from common.console import Outcome
+from common.errors import UserError
+from common.images import image_size, read_image
+from common.parallel import ordered_map
+from dataset.spec import DatasetSpec, Sample
+from pipeline import masks, report
+from pipeline.batches import Batch
+from pipeline.maps import resize_maps, to_numpy
+from pipeline.methods import MapPair
+from pipeline.scores import confusion_matrix
+from pipeline.stage_cams import CamJob, computed_batches
+from pipeline.stage_crf import CrfJob, sharpen
+from pipeline.stage_eval import Totals, check_shape, read_truth
+from pipeline.storage import MAX_SIDE
+
+READING = 2  # batches that are read side by side where no processes read
+
+
+@dataclass(frozen=True)
+class RunJob:
+    """Everything that is the same for all images of a run: what both stages would be told.
+
+    cams  nothing is written into its folder
+    crf   nothing is read from its folder of CAM files; masks go to its `out_dir`
+    """
+
+    cams: CamJob
+    crf: CrfJob
+
+    def record(self, sample: Sample) -> str:
+        """What a mask says of how it was made: the same as after the way over CAM files."""
+        return self.crf.record(self.cams.made_by, sample.labels)
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """One image on its way from the model to the CRF: its two maps on the patch grid, and its size (H, W)."""
+
+    sample: Sample
+    size: tuple[int, int]
+    pair: MapPair
+
+
+# --- what is there already ------------------------------------------------------------------------
+
+
+def finished_ids(job: RunJob, samples: Iterable[Sample]) -> set[str]:
+    """Ids whose mask is whole and made in the same way; damaged masks and those of replaced images count as missing.
+
+    Raises UserError, showing the difference, when a mask was made in another way or for other labels.
+    """
+    finished = set()
+    for sample in () if job.crf.overwrite else samples:
+        target = job.crf.target(sample.id)
+        try:
+            found, same_size = masks.mask_made_by(target), image_size(target) == image_size(sample.image)
+        except UserError:
+            continue
+        _check_same(target, found, job.record(sample))
+        if same_size:
+            finished.add(sample.id)
+    return finished
+
+
+def _check_same(path: Path, found: str, wanted: str) -> None:
+    if found != wanted:
+        hint = "pass --overwrite or another --pseudo_mask_save_path"
+        raise UserError(f"{path}: made with other settings: {_difference(found, wanted)}; {hint}")
+
+
+def _difference(found: str, wanted: str) -> str:
+    """The settings in which two records differ. The maps behind a mask are known by a hash, which tells people less."""
+    try:
+        then, now = dict(json.loads(found)), dict(json.loads(wanted))
+    except (ValueError, TypeError):
+        return "it does not say which"
+    words = {"cams": "the maps (model, words, method or --max_side)", "keys": "the labels"}
+    differing = [key for key in now if then.get(key) != now[key]]
+    return ", ".join(words.get(key, f"{key} {then.get(key)} (now {now[key]})") for key in differing) or "an older form"
+
+
+# --- the loop -------------------------------------------------------------------------------------
+
+
+def run(
+    job: RunJob, samples: Sequence[Sample], finished: set[str], totals: Totals, threads: int = 2, readers: int = 0
+) -> Iterator[Outcome]:
+    """Make the missing masks and, with ground truth, add the scores of all to the totals; one outcome an image.
+
+    threads  images that are sharpened and written side by side, behind the model, which runs in the caller's thread
+    readers  processes that read images ahead of the model; 0: threads
+
+    A bounded number of images is in memory. Batches are cut from the whole list, as for CAM files. A mask that is
+    there saves the model's and the CRF's work only where nothing is scored: scores are of the labels before the 255s,
+    which a mask does not hold.
+    """
+    spared = finished if job.crf.truth is None else set()
+    computed = computed_batches(job.cams, samples, spared, READING, readers)
+    for outcome, confusion in ordered_map(partial(_finish, job, finished), _images(computed), threads):
+        if confusion is not None:
+            totals.add(confusion)
+        yield outcome
+
+
+def _images(batches: Iterable[Batch]) -> Iterator[Outcome | Mapped]:
+    """Batches taken apart: what became of an image already, or its maps."""
+    for batch in batches:
+        yield from batch.outcomes
+        yield from (Mapped(*each) for each in zip(batch.samples, batch.sizes, batch.maps))
+
+
+def _finish(job: RunJob, finished: set[str], image: Outcome | Mapped) -> tuple[Outcome, np.ndarray | None]:
+    """What became of one image, and its confusion matrix (1, C, C+1). The mask does not wait for the ground truth."""
+    if isinstance(image, Outcome):
+        return image, None
+    image_id = image.sample.id
+    kept = image_id in finished
+    try:
+        if kept and job.crf.truth is None:  # computed for the sake of its batch
+            return Outcome(image_id, "kept"), None
+        labels, probabilities = _sharpened(job.crf, image)
+        if not kept:
+            mask = masks.confident(labels, probabilities, job.crf.confidence)
+            masks.write_mask(job.crf.target(image_id), mask, job.crf.palette, job.record(image.sample))
+        return Outcome(image_id, "kept" if kept else "made"), _confusion(job.crf, image.sample, labels)
+    except UserError as error:
+        return Outcome(image_id, "failed", str(error)), None
+
+
+def _sharpened(job: CrfJob, image: Mapped) -> tuple[np.ndarray, np.ndarray]:
+    """Labels (H, W) and probabilities (k+1, H, W). The photo is read again: that costs less than holding it."""
+    cam, attn = image.pair
+    try:
+        maps = from_cam_file(attn if job.cam_type == "attn_highres" else cam, image.size)
+    except ValueError as error:
+        raise UserError(f"{image.sample.image}: {error}") from error
+    rgb = np.asarray(read_image(image.sample.image))
+    if rgb.shape[:2] != image.size:
+        raise UserError(f"{image.sample.image}: replaced by one of another size meanwhile; the same command mends it")
+    return sharpen(job, rgb, np.array(image.sample.labels, np.int64), maps)
+
+
+def from_cam_file(maps: Tensor, size: tuple[int, int]) -> np.ndarray:
+    """What a CAM file would give back: maps (k, h, w), through its float16, at full size (k, H, W) float32.
+
+    Raises ValueError for what no CAM file can give back: values that are not finite, sizes beyond OpenCV's reach.
+    """
+    stored = to_numpy(maps).astype(np.float16)
+    if not np.isfinite(stored).all():
+        raise ValueError("its maps hold values that are not finite; damaged weights?")
+    if max(size) > MAX_SIDE:
+        raise ValueError(f"{size[1]} x {size[0]} pixels; expected sides of at most {MAX_SIDE}, make it smaller")
+    return resize_maps(stored, size)
+
+
+def _confusion(job: CrfJob, sample: Sample, labels: np.ndarray) -> np.ndarray | None:
+    if job.truth is None:
+        return None
+    truth = read_truth(job.truth, sample.id, job.num_classes + 1)
+    check_shape(sample.image, labels.shape, truth)
+    return confusion_matrix(truth, labels, job.num_classes + 1)[None]
+
+
+# --- scores ---------------------------------------------------------------------------------------
+
+
+def summary(job: RunJob, spec: DatasetSpec, split: Path, totals: Totals) -> dict[str, Any]:
+    """The scores in the form of eval_cam_with_crf.py: of the labels before the 255s, with the settings behind them."""
+    confusion = totals.confusions[0]
+    settings = {
+        "crf_image": job.crf.crf_image,
+        "crf": job.crf.backend,
+        **asdict(job.crf.crf),
+        "cam_type": job.crf.cam_type,
+        "confidence": job.crf.confidence,
+        "cams": dict(sorted(job.cams.made_by.items())),  # sorted, as in a CAM file
+    }
+    scores = report.scores_of(confusion)
+    return report.summary("crf", spec, scores, totals.images, split, confusion, settings=settings)

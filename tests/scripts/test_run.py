@@ -1,0 +1,352 @@
+"""scripts/run.py beside the staged road: the same bytes and scores; what is kept, refused, failed; and mistakes."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pipeline import stage_cams
+from pipeline.batches import Batch
+from pipeline.stage_cams import CamJob
+from tests.support import ROOT, Command, Desk, Ended, photo, tree
+from toyworld.layout import write_scene
+from toyworld.scenes import draw_scene
+
+RUN = "scripts.run"
+SCENES = (5, 8, 27)  # of the demo's seed: the first and the last share a patch grid, the second does not
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three scenes of the toy world. Not to be written to."""
+    root = tmp_path_factory.mktemp("toy")
+    for index in SCENES:
+        write_scene(root, f"t{index}", draw_scene(2025, index))
+    split = root / "ImageSets" / "Segmentation" / "train.txt"
+    split.parent.mkdir(parents=True)
+    split.write_text("".join(f"t{index}\n" for index in SCENES))
+    return root
+
+
+def staged(command: Command, out: Path, data: list[object], first: list[object], second: list[object]) -> None:
+    """Both stages: CAM files in out/cams, masks in out/masks, scores, where there are any, in out/s.json."""
+    cams = ["--cam_out_dir", out / "cams"]
+    ended = command("generate_cams", *data, *cams, *first)
+    assert ended.code == 0, ended.err
+    ended = command("eval_cam_with_crf", *data, *cams, "--pseudo_mask_save_path", out / "masks", *second)
+    assert ended.code == 0, ended.err
+
+
+# --- the same as the staged road, with the toy world's CLIP and the real CRF -----------------------
+
+WAYS: dict[str, tuple[list[object], list[object]]] = {
+    "defaults": ([], []),
+    "batches, palette": (["--batch_size", 3], ["--palette"]),
+    "the paper's CRF image": (["--max_side", 128], ["--crf_image", "reference", "--confidence", 0.8]),
+    "augmented": (["--flip", "--scales", 0.5, "--batch_size", 3, "--box_threshold", 0.3], ["--cam_type", "highres"]),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_masks_and_scores_are_those_of_the_staged_road(way: str, command: Command, toy: Path, tmp_path: Path) -> None:
+    first, second = WAYS[way]
+    data: list[object] = ["--img_root", toy]
+    one, two = tmp_path / "s.json", tmp_path / "r.json"
+    staged(command, tmp_path, data, [*first, "--device", "cpu"], [*second, "--json", one])
+    out = ["--pseudo_mask_save_path", tmp_path / "run", "--json", two]
+    ended = command(RUN, *data, "--device", "cpu", *first, *second, *out)
+    assert ended.code == 0 and "3 masks written in" in ended.out and not ended.err
+    assert tree(tmp_path / "run") == tree(tmp_path / "masks") and len(tree(tmp_path / "run")) == 3
+    assert json.loads(two.read_text()) == json.loads(one.read_text())
+    assert f"mIoU {100 * json.loads(one.read_text())['miou']:5.1f}" in ended.out
+
+
+def test_a_continued_run_gives_the_same_bytes(command: Command, toy: Path, tmp_path: Path) -> None:
+    """Also where one of a batch is missing; and the staged road takes the masks for its own."""
+    masks = tmp_path / "run"
+    options = ["--img_root", toy, "--device", "cpu", "--pseudo_mask_save_path", masks]
+    assert command(RUN, *options, "--batch_size", 3).code == 0
+    before = tree(masks)
+    (masks / "t27.png").unlink()
+    (masks / "t8.png").write_bytes(before["t8.png"][:200])
+    written = (masks / "t5.png").stat().st_mtime_ns
+    ended = command(RUN, *options, "--batch_size", 3)
+    assert ended.code == 0 and "2 masks written, 1 already there" in ended.out and "3 images" in ended.out
+    assert tree(masks) == before and (masks / "t5.png").stat().st_mtime_ns == written
+    staged(command, tmp_path, ["--img_root", toy], ["--device", "cpu"], [*options[-2:]])
+    assert tree(masks) == before
+
+
+# --- own data, labels by CLIP ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def own(desk: Desk) -> list[object]:
+    """Images in folders with spaces, a class file and labels as CSV."""
+    photos, classes, labels = desk.root / "photos", desk.root / "classes.txt", desk.root / "labels.csv"
+    for index, name in enumerate(("trip 1/a", "trip 1/b", "c")):
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(photo((24, 33), index)).save(photos / f"{name}.png")
+    classes.write_text("dog\ncat: cat; kitten\ncar\n[background]\nsky\n")
+    labels.write_text("image,labels\ntrip 1/a.png,dog;cat\ntrip 1/b.png,car\nc.png,cat\n")
+    return ["--dataset", "folder", "--img_root", photos, "--classes", classes, "--labels", labels]
+
+
+def model(desk: Desk) -> list[object]:
+    return ["--model", desk.weights, "--device", "cpu"]
+
+
+def test_own_images_with_labels_as_csv(desk: Desk, own: list[object], quick_crf: None) -> None:
+    staged(desk.command, desk.root, own, model(desk), [])
+    ended = desk.command(RUN, *own, *model(desk))
+    assert ended.code == 0, ended.err
+    made = tree(desk.root / "output/folder/masks")
+    assert made == tree(desk.masks) and made.keys() == {"trip 1/a.png", "trip 1/b.png", "c.png"}
+
+
+def test_labels_by_clip(desk: Desk, own: list[object], quick_crf: None) -> None:
+    """Those of generate_cams.py, kept beside the masks; an image that cannot be tagged fails alone."""
+    by_clip, tags = [*own[:-1], "clip"], ["--templates", "dataset", "--tag_threshold", 0.3]
+    (desk.root / "photos/d.png").write_bytes(b"no image")
+    assert desk.command("generate_cams", *by_clip, *model(desk), *tags, "--cam_out_dir", desk.cams).code == 3
+    again = ["--cam_out_dir", desk.cams, "--pseudo_mask_save_path", desk.masks]
+    assert desk.command("eval_cam_with_crf", *own[:-2], *again).code == 3
+    ended = desk.command(RUN, *by_clip, *model(desk), *tags, "--pseudo_mask_save_path", desk.root / "run")
+    assert ended.code == 3 and ended.err.startswith("1 image failed:\n  d: ") and "3 masks written" in ended.out
+    made = tree(desk.root / "run")
+    assert made.pop("tags.txt") == (desk.cams / "tags.txt").read_bytes()
+    assert made == tree(desk.masks) and len(made) == 3
+
+
+# --- with the tiny CLIP and a stand-in for the CRF ------------------------------------------------
+
+
+@pytest.fixture
+def run(desk: Desk, quick_crf: None) -> Callable[..., Ended]:
+    """The command on the desk's data; masks in desk.masks."""
+    data: list[object] = ["--dataset", "voc12", "--img_root", desk.data, "--pseudo_mask_save_path", desk.masks]
+    return lambda *more: desk.command(RUN, *data, *model(desk), *more)
+
+
+def test_nothing_but_masks_is_written(desk: Desk, run: Callable[..., Ended]) -> None:
+    before = tree(desk.root)
+    ended = run()
+    assert ended.code == 0 and not ended.err and "mIoU" not in ended.out
+    after = tree(desk.root)
+    assert after.keys() - before.keys() == {f"masks/{image_id}.png" for image_id in "abc"}
+    assert {name: after[name] for name in before} == before
+
+
+def test_the_toy_world_by_default(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("toyworld.spec.DEMO_COUNT", 1)
+    ended = command(RUN)
+    assert ended.code == 0 and "mIoU" in ended.out
+    assert list(tree(tmp_path / "output/toyworld/masks")) == ["toy_2025_0000.png"]
+
+
+def test_bad_images_fail_alone(desk: Desk, run: Callable[..., Ended]) -> None:
+    """One that breaks off, one without annotation; the third is the same as without them."""
+    assert run().code == 0
+    before = tree(desk.masks)
+    for path in desk.masks.iterdir():
+        path.unlink()
+    desk.image("b").write_bytes(desk.image("b").read_bytes()[:-150])
+    desk.xml("c").unlink()
+    ended = run("--gt_root", desk.data / "SegmentationClass", "--json", desk.root / "s.json")
+    lines = ended.err.splitlines()
+    assert ended.code == 3 and len(lines) == 3 and lines[0] == "2 images failed:"
+    assert "c.xml: no such annotation" in ended.err and "b.jpg: not a readable image" in ended.err
+    assert tree(desk.masks) == {"a.png": before["a.png"]}
+    assert json.loads((desk.root / "s.json").read_text())["images"] == 1
+
+
+def test_no_image_left_still_ends_in_three(desk: Desk, run: Callable[..., Ended]) -> None:
+    for image_id in "abc":
+        desk.xml(image_id).unlink()
+    ended = run()
+    assert ended.code == 3 and "3 images failed" in ended.err and not desk.masks.exists()
+
+
+def test_ground_truth_that_is_missing_costs_the_score_only(desk: Desk, run: Callable[..., Ended]) -> None:
+    truth = desk.data / "SegmentationClass"
+    (truth / "b.png").unlink()
+    ended = run("--gt_root", truth)
+    assert ended.code == 3 and "b.png: no ground truth" in ended.err and "2 images" in ended.out
+    assert tree(desk.masks).keys() == {"a.png", "b.png", "c.png"}
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        (["--confidence", 0.5], r"confidence 0\.95 \(now 0\.5\)"),
+        (["--palette"], r"palette False \(now True\)"),
+        (["--crf_image", "reference"], "crf_image rgb"),
+        (["--cam_type", "highres"], "cam_type attn_highres"),
+        (["--box_threshold", 0.7], r"the maps \(model, words, method"),
+        (["--max_side", 16], "the maps"),
+    ],
+)
+def test_other_settings_are_refused(desk: Desk, run: Callable[..., Ended], options: list[object], shown: str) -> None:
+    assert run().code == 0
+    before = tree(desk.masks)
+    ended = run(*options)
+    assert ended.code == 2 and ended.err.count("\n") == 1 and re.search(f"other settings: .*{shown}", ended.err)
+    assert tree(desk.masks) == before
+    assert run(*options, "--overwrite").code == 0 and tree(desk.masks) != before
+    assert "0 masks written, 3 already there" in run(*options).out
+
+
+def test_ctrl_c_leaves_whole_masks(desk: Desk, run: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pressed while the model is at work on b, the last by patch grid."""
+    assert run().code == 0
+    whole = tree(desk.masks)
+    (desk.masks / "b.png").unlink()
+    (desk.masks / "c.png").unlink()
+    compute = stage_cams.compute_batch
+
+    def pressed(job: CamJob, batch: Batch) -> Batch:
+        if [sample.id for sample in batch.samples] == ["b"]:
+            raise KeyboardInterrupt
+        return compute(job, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage_cams, "compute_batch", pressed)
+        ended = run()
+    assert ended.code == 130 and "the same command goes on from here" in ended.err
+    left = tree(desk.masks)
+    assert left.items() <= whole.items() and "a.png" in left and "b.png" not in left
+    ended = run()
+    assert ended.code == 0 and f"{len(left)} already there" in ended.out and tree(desk.masks) == whole
+
+
+# --- mistakes -------------------------------------------------------------------------------------
+
+
+def taken(option: str, *below: str) -> Callable[[Desk], list[object]]:
+    """A path at which, or below which, a file lies already."""
+
+    def prepare(desk: Desk) -> list[object]:
+        (desk.root / "taken").write_text("")
+        return [option, desk.root.joinpath("taken", *below)]
+
+    return prepare
+
+
+def emptied(desk: Desk) -> list[object]:
+    desk.split.write_text("\n")
+    return []
+
+
+def without(folder: str) -> Callable[[Desk], list[object]]:
+    def prepare(desk: Desk) -> list[object]:
+        (desk.data / folder).rename(desk.data / "elsewhere")
+        return []
+
+    return prepare
+
+
+def saying(*options: object) -> Callable[[Desk], list[object]]:
+    return lambda desk: list(options)
+
+
+MISTAKES: list[tuple[Callable[[Desk], list[object]], str]] = [
+    (saying("--img_root", "nowhere"), r"--img_root nowhere: no such folder; expected"),
+    (saying("--split_file", "nowhere.txt"), r"--split_file nowhere\.txt: no such file"),
+    (emptied, r"train\.txt: an empty split"),
+    (without("Annotations"), "Annotations beside --img_root, .*: no such folder"),
+    (taken("--pseudo_mask_save_path"), "--pseudo_mask_save_path .*taken: cannot be written to"),
+    (taken("--pseudo_mask_save_path", "masks"), "--pseudo_mask_save_path .*masks: cannot be written to"),
+    (saying("--gt_root", "nowhere"), "--gt_root nowhere: no such folder"),
+    (saying("--json", "s.json"), r"--json s\.json: there are no scores without ground truth; pass --gt_root"),
+    (saying("--gt_root", ".", "--json", "."), r"--json \.: a folder; expected a file"),
+    (saying("--method", "clip-se"), "--method clip-se: unknown; expected one of .*clip-es"),
+    (saying("--model", "nowhere.pt"), r"nowhere\.pt: no such weight file"),
+    (saying("--device", "cuda:99"), "--device cuda:99: not available"),
+    (saying("--labels", "dgo"), "did you mean 'dog'"),
+    (saying("--dataset", "folder"), "--classes is needed"),
+    (saying("--num_workers", "0"), "num_workers"),
+    (saying("--confidence", "95"), "confidence"),
+    (saying("--cam_out_dir", "cams"), "cam_out_dir"),
+]
+
+
+@pytest.mark.parametrize(("prepare", "words"), MISTAKES, ids=[words for _, words in MISTAKES])
+def test_a_mistake_is_one_line(
+    desk: Desk, run: Callable[..., Ended], prepare: Callable[[Desk], list[object]], words: str
+) -> None:
+    more = prepare(desk)
+    before = tree(desk.root)
+    ended = run(*more)
+    assert ended.code == 2 and ended.err.startswith("error: ") and ended.err.count("\n") == 1, ended.err
+    assert re.search(words, ended.err), ended.err
+    assert tree(desk.root) == before
+
+
+def test_the_toy_worlds_images_without_truth_are_not_scored(
+    command: Command, toy: Path, tmp_path: Path, quick_crf: None
+) -> None:
+    data = tmp_path / "toy"
+    for name, content in tree(toy).items():
+        if not name.startswith("SegmentationClass"):
+            (data / name).parent.mkdir(parents=True, exist_ok=True)
+            (data / name).write_bytes(content)
+    options = ["--img_root", data, "--pseudo_mask_save_path", tmp_path / "masks"]
+    ended = command(RUN, *options)
+    assert ended.code == 0 and "mIoU" not in ended.out and "not scored" in ended.out
+    ended = command(RUN, *options, "--json", tmp_path / "s.json")
+    assert ended.code == 2 and ended.err.startswith("error: --gt_root is needed to score")
+
+
+# --- in a process of its own ----------------------------------------------------------------------
+
+
+def test_help_needs_no_torch() -> None:
+    argv = [sys.executable, "-X", "importtime", "-m", RUN, "--help"]
+    ended = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+    imported = {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines()}
+    assert ended.returncode == 0 and "usage:" in ended.stdout and "argparse" in imported
+    assert not imported & {"torch", "numpy", "cv2", "open_clip", "numba", "PIL", "lxml"}
+
+
+@pytest.mark.slow
+def test_reader_processes_change_nothing(command: Command, toy: Path, tmp_path: Path) -> None:
+    for readers in (0, 1):
+        out = ["--pseudo_mask_save_path", tmp_path / f"readers {readers}"]
+        ended = command(RUN, "--img_root", toy, "--device", "cpu", "--batch_size", 3, "--readers", readers, *out)
+        assert ended.code == 0, ended.err
+    assert tree(tmp_path / "readers 0") == tree(tmp_path / "readers 1") and len(tree(tmp_path / "readers 1")) == 3
+
+
+@pytest.mark.slow
+def test_a_signal_ends_the_process_with_whole_masks(toy: Path, tmp_path: Path) -> None:
+    """Pressed when the first of thirty masks is there."""
+    split = tmp_path / "split.txt"
+    ids = [f"i{index:02}" for index in range(30)]
+    split.write_text("".join(f"{image_id}\n" for image_id in ids))
+    for folder, suffix in (("JPEGImages", "jpg"), ("Annotations", "xml")):
+        (tmp_path / folder).mkdir()
+        for image_id in ids:
+            (tmp_path / folder / f"{image_id}.{suffix}").write_bytes((toy / folder / f"t5.{suffix}").read_bytes())
+    masks = tmp_path / "masks"
+    argv: list[object] = [sys.executable, "-m", RUN, "--img_root", tmp_path / "JPEGImages", "--split_file", split]
+    argv += ["--pseudo_mask_save_path", masks, "--device", "cpu"]
+    process = subprocess.Popen(
+        [str(part) for part in argv], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while process.poll() is None and not (masks.is_dir() and list(masks.glob("*.png"))):
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate()
+    assert process.returncode == 130 and "Traceback" not in err and "interrupted" in err
+    names = {path.name for path in masks.iterdir()}
+    assert 1 <= len(names) < 30 and all(re.fullmatch(r"i\d\d\.png", name) for name in names)
+    assert len({path.read_bytes() for path in masks.iterdir()}) == 1  # the same photo, the same mask
