@@ -1,8 +1,10 @@
 """Step 3: DenseCRF (clip_es section 6): the labels of Kraehenbuehl's library, without a compiler.
 
-May import numpy and common; pipeline.lattice and pipeline.meanfield (numba), or pydensecrf, when first needed.
+May import numpy and common; when first needed, pipeline.lattice and pipeline.meanfield (numba), pipeline.crf_torch or
+pydensecrf.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -12,12 +14,15 @@ import numpy as np
 from common.errors import UserError
 
 if TYPE_CHECKING:
+    import torch
+
     from pipeline.meanfield import Filter
 
-BACKENDS = ("numba", "pydensecrf")
+BACKENDS = ("numba", "torch", "pydensecrf")
 LEAST_PROBABILITY = 1e-5  # clip_es section 6
 REFERENCE_MEAN_BGR = (104.008, 116.669, 122.675)  # clip_es section 6
 MAX_LABELS = 256
+MAX_FEATURE = 1 << 20  # float32 cannot tell the corners around larger features apart
 CACHED_PIXELS = 1 << 19  # the filters of larger images are not kept: they are large, and sizes seldom repeat
 
 
@@ -48,21 +53,49 @@ def dense_crf(
     probs: np.ndarray,
     settings: CrfSettings = CrfSettings(),
     backend: str = "numba",
+    device: "str | torch.device | None" = None,
 ) -> np.ndarray:
     """Sharpen label probabilities along the edges of an image (Kraehenbuehl & Koltun, 2011).
 
     image    (H, W, 3) uint8, colour order of your choice; see reference_image
     probs    (K, H, W) float32 in [0, 1], 1 <= K <= 256, not necessarily summing to 1
     backend  one of BACKENDS; their results differ by less than 1e-3
+    device   where the backend torch computes, "auto" is a GPU if there is one; None is the CPU
     Returns Q (K, H, W) float32, summing to 1 over K. Raises ValueError for other input, UserError where pydensecrf is
-    asked for but not installed. Uses one thread.
+    asked for but not installed, or a device that is not there. Uses one thread, but for torch, which uses its own.
     """
-    _check(image, probs)
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    if backend == "torch":
+        return dense_crf_batch([image], [probs], settings, device or "cpu")[0]
+    _check(image, probs)
+    check_fineness(image.shape[0], image.shape[1], settings)
     log_probs = np.log(np.clip(probs, LEAST_PROBABILITY, 1)).reshape(len(probs), -1)  # (K, H*W)
     infer = _numba if backend == "numba" else _pydensecrf
     return infer(image, log_probs, settings).reshape(probs.shape)
+
+
+def dense_crf_batch(
+    images: Sequence[np.ndarray],
+    probs: Sequence[np.ndarray],
+    settings: CrfSettings = CrfSettings(),
+    device: "str | torch.device" = "cpu",
+) -> list[np.ndarray]:
+    """dense_crf of several images by the backend torch, as many at once as the memory is bounded to.
+
+    images  (H, W, 3) uint8 each, of any sizes
+    probs   (K, H, W) float32 each, K as it comes
+    device  "auto" is a GPU if there is one
+    Returns Q (K, H, W) float32 for each, the same whichever images are given together. Raises as dense_crf does.
+    pipeline.crf_torch.infer_batch does the same for tensors that are on the device already.
+    """
+    from pipeline.crf_torch import infer_arrays
+
+    if len(images) != len(probs):
+        raise ValueError(f"as many images as probs are needed, got {len(images)} and {len(probs)}")
+    for image, given in zip(images, probs):
+        _check(image, given)
+    return infer_arrays(images, probs, settings, device)
 
 
 def reference_image(rgb: np.ndarray) -> np.ndarray:
@@ -74,6 +107,13 @@ def reference_image(rgb: np.ndarray) -> np.ndarray:
     """
     difference = rgb[..., ::-1].astype(np.float32) - np.array(REFERENCE_MEAN_BGR, np.float32)
     return (difference.astype(np.int32) & 0xFF).astype(np.uint8)
+
+
+def check_fineness(height: int, width: int, settings: CrfSettings) -> None:
+    """Raise ValueError where standard deviations are too small for an image of this size to be put on a lattice."""
+    place = (max(height, width) - 1) / min(settings.gaussian_sxy, settings.bilateral_sxy)
+    if max(place, 255 / settings.bilateral_srgb) > MAX_FEATURE:
+        raise ValueError("the standard deviations are too small for this image: the lattice is too fine to be numbered")
 
 
 def _check(image: np.ndarray, probs: np.ndarray) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from pipeline.crf import CrfSettings, _bilateral_features, dense_crf, reference_image
+from pipeline.crf import BACKENDS, CrfSettings, _bilateral_features, dense_crf, reference_image
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULT = CrfSettings()
@@ -107,7 +107,7 @@ def test_golden_labels_and_masks(golden: Path, voc_mini: Path) -> None:
             assert (got == expected).mean() >= 0.9999, (folder, path.stem)
 
 
-@pytest.mark.parametrize("backend", ["numba", "pydensecrf"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_one_label_is_certain(backend: str) -> None:
     if backend == "pydensecrf":
         pytest.importorskip("pydensecrf.densecrf", reason="needs pydensecrf2, which needs a C++ compiler")
@@ -194,8 +194,16 @@ def test_wrong_settings_are_refused(wrong: dict[str, float]) -> None:
         CrfSettings(**wrong)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("fine", [{"gaussian_sxy": 1e-6}, {"bilateral_sxy": 1e-6}, {"bilateral_srgb": 1e-4}])
+def test_too_fine_a_lattice_is_refused(fine: dict[str, float], backend: str) -> None:
+    """A simplex can no longer be told in float32: the search for its corners would leave the arrays."""
+    with pytest.raises(ValueError, match="deviations are too small"):
+        dense_crf(smooth_image(4, 9), random_probs(2, 4, 9), CrfSettings(**fine), backend=backend)
+
+
 def test_an_unknown_backend_is_refused() -> None:
-    with pytest.raises(ValueError, match="numba, pydensecrf"):
+    with pytest.raises(ValueError, match="numba, torch, pydensecrf"):
         dense_crf(constant_image(2, 2), random_probs(2, 2, 2), backend="gpu")
 
 

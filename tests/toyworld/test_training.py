@@ -17,7 +17,7 @@ from toyworld.training.captions import CONCEPTS, TEMPLATES, Vocabulary, caption,
 from toyworld.training.export import deflated, openai_state_dict, save_weights
 from toyworld.training.model import Architecture, ToyClip
 
-TINY = Architecture(resolution=64, width=64, layers=2, text_layers=1, embedding=32)
+TINY = Architecture(resolution=64, patch=16, width=64, layers=3, text_layers=1, embedding=32)
 PHASES = (
     loop.Phase(7, ((64, 64, 48),), (1.0,), (0.35, 0.45), steps=24, batch=16, weights=loop.Weights(affinity=0.0)),
     loop.Phase(8, ((64, 80, 16),), (0.5, 0.5), (0.3, 0.4), steps=2, batch=8),
@@ -127,8 +127,8 @@ def test_open_clip_computes_the_same(
 
 def test_attention_rows_are_distributions_over_patches() -> None:
     seen = ToyClip(TINY, 5).visual(torch.randn(2, 3, 48, 80), maps=True)
-    assert [a.shape for a in seen.attention] == [(2, 15, 15)] * 2
-    assert seen.patches.shape == seen.values[0].shape == (2, 15, 32) and len(seen.values) == 2
+    assert [a.shape for a in seen.attention] == [(2, 15, 15)] * 3
+    assert seen.patches.shape == seen.values[0].shape == (2, 15, 32) and len(seen.values) == 3
     torch.testing.assert_close(seen.attention[0].sum(-1), torch.ones(2, 15))
 
 
