@@ -42,6 +42,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--eval_only", action="store_true", help="score only, write no masks")
     add_crf_options(parser)
     parser.add_argument("--palette", action="store_true", help="write coloured masks of mode P, for people")
+    parser.add_argument("--device", default="auto", help="of the CRF on a GPU: auto, cpu, cuda, cuda:1")
     parser.add_argument("--num_workers", type=positive, default=2, help="images that are worked on side by side")
     parser.add_argument("--overwrite", action="store_true", help="make masks again that are there already")
     add_json(parser)
@@ -77,7 +78,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _job(args: argparse.Namespace, selection: "Selection") -> "CrfJob":
     from common.files import need_dir, need_writable
-    from pipeline.stage_crf import CrfJob
+    from pipeline.stage_crf import CrfJob, backend_for
 
     cams = args.cam_out_dir or output_dir(args.dataset, "cams")
     # A split such as train_aug holds ids without official masks, so outside the toy world scoring is asked for.
@@ -91,7 +92,8 @@ def _job(args: argparse.Namespace, selection: "Selection") -> "CrfJob":
         num_classes=len(selection.spec.classes),
         cam_type=args.cam_type,
         crf_image=args.crf_image,
-        backend=args.crf,
+        backend=args.crf or backend_for(args.device),
+        device=args.device,
         confidence=args.confidence,
         palette=args.palette,
         overwrite=args.overwrite,
@@ -117,7 +119,7 @@ def _print_scores(args: argparse.Namespace, selection: "Selection", job: "CrfJob
     confusion = totals.confusions[0]
     settings = {
         "crf_image": args.crf_image,
-        "crf": args.crf,
+        "crf": job.backend,
         **asdict(job.crf),
         "cam_type": args.cam_type,
         "confidence": args.confidence,

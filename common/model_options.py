@@ -45,7 +45,11 @@ def add_crf_options(parser: argparse.ArgumentParser) -> None:
         default="rgb",
         help="the plain image, or the reference's mean-subtracted, wrapped BGR one (the paper's recipe)",
     )
-    group.add_argument("--crf", choices=("numba", "pydensecrf"), default="numba", help="which DenseCRF; same labels")
+    group.add_argument(
+        "--crf",
+        choices=("numba", "torch", "pydensecrf"),
+        help="which DenseCRF; same labels; not given: torch on a GPU, else numba",
+    )
     group.add_argument("--confidence", type=share, default=0.95, help="below this probability a pixel becomes 255")
 
 

@@ -75,7 +75,7 @@ def _one(job: ReportJob, crf: CrfJob, image_id: str) -> tuple[str, Any]:
         if job.truth is None:
             raise UserError("--curve needs ground truth")
         truth = read_truth(job.truth, image_id, job.spec.num_labels)
-        labels, probabilities = refine(crf, image_id, cam_file)
+        labels, probabilities = refine(crf, image_id)
         check_shape(cam_file, labels.shape, truth)
         return image_id, (labels, probabilities, truth)
     except UserError as error:

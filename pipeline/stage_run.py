@@ -16,16 +16,14 @@ from torch import Tensor
 from common.console import Outcome
 from common.errors import UserError
 from common.images import image_size, read_image
-from common.parallel import ordered_map
 from dataset.spec import DatasetSpec, Sample
 from pipeline import masks, report
 from pipeline.batches import Batch
 from pipeline.maps import resize_maps, to_numpy
 from pipeline.methods import MapPair
-from pipeline.scores import confusion_matrix
 from pipeline.stage_cams import CamJob, computed_batches
-from pipeline.stage_crf import CrfJob, sharpen
-from pipeline.stage_eval import Totals, check_shape, read_truth
+from pipeline.stage_crf import CrfJob, Ready, finish, sharpen_all
+from pipeline.stage_eval import Totals
 from pipeline.storage import MAX_SIDE
 
 READING = 2  # batches that are read side by side where no processes read
@@ -42,9 +40,9 @@ class RunJob:
     cams: CamJob
     crf: CrfJob
 
-    def record(self, sample: Sample) -> str:
-        """What a mask says of how it was made: the same as after the way over CAM files."""
-        return self.crf.record(self.cams.made_by, sample.labels)
+    def record(self, keys: Iterable[int]) -> str:
+        """What a mask with these classes says of how it was made: the same as after the way over CAM files."""
+        return self.crf.record(self.cams.made_by, keys)
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def finished_ids(job: RunJob, samples: Iterable[Sample]) -> set[str]:
             found, same_size = masks.mask_made_by(target), image_size(target) == image_size(sample.image)
         except UserError:
             continue
-        _check_same(target, found, job.record(sample))
+        _check_same(target, found, job.record(sample.labels))
         if same_size:
             finished.add(sample.id)
     return finished
@@ -111,7 +109,8 @@ def run(
     """
     spared = finished if job.crf.truth is None else set()
     computed = computed_batches(job.cams, samples, spared, READING, readers)
-    for outcome, confusion in ordered_map(partial(_finish, job, finished), _images(computed), threads):
+    end = partial(finish, job.crf, finished, lambda image: job.record(image.keys))
+    for outcome, confusion in sharpen_all(job.crf, _images(computed), partial(_load, job, finished), end, threads):
         if confusion is not None:
             totals.add(confusion)
         yield outcome
@@ -124,26 +123,19 @@ def _images(batches: Iterable[Batch]) -> Iterator[Outcome | Mapped]:
         yield from (Mapped(*each) for each in zip(batch.samples, batch.sizes, batch.maps))
 
 
-def _finish(job: RunJob, finished: set[str], image: Outcome | Mapped) -> tuple[Outcome, np.ndarray | None]:
-    """What became of one image, and its confusion matrix (1, C, C+1). The mask does not wait for the ground truth."""
+def _load(job: RunJob, finished: set[str], image: Outcome | Mapped) -> Ready | Outcome:
+    """What the CRF needs. The photo is read again: that costs less than holding it."""
     if isinstance(image, Outcome):
-        return image, None
-    image_id = image.sample.id
-    kept = image_id in finished
+        return image
+    if image.sample.id in finished and job.crf.truth is None:  # computed for the sake of its batch
+        return Outcome(image.sample.id, "kept")
     try:
-        if kept and job.crf.truth is None:  # computed for the sake of its batch
-            return Outcome(image_id, "kept"), None
-        labels, probabilities = _sharpened(job.crf, image)
-        if not kept:
-            mask = masks.confident(labels, probabilities, job.crf.confidence)
-            masks.write_mask(job.crf.target(image_id), mask, job.crf.palette, job.record(image.sample))
-        return Outcome(image_id, "kept" if kept else "made"), _confusion(job.crf, image.sample, labels)
+        return _ready(job.crf, image)
     except UserError as error:
-        return Outcome(image_id, "failed", str(error)), None
+        return Outcome(image.sample.id, "failed", str(error))
 
 
-def _sharpened(job: CrfJob, image: Mapped) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (H, W) and probabilities (k+1, H, W). The photo is read again: that costs less than holding it."""
+def _ready(job: CrfJob, image: Mapped) -> Ready:
     cam, attn = image.pair
     try:
         maps = from_cam_file(attn if job.cam_type == "attn_highres" else cam, image.size)
@@ -152,7 +144,7 @@ def _sharpened(job: CrfJob, image: Mapped) -> tuple[np.ndarray, np.ndarray]:
     rgb = np.asarray(read_image(image.sample.image))
     if rgb.shape[:2] != image.size:
         raise UserError(f"{image.sample.image}: replaced by one of another size meanwhile; the same command mends it")
-    return sharpen(job, rgb, np.array(image.sample.labels, np.int64), maps)
+    return Ready(image.sample.id, rgb, np.array(image.sample.labels, np.int64), maps)
 
 
 def from_cam_file(maps: Tensor, size: tuple[int, int]) -> np.ndarray:
@@ -166,14 +158,6 @@ def from_cam_file(maps: Tensor, size: tuple[int, int]) -> np.ndarray:
     if max(size) > MAX_SIDE:
         raise ValueError(f"{size[1]} x {size[0]} pixels; expected sides of at most {MAX_SIDE}, make it smaller")
     return resize_maps(stored, size)
-
-
-def _confusion(job: CrfJob, sample: Sample, labels: np.ndarray) -> np.ndarray | None:
-    if job.truth is None:
-        return None
-    truth = read_truth(job.truth, sample.id, job.num_classes + 1)
-    check_shape(sample.image, labels.shape, truth)
-    return confusion_matrix(truth, labels, job.num_classes + 1)[None]
 
 
 # --- scores ---------------------------------------------------------------------------------------

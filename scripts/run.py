@@ -138,7 +138,7 @@ def check_choices(args: argparse.Namespace) -> None:
 def make_run_job(args: argparse.Namespace, selection: "Selection", out_dir: Path) -> "RunJob":
     """The jobs of both stages; raises UserError before the model is loaded when masks cannot be written."""
     from common.files import need_writable
-    from pipeline.stage_crf import CrfJob
+    from pipeline.stage_crf import CrfJob, backend_for
     from pipeline.stage_run import RunJob
 
     truth = truth_of(args, selection)
@@ -152,7 +152,8 @@ def make_run_job(args: argparse.Namespace, selection: "Selection", out_dir: Path
         num_classes=len(selection.spec.classes),
         cam_type=args.cam_type,
         crf_image=args.crf_image,
-        backend=args.crf,
+        backend=args.crf or backend_for(args.device),
+        device=args.device,
         confidence=args.confidence,
         palette=args.palette,
         overwrite=args.overwrite,

@@ -205,7 +205,7 @@ def _settings(args: argparse.Namespace, spec: "DatasetSpec") -> "SegmentSettings
             args.method, threshold, tuple(args.scales), args.flip, precision=args.precision, compile=args.compile
         ),
         crf_image=args.crf_image,
-        backend=args.crf,
+        backend=args.crf or "numba",
         confidence=args.confidence,
         max_side=args.max_side,
     )

@@ -211,3 +211,19 @@ def test_what_fails_is_named_and_the_rest_is_made(job: CrfJob, seen: list, world
     assert statuses.pop("b").startswith("failed") and set(statuses.values()) == {"made"} and images == 4
     assert job.out_dir is not None
     assert (job.out_dir / "b.png").exists() == ("truth" in trouble)  # masks do not wait for the ground truth
+
+
+def test_groups_on_a_device_give_the_masks_of_one_image_at_a_time(
+    job: CrfJob, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Groups of two, one of them with an image that fails; the CRF is the real one of both backends."""
+    monkeypatch.setattr(stage_crf, "GROUP", 2)
+    (job.cams / "c.npz").unlink()
+    truth = world / "SegmentationClass"
+    alone = replace(job, truth=truth, confidence=0.6)
+    grouped = replace(alone, out_dir=job.cams.parent / "grouped", backend="torch", device="cpu")
+    one, other = run(alone), run(grouped)
+    assert one[0] == other[0] and [status[:6] for status in one[0].values()].count("failed") == 1
+    assert np.array_equal(one[1], other[1]) and one[2] == other[2] == 4
+    assert alone.out_dir is not None and grouped.out_dir is not None
+    assert tree(alone.out_dir) == tree(grouped.out_dir) and len(tree(alone.out_dir)) == 4
