@@ -1,106 +1,182 @@
-"""Our DenseCRF against Kraehenbuehl's library (pydensecrf2): time per image on one thread, and agreement.
+"""Our DenseCRF against Kraehenbuehl's library (pydensecrf2): time per image on one thread, agreement, side by side.
 
-    python -m benchmarks.crf [--quick] [--json FILE]
+python -m benchmarks.crf [--quick] [--json FILE] [--threads 2] [--backends numba torch] [--device auto]
 
-Both run in one process, taking turns. Photos of ../shared/voc_mini where that exists, else generated images of the same
-size; the CAMs are smooth random maps. What is left out of our time: compilation, and the filter that depends on the
-size of the image only and is kept between images of a size.
+All run in one process, taking turns, on photos of VOC (generated images where there are none) and smooth random maps.
+Left out of our time: compilation, and the filter that depends on the size of the image only and is kept between images
+of a size. The second table is several images at once, as with --num_workers of eval_cam_with_crf.py, and, of the
+backend torch, all images as one batch (on a GPU eight times over), which goes there and comes back.
 """
 
 import argparse
-import json
-import platform
-import time
+import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
-import cv2
-import numpy as np
+from benchmarks import measure
+from common import console
+from common.errors import EXIT_OK, UserError
+from common.options import positive
 
-from pipeline.crf import dense_crf, reference_image
+if TYPE_CHECKING:
+    import numpy as np
 
-PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "voc_mini" / "JPEGImages"
 LABELS = (2, 3, 4, 6)
 CONFIDENCE = 0.95
+THEIRS = "pydensecrf"
+
+COLUMNS: measure.Columns = {
+    "backend": ("backend", "{}"),
+    "K": ("labels", "{}"),
+    "ours_ms": ("ms", "{:.1f}"),
+    "theirs_ms": ("pydensecrf2 ms", "{:.1f}"),
+    "ratio_median": ("ratio, median", "{:.2f}"),
+    "ratio_min": ("slowest image", "{:.2f}"),
+    "labels_agreement": ("same labels", "{:.4%}"),
+    "masks_agreement": ("same masks", "{:.4%}"),
+    "max_dq": ("max diff. Q", "{:.1e}"),
+}
+AT_ONCE: measure.Columns = {
+    "backend": ("backend", "{}"),
+    "at_once": ("images at once", "{}"),
+    "K": ("labels", "{}"),
+    "images_per_s": ("images/s", "{:.2f}"),
+    "against_one_core": ("against pydensecrf2 on one core", "{:.2f}"),
+}
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = measure.parser_of("Our DenseCRF against pydensecrf2, on one thread and several images at once.", True)
+    parser.add_argument("--backends", nargs="+", metavar="NAME", help="ours; not given: numba, and torch on a GPU")
+    parser.add_argument("--labels", type=positive, nargs="+", help=f"label counts; not given: {LABELS}")
+    parser.add_argument("--photos", type=positive, help="not given: 8, with --quick 2")
+    parser.add_argument("--turns", type=positive, help="not given: 5, with --quick 3")
+    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="2 images, 3 turns, instead of 8 and 5")
-    parser.add_argument("--json", type=Path, help="write the figures there too")
-    args = parser.parse_args(argv)
-    count, turns = (2, 3) if args.quick else (8, 5)
-    cv2.setNumThreads(1)
-    images, source = load_images(count)
-    print(f"{len(images)} {source}, {turns} turns each, 1 thread, {platform.processor() or platform.machine()}")
-    print(" K   ours ms  theirs ms  ratio median (min)   labels %     masks %      max |dQ|")
-    rows = []
-    for labels in LABELS:
-        rows.append(summary(labels, [compare(image, labels, turns) for image in images]))
-        print(line(rows[-1]), flush=True)
-    if args.json:
-        args.json.write_text(
-            json.dumps({"images": source, "turns": turns, "threads": 1, "rows": rows}, indent=2) + "\n"
-        )
-    return 0
+    args = parse(argv)
+    return console.run(lambda: _run(args))
 
 
-def load_images(count: int) -> tuple[list[np.ndarray], str]:
+def _run(args: argparse.Namespace) -> int:
+    measure.begin(args)
+    from clip.device import pick_device
+
+    device = pick_device(args.device)
+    backends = chosen_backends(args.backends, device.type)
+    turns = args.turns or (3 if args.quick else 5)
+    with measure.cores(args.threads):
+        found, (images, source) = measure.machine(device), crf_images(args.photos or (2 if args.quick else 8))
+        print(measure.headline(f"DenseCRF: {source}, medians of {turns} turns, 1 thread an image", args.threads, found))
+        rows = single_rows(images, backends, args.labels or LABELS, turns, str(device))
+        print(measure.table(rows, COLUMNS), flush=True)
+        at_once = side_by_side_rows(images, backends, args.threads, turns)
+        if "torch" in backends:
+            at_once += batch_rows(images * (1 if device.type == "cpu" else 8), rows, turns, str(device))
+    print(f"\n{measure.table(at_once, AT_ONCE)}")
+    settings = {"images": source, "turns": turns, "threads": args.threads}
+    measure.write_record(args.json, "crf", found, settings, [*rows, *at_once])
+    return EXIT_OK
+
+
+def chosen_backends(asked: list[str] | None, device: str) -> list[str]:
+    """Ours, and a check that pydensecrf2 is there, before anything is measured."""
+    from importlib.util import find_spec
+
+    from pipeline.crf import BACKENDS
+
+    if find_spec("pydensecrf") is None:
+        raise UserError("pydensecrf2 is not installed, and it is what ours is compared with: pip install pydensecrf2")
+    ours = [name for name in BACKENDS if name != THEIRS]
+    unknown = [name for name in asked or () if name not in ours]
+    if unknown:
+        raise UserError(f"--backends {unknown[0]}: expected one of {', '.join(ours)}")
+    return asked or [name for name in ours if name == "numba" or device != "cpu"]
+
+
+def crf_images(count: int) -> "tuple[list[np.ndarray], str]":
     """Images (H, W, 3) uint8 as the CRF of the reference sees them, and what they are."""
-    paths = sorted(PHOTOS.glob("*.jpg"))
-    if not paths:
-        return [generated_image(seed) for seed in range(count)], "generated images"
-    chosen = paths[:: max(1, len(paths) // count)][:count]
-    return [reference_image(np.asarray(cv2.imread(str(path)))[..., ::-1]) for path in chosen], "photos of voc_mini"
+    import numpy as np
+
+    from benchmarks.material import photos
+    from common.images import read_image
+    from pipeline.crf import reference_image
+
+    with TemporaryDirectory() as folder:
+        chosen = photos(count, Path(folder))
+        images = [reference_image(np.asarray(read_image(sample.image))) for sample in chosen.samples()]
+    return images, chosen.source
 
 
-def generated_image(seed: int) -> np.ndarray:
-    """Smooth patches and some grain, (375, 500, 3) uint8."""
-    random = np.random.default_rng(seed)
-    patches = cv2.resize(random.integers(0, 256, (24, 32, 3), np.uint8), (500, 375), interpolation=cv2.INTER_CUBIC)
-    return (patches + random.normal(0, 3, patches.shape)).clip(0, 255).astype(np.uint8)
-
-
-def cam_probs(labels: int, height: int, width: int) -> np.ndarray:
+def cam_probs(labels: int, size: tuple[int, int]) -> "np.ndarray":
     """Smooth random maps as probabilities (K, H, W) float32, background first."""
-    coarse = np.random.default_rng(labels).random((labels - 1, height // 16, width // 16), np.float32) ** 2
-    blurred = [cv2.GaussianBlur(cam, (0, 0), 1.5) for cam in coarse]
-    cams = np.stack([cv2.resize(cam / cam.max(), (width, height), interpolation=cv2.INTER_LINEAR) for cam in blurred])
-    return np.concatenate([1 - cams.max(axis=0, keepdims=True), cams])
+    import numpy as np
+
+    from benchmarks.material import smooth
+    from pipeline.masks import with_background
+
+    random = np.random.default_rng(labels)
+    return with_background(np.stack([smooth(random, size, 24) for _ in range(labels - 1)]))
 
 
-def compare(image: np.ndarray, labels: int, turns: int) -> dict[str, float]:
-    """Median seconds of both on one image, and how far they agree."""
-    probs = cam_probs(labels, *image.shape[:2])
-    q = {backend: dense_crf(image, probs, backend=backend) for backend in ("numba", "pydensecrf")}
-    seconds: dict[str, list[float]] = {backend: [] for backend in q}
-    for turn in range(turns):
-        for backend in sorted(q, reverse=turn % 2 == 1):
-            start = time.perf_counter()
-            dense_crf(image, probs, backend=backend)
-            seconds[backend].append(time.perf_counter() - start)
-    ours, theirs = q["numba"], q["pydensecrf"]
+# --- one image on one thread ----------------------------------------------------------------------
+
+
+def single_rows(
+    images: "list[np.ndarray]", backends: list[str], labels: Sequence[int], turns: int, device: str
+) -> list[dict[str, Any]]:
+    rows = []
+    for count in labels:
+        results = [compare(image, count, backends, turns, device) for image in images]
+        rows += [summary(backend, count, [result[backend] for result in results]) for backend in backends]
+    return rows
+
+
+def compare(
+    image: "np.ndarray", labels: int, backends: list[str], turns: int, device: str
+) -> dict[str, dict[str, float]]:
+    """Of each of our backends on one image: median seconds, theirs beside them, and how far they agree."""
+    from pipeline.crf import dense_crf
+
+    probs = cam_probs(labels, image.shape[:2])
+    work = {name: partial(dense_crf, image, probs, backend=name, device=device) for name in (*backends, THEIRS)}
+    q = {name: run() for name, run in work.items()}  # also compiles
+    seconds = measure.take_turns({name: measure.timed(run) for name, run in work.items()}, turns)
     return {
-        "ours": float(np.median(seconds["numba"])),
-        "theirs": float(np.median(seconds["pydensecrf"])),
-        "labels": float((ours.argmax(axis=0) == theirs.argmax(axis=0)).mean()),
-        "masks": float((mask(ours) == mask(theirs)).mean()),
-        "max_dq": float(np.abs(ours - theirs).max()),
+        name: {"ours": seconds[name], "theirs": seconds[THEIRS], **agreement(q[name], q[THEIRS])} for name in backends
     }
 
 
-def mask(q: np.ndarray) -> np.ndarray:
+def agreement(ours: "np.ndarray", theirs: "np.ndarray") -> dict[str, float]:
+    """Shares of pixels with the same label and the same value in the mask, and the largest difference of Q."""
+    return {
+        "labels": float((ours.argmax(axis=0) == theirs.argmax(axis=0)).mean()),
+        "masks": float((mask(ours) == mask(theirs)).mean()),
+        "max_dq": float(abs(ours - theirs).max()),
+    }
+
+
+def mask(q: "np.ndarray") -> "np.ndarray":
     """What would be written: the label, 255 where it is not confident (clip_es section 6)."""
-    return np.where(q.max(axis=0) < CONFIDENCE, 255, q.argmax(axis=0))
+    from pipeline.masks import confident
+
+    return confident(q.argmax(axis=0).astype("uint8"), q, CONFIDENCE)
 
 
-def summary(labels: int, results: list[dict[str, float]]) -> dict[str, float]:
+def summary(backend: str, labels: int, results: list[dict[str, float]]) -> dict[str, Any]:
     """One row of the table: medians over the images of the times, the worst agreement."""
     ratios = [result["theirs"] / result["ours"] for result in results]
     return {
+        "backend": backend,
         "K": labels,
-        "ours_ms": 1e3 * float(np.median([result["ours"] for result in results])),
-        "theirs_ms": 1e3 * float(np.median([result["theirs"] for result in results])),
-        "ratio_median": float(np.median(ratios)),
+        "ours_ms": 1e3 * median(result["ours"] for result in results),
+        "theirs_ms": 1e3 * median(result["theirs"] for result in results),
+        "ratio_median": median(ratios),
         "ratio_min": min(ratios),
         "labels_agreement": min(result["labels"] for result in results),
         "masks_agreement": min(result["masks"] for result in results),
@@ -108,13 +184,65 @@ def summary(labels: int, results: list[dict[str, float]]) -> dict[str, float]:
     }
 
 
-def line(row: dict[str, float]) -> str:
-    return (
-        f"{row['K']:2.0f} {row['ours_ms']:9.1f} {row['theirs_ms']:10.1f} "
-        f"{row['ratio_median']:9.2f}  ({row['ratio_min']:.2f}) "
-        f"{100 * row['labels_agreement']:14.4f} {100 * row['masks_agreement']:11.4f} {row['max_dq']:13.1e}"
-    )
+# --- several images at once -----------------------------------------------------------------------
+
+
+def side_by_side_rows(
+    images: "list[np.ndarray]", backends: list[str], most: int, turns: int, labels: int = 3
+) -> list[dict[str, Any]]:
+    """Images a second of every number of workers up to `most`, by doubling, over the images twice."""
+    from common.parallel import ordered_map
+    from pipeline.crf import dense_crf
+
+    work = [(image, cam_probs(labels, image.shape[:2])) for image in [*images, *images]]
+    workers = sorted({most, *(2**power for power in range(most.bit_length()) if 2**power <= most)})
+
+    def run(backend: str, threads: int) -> None:
+        list(ordered_map(lambda pair: dense_crf(*pair, backend=backend).shape, work, threads))
+
+    contestants = {
+        (backend, threads): measure.timed(partial(run, backend, threads))
+        for backend in (*(name for name in backends if name != "torch"), THEIRS)
+        for threads in workers
+    }
+    seconds = measure.take_turns(contestants, turns)
+    return [
+        {
+            "backend": backend,
+            "at_once": threads,
+            "K": labels,
+            "images_per_s": len(work) / value,
+            "against_one_core": seconds[THEIRS, 1] / value,
+        }
+        for (backend, threads), value in seconds.items()
+    ]
+
+
+def batch_rows(
+    images: "list[np.ndarray]", single: Sequence[measure.Row], turns: int, device: str
+) -> list[dict[str, Any]]:
+    """Images a second of the backend torch with all of them in one call, beside the median image of `single_rows`."""
+    from pipeline.crf import dense_crf_batch
+
+    theirs_ms = {row["K"]: row["theirs_ms"] for row in single}
+    work = {}
+    for count in theirs_ms:
+        probs = [cam_probs(count, image.shape[:2]) for image in images]
+        work[count] = partial(dense_crf_batch, images, probs, device=device)
+        work[count]()  # warms up
+    seconds = measure.take_turns({count: measure.timed(run) for count, run in work.items()}, turns)
+    rates = {count: len(images) / value for count, value in seconds.items()}
+    return [
+        {
+            "backend": "torch",
+            "at_once": len(images),
+            "K": count,
+            "images_per_s": rate,
+            "against_one_core": rate * theirs_ms[count] / 1e3,
+        }
+        for count, rate in rates.items()
+    ]
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

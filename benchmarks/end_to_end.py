@@ -1,0 +1,201 @@
+"""From images and labels to mask PNGs: our commands against the reference's way, each in fresh processes.
+
+python -m benchmarks.end_to_end [--quick] [--json FILE] [--threads 2] [--device auto]
+
+Every contestant runs as a user would run it, once for one image and once for the list; images a second are what the
+further images take, so that loading Python and the model does not count (the list's whole time has a column too);
+with --quick there is no run on one image, and loading counts; nor is there the row with all cores.
+Memory is the most that any one process held. Both use the reference's CRF image, so that the masks can be compared.
+The reference's way is the plain transcription, its files, and pydensecrf: one image at a time, and with a process a
+core for the CRF.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import measure
+from benchmarks.fresh import Command, run_fresh
+from common import console
+from common.errors import EXIT_OK, UserError
+from common.options import positive
+
+if TYPE_CHECKING:
+    from benchmarks.material import Photos
+
+MODELS = ("ViT-B/16", "toy")
+PLAIN, PLAIN_POOL = "plain", "plain, CRF on all cores"
+COLUMNS: measure.Columns = {
+    "way": ("way", "{}"),
+    "images": ("images", "{}"),
+    "images_per_s": ("images/s", "{:.3g}"),
+    "ratio": ("against plain", "{:.2f}"),
+    "ratio_pool": ("CRF on all cores", "{:.2f}"),
+    "list_s": ("list, s", "{:.1f}"),
+    "one_image_s": ("one image, s", "{:.1f}"),
+    "peak_mb": ("peak MB", "{:.0f}"),
+    "same_pixels": ("same mask pixels", "{:.4%}"),
+}
+
+
+@dataclass(frozen=True)
+class Way:
+    """A contestant. `commands` gives the steps for (photos, output folder); each runs in a process of its own."""
+
+    name: str
+    photos: "Photos"
+    commands: Any
+
+    def run(self, photos: "Photos", out: Path) -> tuple[float, float]:
+        """Seconds from the first process's start to the last one's end, and the largest peak in MB."""
+        ran = [run_fresh(command) for command in self.commands(photos, out)]
+        return sum(seconds for _, seconds in ran), max(one.peak_mb for steps, _ in ran for one in steps)
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = measure.parser_of("Images and labels to masks: our commands against the reference's way.", True)
+    parser.add_argument("--model", choices=MODELS, help="not given: a random ViT-B/16, with --quick the toy world's")
+    parser.add_argument("--photos", type=positive, help="not given: 12, with --quick 3")
+    parser.add_argument("--repeat", type=positive, help="our list is the photos so often; not given: 1, on a GPU 250")
+    parser.add_argument("--turns", type=positive, help="not given: 3, with --quick 1")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    return console.run(lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> int:
+    measure.begin(args)
+    if find_spec("pydensecrf") is None:
+        raise UserError("pydensecrf2 is not installed, and it is part of the reference's way: pip install pydensecrf2")
+    from benchmarks.material import model_file, photos
+    from clip.device import pick_device
+
+    device = pick_device(args.device)
+    turns, model = args.turns or (1 if args.quick else 3), args.model or ("toy" if args.quick else "ViT-B/16")
+    with measure.cores(args.threads), TemporaryDirectory() as name:
+        found, chosen = measure.machine(device), photos(args.photos or (3 if args.quick else 12), Path(name))
+        told = f"Images to masks: {chosen.source}, {model}, medians of {turns} turns"
+        print(measure.headline(told, args.threads, found))
+        many = _repeated(chosen, Path(name), args.repeat or (1 if args.quick or device.type == "cpu" else 250))
+        ways = ways_of(chosen, many, model_file(model, Path(name)), str(device), args.threads)
+        ways = [way for way in ways if not (args.quick and way.name == PLAIN_POOL)]
+        rows = race(ways, Path(name), turns, loading_counts=args.quick)
+    print(measure.table(rows, COLUMNS))
+    settings = {"photos": chosen.source, "model": model, "turns": turns, "threads": args.threads}
+    measure.write_record(args.json, "end_to_end", found, settings, rows)
+    return EXIT_OK
+
+
+def _repeated(photos: "Photos", folder: Path, times: int) -> "Photos":
+    from benchmarks.material import copies
+
+    return photos if times == 1 else copies(photos, folder / "many", times * len(photos.ids))
+
+
+def ways_of(photos: "Photos", many: "Photos", weights: Path, device: str, threads: int) -> list[Way]:
+    """The contestants; ours have the longer list."""
+    model = ["--model", str(weights), "--device", device]
+    crf = ["--crf_image", "reference", "--num_workers", str(threads)]
+    return [
+        Way(PLAIN, photos, partial(plain_commands, model, 1)),
+        Way(PLAIN_POOL, photos, partial(plain_commands, model, threads)),
+        Way("generate_cams.py, eval_cam_with_crf.py", many, partial(staged_commands, model, crf)),
+        Way("scripts.run", many, partial(one_command, model, crf)),
+    ]
+
+
+def plain_commands(model: list[str], crf_workers: int, photos: "Photos", out: Path) -> list[Command]:
+    data = ["--img_root", str(photos.root / "JPEGImages"), "--split_file", str(photos.split), "--out", str(out)]
+    return [("benchmarks.plain_road", [*data, *model, "--crf_workers", str(crf_workers)])]
+
+
+def staged_commands(model: list[str], crf: list[str], photos: "Photos", out: Path) -> list[Command]:
+    cams = ["--cam_out_dir", str(out / "cams")]
+    masks = ["--pseudo_mask_save_path", str(out / "masks")]
+    return [
+        ("generate_cams", [*photos.options(), *cams, *model]),
+        ("eval_cam_with_crf", [*photos.options(), *cams, *masks, *crf]),
+    ]
+
+
+def one_command(model: list[str], crf: list[str], photos: "Photos", out: Path) -> list[Command]:
+    return [("scripts.run", [*photos.options(), "--pseudo_mask_save_path", str(out / "masks"), *model, *crf])]
+
+
+# --- the race -------------------------------------------------------------------------------------
+
+
+def race(ways: Sequence[Way], folder: Path, turns: int, loading_counts: bool) -> list[dict[str, Any]]:
+    """A row a way. The runs on one image warm up what is kept on disk (compiled kernels, text embeddings)."""
+    one: dict[str, list[tuple[float, float]]] = {way.name: [] for way in ways}
+    whole: dict[str, list[tuple[float, float]]] = {way.name: [] for way in ways}
+    for turn in range(turns):
+        for way in ways[:: -1 if turn % 2 else 1]:
+            if not loading_counts:
+                one[way.name].append(way.run(first_of(way.photos, folder), folder / f"{way.name}, one, {turn}"))
+            whole[way.name].append(way.run(way.photos, folder / f"{way.name}, list, {turn}"))
+    rows = [row(way, one[way.name], whole[way.name]) for way in ways]
+    rates = {row["way"]: row["images_per_s"] for row in rows}
+    for way, found in zip(ways, rows):
+        found["ratio"] = ratio(found["images_per_s"], rates[PLAIN])
+        found["ratio_pool"] = ratio(found["images_per_s"], rates.get(PLAIN_POOL))
+        found["same_pixels"] = same_pixels(way, ways[0], folder)
+    return rows
+
+
+def first_of(photos: "Photos", folder: Path) -> "Photos":
+    """The first image of the list alone."""
+    from dataclasses import replace
+
+    from common.files import write_text
+
+    split = folder / "first.txt"
+    write_text(split, f"{photos.ids[0]}\n")
+    return replace(photos, split=split)
+
+
+def row(way: Way, one: list[tuple[float, float]], whole: list[tuple[float, float]]) -> dict[str, Any]:
+    """Medians; no rate where the list took no longer than one image did, which says nothing."""
+    count, list_s = len(way.photos.ids), median(seconds for seconds, _ in whole)
+    one_s = median(seconds for seconds, _ in one) if one else None
+    further, took = (count - 1, list_s - one_s) if one_s else (count, list_s)
+    return {
+        "way": way.name,
+        "images": count,
+        "images_per_s": further / took if further and took > 0 else None,
+        "list_s": list_s,
+        "one_image_s": one_s,
+        "peak_mb": max(peak for _, peak in whole),
+    }
+
+
+def ratio(ours: float | None, theirs: float | None) -> float | None:
+    return ours / theirs if ours and theirs else None
+
+
+def same_pixels(way: Way, plain: Way, folder: Path) -> float:
+    """Share of the pixels of the plain way's photos whose value in the mask is the same."""
+    import numpy as np
+
+    from pipeline.masks import read_mask
+
+    same = total = 0
+    for own, other in zip(way.photos.ids, plain.photos.ids):
+        ours = read_mask(folder / f"{way.name}, list, 0" / "masks" / f"{own}.png")
+        theirs = read_mask(folder / f"{plain.name}, list, 0" / "masks" / f"{other}.png")
+        same, total = same + int(np.count_nonzero(ours == theirs)), total + ours.size
+    return same / total
+
+
+if __name__ == "__main__":
+    sys.exit(main())

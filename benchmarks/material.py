@@ -1,0 +1,162 @@
+"""What the benchmarks work on: photos in VOC layout, smooth maps, weights. All seeded; nothing is downloaded.
+
+May import numpy, OpenCV, torch, clip, dataset, voc12, toyworld and common.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+
+from benchmarks.measure import ROOT
+from common.errors import UserError
+from common.files import atomic_write, write_text
+from dataset.spec import Sample
+from dataset.voc_layout import read_split, voc_paths, voc_samples
+from voc12.spec import CLASSES, SPEC
+
+VOC_MINI = ROOT.parent / "shared" / "voc_mini"  # forty photos of VOC, not part of the project
+SPLIT = Path("ImageSets") / "Segmentation" / "train.txt"
+VOC_SIZES = ((375, 500), (333, 500), (500, 375), (375, 500), (500, 333), (366, 500))  # (H, W)
+MODELS = ("ViT-B/16", "toy")
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Images in VOC layout. `source` says what they are; `root` is the folder above JPEGImages."""
+
+    root: Path
+    split: Path
+    source: str
+
+    @property
+    def ids(self) -> list[str]:
+        return read_split(self.split)
+
+    @property
+    def masks(self) -> Path:
+        return self.root / "SegmentationClass"
+
+    def options(self) -> list[str]:
+        """How the stages are told of them."""
+        return ["--dataset", "voc12", "--img_root", str(self.root / "JPEGImages"), "--split_file", str(self.split)]
+
+    def samples(self) -> list[Sample]:
+        samples, failures = voc_samples(voc_paths(self.root, self.split), SPEC.classes, self.ids)
+        if failures:
+            raise UserError(f"{self.root}: {failures[0]}")
+        return samples
+
+
+def photos(count: int, folder: Path, source: Path = VOC_MINI) -> Photos:
+    """`count` photos of VOC from all over the small set, or as many generated ones in `folder` where that is absent."""
+    ids = sorted(path.stem for path in (source / "JPEGImages").glob("*.jpg"))
+    if not ids:
+        return generated(count, folder)
+    chosen = ids[:: max(1, len(ids) // count)][:count]
+    split = folder / "photos.txt"
+    write_text(split, "".join(f"{image_id}\n" for image_id in chosen))
+    return Photos(source, split, f"{len(chosen)} photos of VOC")
+
+
+def generated(
+    count: int, folder: Path, sizes: Sequence[tuple[int, int]] = VOC_SIZES, classes: int | None = None, first: int = 0
+) -> Photos:
+    """Smooth pictures with grain, of these sizes in turn, and masks of smooth regions.
+
+    classes  how many each shows; not given: 1, 2, 3 in turn
+    first    number of the first one, which is its seed too
+    """
+    ids = [f"drawn_{seed:05d}" for seed in range(first, first + count)]
+    for seed, image_id in enumerate(ids, first):
+        random = np.random.default_rng(seed)
+        size, number = sizes[seed % len(sizes)], classes or 1 + seed % 3
+        _write(folder, image_id, size, sorted(random.permutation(len(CLASSES))[:number].tolist()), random)
+    write_text(folder / SPLIT, "".join(f"{image_id}\n" for image_id in ids))
+    return Photos(folder, folder / SPLIT, f"{count} generated images")
+
+
+def _write(folder: Path, image_id: str, size: tuple[int, int], labels: list[int], random: np.random.Generator) -> None:
+    """One image, its annotation and its mask, in which classes and background follow smooth regions."""
+    regions = np.concatenate([[smooth(random, size, 8)], [smooth(random, size, 8) for _ in labels]]).argmax(axis=0)
+    mask = np.array([0, *(label + 1 for label in labels)], np.uint8)[regions]
+    pictures = {
+        folder / "JPEGImages" / f"{image_id}.jpg": (Image.fromarray(picture(random, size)), "JPEG"),
+        folder / "SegmentationClass" / f"{image_id}.png": (Image.fromarray(mask), "PNG"),
+    }
+    for path, (image, kind) in pictures.items():
+        with atomic_write(path) as stream:
+            image.save(stream, kind, quality=95)
+    objects = "".join(f"<object><name>{CLASSES[label]}</name></object>" for label in labels)
+    write_text(folder / "Annotations" / f"{image_id}.xml", f"<annotation>{objects}</annotation>\n")
+
+
+def picture(random: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    """Smooth patches and some grain, (H, W, 3) uint8."""
+    patches = random.integers(0, 256, (max(2, size[0] // 16), max(2, size[1] // 16), 3), np.uint8)
+    patches = cv2.resize(patches, size[::-1], interpolation=cv2.INTER_CUBIC)
+    return (patches + random.normal(0, 3, patches.shape)).clip(0, 255).astype(np.uint8)
+
+
+def smooth(random: np.random.Generator, size: tuple[int, int], cells: int) -> np.ndarray:
+    """A smooth random map (H, W) float32 from 0 to 1, both reached, with some `cells` bumps a side."""
+    coarse = random.random((max(2, min(cells, size[0])), max(2, min(cells, size[1]))), np.float32) ** 2
+    blurred = cv2.GaussianBlur(coarse, (0, 0), 1.0)
+    grown = cv2.resize(blurred, size[::-1], interpolation=cv2.INTER_LINEAR)
+    lifted = grown - grown.min()
+    return lifted / lifted.max()
+
+
+def copies(photos: Photos, folder: Path, count: int) -> Photos:
+    """`count` images that are the given ones over and over, under names of their own: hard links to the same bytes."""
+    from shutil import copyfile
+
+    ids, names = photos.ids, [f"copy_{index:06d}" for index in range(count)]
+    for kind, suffix in (("JPEGImages", ".jpg"), ("Annotations", ".xml"), ("SegmentationClass", ".png")):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        for index, name in enumerate(names):
+            original, copy = photos.root / kind / f"{ids[index % len(ids)]}{suffix}", folder / kind / f"{name}{suffix}"
+            try:
+                copy.hardlink_to(original)
+            except OSError:  # another disk, a system without links, or more links than it allows
+                copyfile(original, copy)
+    write_text(folder / SPLIT, "".join(f"{name}\n" for name in names))
+    return Photos(folder, folder / SPLIT, f"{count} copies of {photos.source}")
+
+
+# --- weights --------------------------------------------------------------------------------------
+
+
+def model_file(name: str, folder: Path) -> Path:
+    """The weight file of one of MODELS: the toy world's own, or a random ViT-B/16, made in `folder`."""
+    from toyworld.spec import WEIGHTS
+
+    if name == "toy":
+        return WEIGHTS
+    path = folder / "random_vit_b_16.pt"
+    if not path.is_file():
+        _write_random_vit(path)
+    return path
+
+
+def _write_random_vit(path: Path) -> None:
+    """Float16, as OpenAI's files. Random weights take the same time as trained ones.
+
+    Queries and keys are enlarged: as they are drawn, attention is all but uniform, refined maps are all but flat, and
+    after their min-max normalisation one would compare rounding errors (found: 2e-3 before, 2e-5 after).
+    """
+    import open_clip
+    from open_clip.model import CLIP
+
+    config = open_clip.get_model_config("ViT-B-16-quickgelu")
+    torch.manual_seed(0)
+    model = CLIP(**{key: config[key] for key in ("embed_dim", "vision_cfg", "text_cfg")}, quick_gelu=True)
+    for block in model.visual.transformer.resblocks:
+        block.attn.in_proj_weight.data[: 2 * block.attn.embed_dim] *= 4
+    state = {key: value if key == "logit_scale" else value.half() for key, value in model.state_dict().items()}
+    with atomic_write(path) as stream:
+        torch.save(state, stream)
