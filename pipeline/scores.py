@@ -6,6 +6,7 @@ such a class still counts as an error of the class it stands in for.)
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -107,20 +108,42 @@ def sweep_confusions(
     precision   float16 computes the background score as the reference does, to its last digit
 
     The best class of a pixel does not depend on the background, so it is found once; ties go to the background, as
-    argmax over [background, classes] would have it.
+    argmax over [background, classes] would have it. A setting lets the class win from some score on: the pixels are
+    counted once by (truth, best class, number of settings won), and the settings' matrices are sums of these counts.
     """
     if len(maps):
         maps = maps.astype(precision)
         best, highest = np.asarray(keys)[maps.argmax(axis=0)] + 1, maps.max(axis=0)
     else:
         best, highest = np.zeros(truth.shape, np.int64), np.zeros(truth.shape, precision)
-    labels = best.astype(np.uint8)
-    return np.stack(
-        [
-            confusion_matrix(truth, np.where(highest > _background(highest, setting), labels, np.uint8(0)), num_labels)
-            for setting in backgrounds
-        ]
-    )
+    cuts = [least_winning(setting, precision) for setting in backgrounds]
+    scored = truth < num_labels
+    won = np.sum([highest[scored] >= cut for cut in cuts], axis=0, dtype=np.int64)
+    codes = (truth[scored].astype(np.int64) * num_labels + best[scored]) * (len(cuts) + 1) + won
+    counts = np.bincount(codes, minlength=num_labels**2 * (len(cuts) + 1)).reshape(num_labels, num_labels, -1)
+    confusions = np.zeros((len(cuts), num_labels, num_labels + 1), np.int64)
+    for rank, index in enumerate(np.argsort(cuts, kind="stable")):  # the easiest setting is won first
+        confusions[index, :, :num_labels] = counts[..., rank + 1 :].sum(axis=-1)
+        confusions[index, :, 0] += counts[..., : rank + 1].sum(axis=(1, 2))
+    return confusions
+
+
+@lru_cache(maxsize=256)
+def least_winning(setting: float, precision: type) -> np.floating:
+    """The least score, of dtype `precision`, that beats the background it leaves; exact, by bisection over all floats.
+
+    The background falls as the score rises, so there is one such score; floats from 0 on are ordered as their bits.
+    """
+    bits = np.dtype(f"u{np.dtype(precision).itemsize}")
+    lost, won = np.zeros(1, precision).view(bits)[0], np.ones(1, precision).view(bits)[0]
+    while won - lost > 1:
+        middle = lost + (won - lost) // bits.type(2)
+        score: np.ndarray = np.array([middle], bits).view(precision)
+        if score[0] > _background(score, setting)[0]:
+            won = middle
+        else:
+            lost = middle
+    return np.array([won], bits).view(precision)[0]
 
 
 def _background(highest: np.ndarray, setting: float) -> np.ndarray:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
 
-from pipeline.scores import backgrounds_for, confusion_matrix, scores_of, sweep_confusions
+from pipeline.scores import backgrounds_for, confusion_matrix, least_winning, scores_of, sweep_confusions
 
 LABELS = 6
 
@@ -124,6 +124,18 @@ def test_sweep_of_smooth_maps_in_either_precision(dtype: type) -> None:
     truth = random_labels(8, [0, 2, 4], size)
     found = sweep_confusions(truth, keys, maps, SETTINGS, LABELS, dtype)
     assert np.array_equal(found, [naive_confusion(truth, keys, maps, setting, dtype) for setting in SETTINGS])
+
+
+@pytest.mark.parametrize("setting", [0.05, 0.3, 0.6, *range(1, 11)])
+def test_the_least_winning_score_parts_all_half_floats(setting: float) -> None:
+    """Every float16 from 0 to 1 is tried, and the neighbours of the cut for float32."""
+    scores = np.arange(0, 0x3C01, dtype=np.uint16).view(np.float16)
+    background = np.full_like(scores, setting) if setting < 1 else (1 - scores) ** np.float16(setting)
+    assert np.array_equal(scores > background, scores >= least_winning(setting, np.float16))
+    cut = least_winning(setting, np.float32)
+    for score, wins in ((cut, True), (np.nextafter(cut, np.float32(0)), False)):
+        given = np.float32(setting) if setting < 1 else (np.float32(1) - score) ** np.float32(setting)
+        assert (score > given) == wins
 
 
 @pytest.mark.parametrize(
