@@ -57,14 +57,16 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from dataset.lookup import select
+    from common.files import check_place
+    from dataset.lookup import select_from
 
-    selection = select(args.dataset, args.img_root, args.split_file, args.gt_root, args.classes, args.labels)
+    selection = select_from(args)
     from pipeline import stage_eval
     from pipeline.storage import check_classes
 
     job = _job(args, selection)
     check_classes(job.folder, stage_eval.cam_record(job.folder, selection.ids), selection.spec)
+    check_place(args.json, "--json", "scores.json")
     print(f"scoring {args.cam_type} of {len(selection.ids)} images in {job.folder} against {job.truth}")
     totals, tally = job.empty_totals(), console.Tally(failures=list(selection.problems))
     outcomes = stage_eval.run(job, selection.ids, totals, args.num_workers)

@@ -55,17 +55,17 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from dataset.lookup import select
+    from common.files import check_place
+    from dataset.lookup import select_from
 
-    selection = select(
-        args.dataset, args.img_root, args.split_file, args.gt_root, args.classes, args.labels, images_needed=True
-    )
+    selection = select_from(args, images_needed=True)
     from pipeline import stage_crf
     from pipeline.stage_eval import cam_record
     from pipeline.storage import check_classes
 
     job = _job(args, selection)
     check_classes(job.cams, cam_record(job.cams, selection.ids), selection.spec)
+    check_place(args.json, "--json", "scores.json")
     _announce(args, job, len(selection.ids))
     totals, tally = job.empty_totals(), console.Tally(failures=list(selection.problems))
     outcomes = stage_crf.run(job, selection.ids, totals, args.num_workers)

@@ -70,12 +70,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from common.files import need_writable
-    from dataset.lookup import select
+    from dataset.lookup import select_from
 
     _check_method(args.method)
     by_clip = args.labels == BY_CLIP
-    labels = None if by_clip else args.labels
-    selection = select(args.dataset, args.img_root, args.split_file, None, args.classes, labels)
+    selection = select_from(args, with_labels=not by_clip)
     out_dir = args.cam_out_dir or output_dir(args.dataset, "cams")
     job = make_job(args, worker=0) if by_clip else None
     samples, failures = _tag(args, job, selection) if job else selection.samples()

@@ -3,7 +3,7 @@
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -59,9 +59,17 @@ def check_id(image_id: str, source: Path) -> str:
 
 def need_dir(path: Path, option: str, holds: str) -> Path:
     """The path, if it is a folder; otherwise a UserError that names the option and what belongs there."""
-    if not path.is_dir():
+    if not _true(path.is_dir):
         raise UserError(f"{option} {path}: no such folder; expected {holds}")
     return path
+
+
+def _true(asked: Callable[[], bool]) -> bool:
+    """What `Path.is_dir` or `Path.is_file` answers; False for a name that is too long, for which they may raise."""
+    try:
+        return asked()
+    except OSError:
+        return False
 
 
 def need_writable(folder: Path, option: str) -> Path:
@@ -74,8 +82,26 @@ def need_writable(folder: Path, option: str) -> Path:
         raise UserError(f"{option} {folder}: cannot be written to ({error.strerror}); choose another folder") from error
 
 
+def check_place(path: Path | None, option: str, example: str) -> None:
+    """Raise a UserError that names the option when no file can be written to the path; makes its folder. None passes.
+
+    For what is written at the end of a long run: a mistake is told at its beginning.
+    """
+    if path is None:
+        return
+    need_writable(path.parent, option)
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UserError(f"{option} {path}: cannot be written ({error.strerror}); choose another name") from error
+    if path.is_dir():
+        raise UserError(f"{option} {path}: a folder; expected the name of a file, such as {path / example}")
+
+
 def need_file(path: Path, option: str, holds: str) -> Path:
     """The path, if it is a file; otherwise a UserError that names the option and what belongs there."""
-    if not path.is_file():
+    if not _true(path.is_file):
         raise UserError(f"{option} {path}: no such file; expected {holds}")
     return path

@@ -68,6 +68,9 @@ class _trouble:
         self._warnings.__exit__(None, None, None)
         if isinstance(error, FileNotFoundError):
             raise UserError(f"{self.path}: no such image") from error
+        if isinstance(error, IsADirectoryError):
+            said = f"{self.path}: not a readable image but a folder; give its files, as in {self.path}/*.jpg"
+            raise UserError(said) from error
         if isinstance(error, Image.DecompressionBombError):
             raise UserError(f"{self.path}: too many pixels to be opened safely; make it smaller") from error
         if isinstance(error, (UnidentifiedImageError, OSError, SyntaxError, ValueError)):

@@ -3,6 +3,7 @@
 Adding a data set: a folder with its spec, a line in SPECS, and what is special about its paths below.
 """
 
+import argparse
 import importlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -77,10 +78,24 @@ class Selection:
         if self.labelled is not None:
             return self.labelled, self.problems
         if self.spec.name == "coco14":  # its split file holds the labels too
-            return _labelled(self, str(self.paths.split), images_of(self.paths.images, self.ids), self.ids).samples()
+            return self.labelled_by(str(self.paths.split)).samples()
         if self.paths.annotations is None:
             raise UserError(f"--labels is needed with --dataset {self.spec.name}: a file, a folder, or classes as a,b")
         return voc_samples(self.paths, self.spec.classes, self.ids)
+
+    def labelled_by(self, labels: str) -> "Selection":
+        """Those of the images that have labels in what `--labels` was given; what does not fit is told on stderr."""
+        all_of_a_folder = self.paths.split == self.paths.images
+        images = images_of(self.paths.images, self.ids)
+        images.problems[:0] = self.problems
+        return _labelled(self, labels, images, None if all_of_a_folder else self.ids)
+
+
+def select_from(args: argparse.Namespace, images_needed: bool = False, with_labels: bool = True) -> Selection:
+    """What the options of common/options.py ask for; see `select`. Without `with_labels` --labels is not looked at."""
+    gt_root = getattr(args, "gt_root", None)  # not an option of the commands that score nothing
+    labels = args.labels if with_labels else None
+    return select(args.dataset, args.img_root, args.split_file, gt_root, args.classes, labels, images_needed)
 
 
 def select(
@@ -107,9 +122,7 @@ def select(
         return _own_images(spec, img_root, split_file, gt_root, labels)
     paths = _coco_paths(img_root, split_file, gt_root) if name == "coco14" else voc_paths(img_root, split_file, gt_root)
     selection = Selection(spec, paths, read_split(paths.split))
-    if labels is None:
-        return selection
-    return _labelled(selection, labels, images_of(paths.images, selection.ids), selection.ids)
+    return selection if labels is None else selection.labelled_by(labels)
 
 
 def _read_ids(name: str, split_file: Path) -> list[str]:

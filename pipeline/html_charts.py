@@ -96,12 +96,13 @@ def _labels(frame: Frame, names: Sequence[tuple[str, Point]], overall: Point) ->
     taken = [(frame.x(x) - 6, frame.x(x) + 6, frame.y(y) + 4) for x, y in (overall, *(at for _name, at in names))]
     for name, at in sorted(names, key=lambda item: item[1][1]):
         width, y = 6.4 * len(name), frame.y(at[1]) + 4
-        left = frame.x(at[0]) + 8
-        left = left if left + width < RIGHT else frame.x(at[0]) - 8 - width
+        right_of = frame.x(at[0]) + 8 + width < RIGHT
+        left = frame.x(at[0]) + 8 if right_of else frame.x(at[0]) - 8 - width
         if any(abs(y - other) < 12 and left < end and start < left + width for start, end, other in taken):
             continue
         taken.append((left, left + width, y))
-        drawn.append(element("text", name, x=left, y=y))
+        at_point = {"x": left} if right_of else {"x": left + width, "text_anchor": "end"}
+        drawn.append(element("text", name, **at_point, y=y))
     return drawn
 
 

@@ -12,6 +12,7 @@ from common.console import Outcome
 from common.errors import UserError
 from common.parallel import ordered_map
 from dataset.spec import IGNORE_INDEX
+from dataset.voc_layout import is_file
 from pipeline.masks import read_mask
 from pipeline.scores import confusion_matrix, sweep_confusions
 from pipeline.storage import load_cams, read_made_by
@@ -96,7 +97,7 @@ def read_truth(folder: Path, image_id: str, num_labels: int) -> np.ndarray:
     Any other value is refused: it would be left out like 255, and what is left would look splendid.
     """
     path = folder / f"{image_id}.png"
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(f"{path}: no ground truth for this image; expected a mask PNG")
     truth = read_mask(path)
     strange = truth[(truth >= num_labels) & (truth != IGNORE_INDEX)]

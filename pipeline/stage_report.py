@@ -13,6 +13,7 @@ from common.console import Outcome
 from common.errors import UserError
 from common.parallel import ordered_map
 from dataset.spec import IGNORE_INDEX, DatasetSpec
+from dataset.voc_layout import is_file
 from pipeline.masks import read_mask
 from pipeline.scores import confusion_matrix, scores_of
 from pipeline.stage_eval import check_shape, read_truth
@@ -112,7 +113,7 @@ def _measured(job: ReportJob, image_id: str) -> tuple[str, Measured | str]:
 
 def truth_of(job: ReportJob, image_id: str) -> np.ndarray | None:
     """The ground truth of an id, None where it may go without; raises UserError where it may not."""
-    if job.truth is None or not (job.truth_needed or (job.truth / f"{image_id}.png").is_file()):
+    if job.truth is None or not (job.truth_needed or is_file(job.truth / f"{image_id}.png")):
         return None
     return read_truth(job.truth, image_id, job.spec.num_labels)
 

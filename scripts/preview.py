@@ -5,6 +5,7 @@ python -m scripts.preview --out output/toyworld/preview.png
 
 import argparse
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from pipeline.stage_crf import CrfJob
-
-TITLES = ("image", "ground truth", "CAM", "refined by affinity", "after the CRF", "mask (white: 255)")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -37,56 +36,78 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from common.files import atomic_write
-    from dataset.lookup import select
+    from common.files import atomic_write, check_place
+    from dataset.lookup import select_from
+    from dataset.voc_layout import is_file
     from pipeline.masks import made_here
     from pipeline.pictures import contact_sheet, legend_of
     from pipeline.stage_crf import CrfJob
+    from pipeline.stage_eval import cam_record
+    from pipeline.storage import check_classes
 
-    selection = select(
-        args.dataset, args.img_root, args.split_file, args.gt_root, args.classes, args.labels, images_needed=True
-    )
+    selection = select_from(args, images_needed=True)
     cams = args.cam_out_dir or output_dir(args.dataset, "cams")
-    classes = len(selection.spec.classes)
-    job = CrfJob(cams, selection.paths.images, None, selection.paths.masks, classes, crf_image=args.crf_image)
-    ids = [image_id for image_id in selection.ids if (cams / f"{image_id}.npz").is_file()]
+    truth, classes = selection.need_masks() if args.gt_root else selection.paths.masks, len(selection.spec.classes)
+    job = CrfJob(cams, selection.paths.images, None, truth, classes, crf_image=args.crf_image)
+    ids = [image_id for image_id in selection.ids if is_file(cams / f"{image_id}.npz")]
     if not ids:
         raise UserError(f"--cam_out_dir {cams}: no CAM file of the split; run generate_cams.py first")
+    check_classes(cams, cam_record(cams, ids), selection.spec)
+    check_place(args.out, "--out", "preview.png")
     used: set[int] = set()
-    rows, failures = [], []
-    for image_id in ids[:: max(1, len(ids) // args.count)][: args.count]:
-        try:
-            rows.append(_row(job, image_id, used))
-        except UserError as error:
-            failures.append((image_id, str(error)))
-    sheet = contact_sheet(rows, TITLES, legend_of(selection.spec.label_names, used))
+    rows, failures = _rows(job, ids[:: max(1, len(ids) // args.count)][: args.count], used)
+    if not rows:
+        print("nothing could be shown", file=sys.stderr)
+        return console.list_failures(failures)
+    pictures, legend = [list(row.values()) for row in rows], legend_of(selection.spec.label_names, used)
     with atomic_write(args.out) as stream:
-        sheet.save(stream, "PNG", pnginfo=made_here())
+        contact_sheet(pictures, list(rows[0]), legend).save(stream, "PNG", pnginfo=made_here())
     print(f"{len(rows)} images in {args.out}")
     return console.list_failures(failures)
 
 
-def _row(job: "CrfJob", image_id: str, used: set[int]) -> "list[np.ndarray]":
-    """The pictures of one image; adds the labels they show to `used`."""
+def _rows(
+    job: "CrfJob", ids: Sequence[str], used: set[int]
+) -> "tuple[list[dict[str, np.ndarray]], list[tuple[str, str]]]":
+    """One `_row` an image, and (id, reason) of those that have none."""
+    rows, failures = [], []
+    for image_id in ids:
+        try:
+            rows.append(_row(job, image_id, used))
+        except UserError as error:
+            failures.append((image_id, str(error)))
+    return rows, failures
+
+
+def _row(job: "CrfJob", image_id: str, used: set[int]) -> "dict[str, np.ndarray]":
+    """The pictures of one image by title; adds the labels they show to `used`. No truth, no column for it."""
     import numpy as np
 
     from common.images import read_image
     from dataset.voc_layout import find_image
     from pipeline import masks
-    from pipeline.pictures import colour_labels, heat_overlay
+    from pipeline.pictures import heat_overlay
     from pipeline.stage_crf import refine
     from pipeline.stage_eval import read_truth
     from pipeline.storage import load_cams
 
     path = job.cams / f"{image_id}.npz"
     rgb = np.asarray(read_image(find_image(job.images, image_id)))
-    labels, probabilities = refine(job, image_id, path)
+    labels, probabilities = refine(job, image_id)
     mask = masks.confident(labels, probabilities, job.confidence)
-    truth = read_truth(job.truth, image_id, job.num_classes + 1) if job.truth else np.zeros_like(labels)
+    truth = {"ground truth": read_truth(job.truth, image_id, job.num_classes + 1)} if job.truth else {}
     maps = [load_cams(path, kind, job.num_classes)[1] for kind in ("highres", "attn_highres")]
-    used |= {int(value) for part in (labels, mask, truth) for value in np.unique(part)}
     heats = [heat_overlay(rgb, part.max(axis=0)) if len(part) else rgb for part in maps]
-    return [rgb, colour_labels(truth), *heats, colour_labels(labels), colour_labels(mask)]
+    drawn = {"after the CRF": labels, "mask (white: 255)": mask}
+    used |= {int(value) for part in (*truth.values(), *drawn.values()) for value in np.unique(part)}
+    shown = {"image": rgb, **_coloured(truth), "CAM": heats[0], "refined by affinity": heats[1]}
+    return shown | _coloured(drawn)
+
+
+def _coloured(labels: "Mapping[str, np.ndarray]") -> "dict[str, np.ndarray]":
+    from pipeline.pictures import colour_labels
+
+    return {title: colour_labels(part) for title, part in labels.items()}
 
 
 if __name__ == "__main__":

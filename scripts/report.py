@@ -5,7 +5,6 @@ python -m scripts.report --dataset voc12 --img_root VOC2012 --masks MASKS --cam_
 """
 
 import argparse
-import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from common.options import Parser, add_cam_dir, add_data_options, add_own_data_o
 
 if TYPE_CHECKING:
     from dataset.lookup import Selection
+    from dataset.spec import DatasetSpec
     from pipeline.confidence_curve import Curve
     from pipeline.stage_crf import CrfJob
     from pipeline.stage_report import Findings, ReportJob
@@ -56,17 +56,17 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from dataset.lookup import select
+    from common.files import check_place
+    from dataset.lookup import select_from
     from pipeline import stage_gallery, stage_report, tensorboard_report
     from pipeline.html_report import Report, write_report
 
-    selection = select(
-        args.dataset, args.img_root, args.split_file, args.gt_root, args.classes, args.labels, images_needed=True
-    )
+    selection = select_from(args, images_needed=True)
     job, ids = _job(args, selection), selection.ids
     record = _first_record(job, ids)
     _log_folder(args.tensorboard)
-    crf, out = _crf(args, job, record), _writable(args.out or output_dir(args.dataset, "report.html"))
+    crf, out = _crf(args, job, record), args.out or output_dir(args.dataset, "report.html")
+    check_place(out, "--out", "report.html")
     findings, tally = stage_report.Findings.empty(job.spec.num_labels), console.Tally(failures=list(selection.problems))
     _count(stage_report.measure(job, ids, findings, args.num_workers), len(ids), "masks", tally)
     shown = stage_report.least_certain(findings.entries, args.gallery)
@@ -85,34 +85,35 @@ def _run(args: argparse.Namespace) -> int:
 
 def _job(args: argparse.Namespace, selection: "Selection") -> "ReportJob":
     from common.files import need_dir
+    from pipeline.stage_eval import cam_record
     from pipeline.stage_report import ReportJob
+    from pipeline.storage import check_classes
 
-    masks = args.masks or output_dir(args.dataset, "masks")
+    masks = need_dir(args.masks or output_dir(args.dataset, "masks"), "--masks", "the output of eval_cam_with_crf.py")
     cams = args.cam_out_dir or output_dir(args.dataset, "cams")
+    need_dir(cams, "--cam_out_dir", "the output of generate_cams.py")
+    check_classes(cams, cam_record(cams, selection.ids), selection.spec)
     # A split such as train_aug holds ids without official masks; only a --gt_root of the user's own must have all.
     needed = args.gt_root is not None or args.dataset == "toyworld"
     return ReportJob(
-        masks=need_dir(masks, "--masks", "the output of eval_cam_with_crf.py"),
+        masks=masks,
         images=selection.paths.images,
-        cams=need_dir(cams, "--cam_out_dir", "the output of generate_cams.py"),
+        cams=cams,
         truth=selection.need_masks() if needed else selection.paths.masks,
         truth_needed=needed,
-        spec=selection.spec,
+        spec=_named(selection),
         cam_type=args.cam_type,
     )
 
 
-def _writable(out: Path) -> Path:
-    """The path, if a file can be written there; makes its folder."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {out}: its folder cannot be made ({error.strerror})") from error
-    if out.is_dir():
-        raise UserError(f"--out {out}: a folder; expected the name of the page, such as {out / 'report.html'}")
-    if not os.access(out.parent, os.W_OK):
-        raise UserError(f"--out {out}: no right to write in {out.parent}")
-    return out
+def _named(selection: "Selection") -> "DatasetSpec":
+    """The spec as the page calls it: a user's own data set by its folder rather than "folder"."""
+    from dataclasses import replace
+
+    from dataset.lookup import FOLDER
+
+    spec = selection.spec
+    return replace(spec, name=selection.paths.images.resolve().name) if spec.name == FOLDER else spec
 
 
 def _log_folder(path: Path | None) -> None:
@@ -122,10 +123,11 @@ def _log_folder(path: Path | None) -> None:
 
 def _first_record(job: "ReportJob", ids: list[str]) -> dict[str, Any]:
     """What the first mask of the split says of how it was made; raises UserError when there is no mask at all."""
+    from dataset.voc_layout import is_file
     from pipeline.stage_curve import mask_record
 
     paths = (job.masks / f"{image_id}.png" for image_id in ids)
-    first = next((path for path in paths if path.is_file()), None)
+    first = next((path for path in paths if is_file(path)), None)
     if first is None:
         raise UserError(f"--masks {job.masks}: no mask of the split; run eval_cam_with_crf.py first")
     return mask_record(first)
@@ -171,8 +173,9 @@ def _by_image(failures: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 def _made_from(job: "ReportJob", selection: "Selection", record: dict[str, Any]) -> list[str]:
     below = f", 255 below a probability of {record['confidence']}" if "confidence" in record else ""
-    truth = f"; ground truth {job.truth}" if job.truth else ""
-    return [f"masks {job.masks}{below}", f"split {selection.paths.split}{truth}"]
+    paths, truth = selection.paths, f"; ground truth {job.truth}" if job.truth else ""
+    chosen = f"all images in {paths.images}" if paths.split == paths.images else f"split {paths.split}"
+    return [f"masks {job.masks}{below}", f"{chosen}{truth}"]
 
 
 if __name__ == "__main__":

@@ -75,19 +75,18 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from dataset.lookup import select
+    from common.files import check_place
+    from dataset.lookup import select_from
 
     check_choices(args)
     by_clip = args.labels == BY_CLIP
-    labels = None if by_clip else args.labels
-    selection = select(
-        args.dataset, args.img_root, args.split_file, args.gt_root, args.classes, labels, images_needed=True
-    )
+    selection = select_from(args, images_needed=True, with_labels=not by_clip)
     samples, failures = ([], []) if by_clip else selection.samples()
     tally = console.Tally(failures=list(failures))
     out_dir = args.pseudo_mask_save_path or output_dir(args.dataset, "masks")
     if samples or by_clip:
         job = make_run_job(args, selection, out_dir)
+        check_place(args.json, "--json", "scores.json")
         announce(args, job, selection, len(samples or selection.ids))
         if by_clip:
             samples, failures = tagged(args, job, selection)

@@ -59,6 +59,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from common.files import need_writable
     from pipeline import stage_segment
 
     names = asked_labels(args.labels)
@@ -66,6 +67,7 @@ def _run(args: argparse.Namespace) -> int:
     labels = None if names is None else label_indices(spec, names)
     targets = output_files(args.photos, args.out)
     job = _job(args, spec, labels)
+    need_writable(args.out, "--out")
     tally = console.Tally()
     for photo, files in zip(args.photos, targets):
         try:
@@ -131,9 +133,10 @@ def label_indices(spec: "DatasetSpec", names: list[str]) -> tuple[int, ...]:
 
 def output_files(photos: list[Path], folder: Path) -> list[dict[str, Path]]:
     """One path a kind of picture for every photo; raises UserError where one would overwrite another, or a photo."""
+    from dataset.voc_layout import is_file
     from pipeline.stage_segment import KINDS
 
-    if folder.exists() and not folder.is_dir():
+    if is_file(folder):
         raise UserError(f"--out {folder}: a file; expected a folder to write into")
     targets = [{kind: folder / f"{photo.stem}_{kind}.png" for kind in KINDS} for photo in photos]
     taken: dict[Path, Path] = {photo.resolve(): photo for photo in photos}

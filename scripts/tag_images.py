@@ -5,11 +5,13 @@ python -m scripts.tag_images --dataset voc12 --img_root VOC2012 --out output/voc
 """
 
 import argparse
+import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from common import console
 from common.errors import UserError
@@ -17,9 +19,11 @@ from common.model_options import add_model_options, add_tag_options, tag_values
 from common.options import Parser, add_data_options, add_json, add_own_data_options, data_options, output_dir
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from clip.load import Clip
     from dataset.lookup import Selection
-    from dataset.spec import DatasetSpec
+    from dataset.spec import DatasetSpec, Sample
     from pipeline.stage_tags import Tags
     from pipeline.tag_scores import TagScores
 
@@ -28,7 +32,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(
         "Images without labels -> `id class class` lines (0-based class indices), with CLIP alone (TagCLIP).",
         "Where the true labels are known (the data set's own, or --labels), the tags are scored against them; they "
-        "have no part in the tagging.",
+        "have no part in the tagging. An interrupted run is continued by repeating it.",
     )
     add_data_options(parser, truth=False)
     add_own_data_options(parser)
@@ -45,28 +49,50 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from dataset.lookup import select
+    from dataset.lookup import select_from
     from pipeline import stage_tags
-    from pipeline.tagclip import TagSettings
 
-    selection = select(args.dataset, args.img_root, args.split_file, None, args.classes)
-    truth = true_labels(args, selection)
+    selection = select_from(args, with_labels=False)
+    truth = true_labels(selection, args.labels)
     samples, failures = stage_tags.unlabelled(selection.paths.images, selection.ids)
     out = args.out or output_dir(args.dataset, "tags.txt")
-    tally, tags = console.Tally(failures=[*selection.problems, *failures]), []
+    tally, tags = console.Tally(failures=[*selection.problems, *failures]), list["Tags"]()
     if samples:
-        clip = _load(args, selection.spec, len(samples))
-        made = stage_tags.tag_samples(clip, selection.spec, samples, TagSettings(**tag_values(args)), args.templates)
-        for tag in stage_tags.shown(made, len(samples)):
-            tally.add(tag.outcome)
-            tags.append(tag)
+        tags = _tag(args, selection, samples, out, tally)
         stage_tags.write_labels(out, [tag for tag in tags if tag.scores is not None])
+        _journal_path(out).unlink(missing_ok=True)
     _score(args, selection, truth, tags)
     code = tally.report("label lines", out)
-    if tally.made:
+    if tally.made or tally.kept:
         told = argparse.Namespace(**{**vars(args), "labels": out})
         print(f"next: python generate_cams.py{data_options(told)}{model_options(args)}   (CAMs of these labels)")
     return code
+
+
+def _tag(
+    args: argparse.Namespace, selection: "Selection", samples: "Sequence[Sample]", out: Path, tally: console.Tally
+) -> "list[Tags]":
+    """The tags of all samples, in order; what an interrupted run has finished is not done again."""
+    from common.files import check_place
+    from pipeline import stage_tags
+    from pipeline.tagclip import TagSettings, choose_labels
+
+    spec, settings = selection.spec, TagSettings(**tag_values(args))
+    clip = _load(args, spec, len(samples))
+    stage_tags.check_settings(clip, settings)
+    check_place(out, "--out", "tags.txt")
+    check_place(args.json, "--json", "scores.json")
+    journal = Journal(_journal_path(out), _record(args, clip, selection))
+    finished = journal.read()
+    todo = [sample for sample in samples if sample.id not in finished]
+    made = journal.noting(finished, stage_tags.tag_samples(clip, spec, todo, settings, args.templates))
+    tags = {tag.id: tag for tag in stage_tags.shown(made, len(todo))}
+    for image_id in [sample.id for sample in samples if sample.id in finished]:
+        scores = finished[image_id]
+        tags[image_id] = stage_tags.Tags(image_id, choose_labels(scores, settings.label_share), scores)
+    for sample in samples:
+        tally.add(console.Outcome(sample.id, "kept") if sample.id in finished else tags[sample.id].outcome)
+    return [tags[sample.id] for sample in samples]
 
 
 def model_options(args: argparse.Namespace) -> str:
@@ -76,15 +102,13 @@ def model_options(args: argparse.Namespace) -> str:
     return "".join(f" {flag} {shlex.quote(value)}" for flag, value in given if value)
 
 
-def true_labels(args: argparse.Namespace, selection: "Selection") -> dict[str, tuple[int, ...]]:
+def true_labels(selection: "Selection", labels: str | None) -> dict[str, tuple[int, ...]]:
     """The true labels by id: those of --labels, or the data set's own where they can be read; empty without any.
 
     Raises UserError for a --labels that cannot be read.
     """
-    from dataset.lookup import select
-
-    if args.labels is not None:
-        selection = select(args.dataset, args.img_root, args.split_file, None, args.classes, args.labels)
+    if labels is not None:
+        selection = selection.labelled_by(labels)
     try:
         samples, _ = selection.samples()
     except UserError:
@@ -104,6 +128,78 @@ def _load(args: argparse.Namespace, spec: "DatasetSpec", count: int) -> "Clip":
     print(f"model   {clip.describe()} on {clip.device}")
     print(f"method  TagCLIP, templates {choose_templates(clip, args.templates)}")
     return clip
+
+
+# --- what is finished, until all is -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Journal:
+    """The scores of finished images in a text file beside the label file: an interrupted run goes on from there.
+
+    record  how they are made, on the first line; scores made in another way are not taken
+    """
+
+    path: Path
+    record: str
+
+    def read(self) -> "dict[str, np.ndarray]":
+        """Scores (K,) float32 by id, as far as lines are whole."""
+        import numpy as np
+
+        try:
+            first, *lines = self.path.read_text(encoding="utf-8").split("\n")
+        except (OSError, UnicodeDecodeError):
+            return {}
+        found: dict[str, np.ndarray] = {}
+        for line in lines[:-1] if first == self.record else ():  # after the last line end: nothing, or half a line
+            image_id, scores = json.loads(line)
+            found[image_id] = np.array(scores, np.float32)
+        return found
+
+    def noting(self, finished: "Mapping[str, np.ndarray]", tags: "Iterator[Tags]") -> "Iterator[Tags]":
+        """The same tags; each is in the file, beside the finished ones, before it is passed on."""
+        from common.files import write_text
+
+        known = [_line(image_id, scores) for image_id, scores in finished.items()]
+        write_text(self.path, "".join([f"{self.record}\n", *known]))
+        with self.path.open("a", encoding="utf-8") as stream:
+            for tag in tags:
+                if tag.scores is not None:
+                    self._write(stream, _line(tag.id, tag.scores))
+                yield tag
+
+    def _write(self, stream: IO[str], line: str) -> None:
+        try:
+            stream.write(line)
+            stream.flush()
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written ({error.strerror}); make room for it") from error
+
+
+def _line(image_id: str, scores: "np.ndarray") -> str:
+    return f"{json.dumps([image_id, scores.tolist()])}\n"
+
+
+def _journal_path(out: Path) -> Path:
+    return out.with_name(f"{out.name}.part")
+
+
+def _record(args: argparse.Namespace, clip: "Clip", selection: "Selection") -> str:
+    """All that the tags depend on, beside the images themselves."""
+    from dataclasses import asdict
+
+    made_by = {
+        "model": clip.describe(),
+        "images": str(selection.paths.images.resolve()),
+        "names": asdict(selection.spec),
+        "templates": args.templates,
+        "settings": tag_values(args),
+    }
+    return json.dumps(made_by, sort_keys=True)
+
+
+# --- scores ---------------------------------------------------------------------------------------
 
 
 def _score(

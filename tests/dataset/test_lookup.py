@@ -1,12 +1,15 @@
 """From names and paths to images, masks and labels."""
 
+import argparse
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from common.errors import UserError
-from common.options import DATASETS
-from dataset.lookup import DEFAULT_MODELS, FOLDER, SPECS, dataset_spec, select
+from common.options import DATASETS, add_data_options, add_own_data_options
+from dataset.lookup import DEFAULT_MODELS, FOLDER, SPECS, dataset_spec, select, select_from
 from tests.support import annotation
 
 
@@ -63,3 +66,72 @@ def test_toy_images_are_made_once_where_the_command_runs(
         assert sample.labels == (1,) and not failures
     assert len(made) == 1 and capsys.readouterr().out.count("making") == 1
     assert (tmp_path / "output/toyworld/data/JPEGImages/t.jpg").is_file()
+
+
+# --- from the options of a command ----------------------------------------------------------------
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of three images, labels for two of them and for one that is not there, classes, a split of two."""
+    for key in ("a", "trip/b", "c"):
+        (tmp_path / "photos" / key).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "photos" / f"{key}.png")
+    (tmp_path / "classes.txt").write_text("dog\ncat\n")
+    (tmp_path / "labels.csv").write_text("image,labels\na,cat\ntrip/b,dog;cat\ngone,dog\n")
+    (tmp_path / "split.txt").write_text("trip/b\nc\n")
+    return tmp_path / "photos"
+
+
+def options(*given: object, truth: bool) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_data_options(parser, truth=truth)
+    add_own_data_options(parser)
+    return parser.parse_args([str(part) for part in given])
+
+
+def own(photos: Path, *more: object, truth: bool = False) -> argparse.Namespace:
+    home = photos.parent
+    given = ("--dataset", "folder", "--img_root", photos, "--classes", home / "classes.txt")
+    return options(*given, "--labels", home / "labels.csv", *more, truth=truth)
+
+
+def test_every_data_option_of_a_command_counts(world: Path, tmp_path: Path) -> None:
+    (tmp_path / "split.txt").write_text("d\nb\n")
+    (tmp_path / "truth").mkdir()
+    more = ("--split_file", tmp_path / "split.txt", "--gt_root", tmp_path / "truth", "--labels", "cat,dog")
+    selection = select_from(options("--dataset", "voc12", "--img_root", world, *more, truth=True))
+    assert selection.ids == ["d", "b"] and selection.need_masks() == tmp_path / "truth"
+    assert [sample.labels for sample in selection.samples()[0]] == [(7, 11), (7, 11)]
+
+
+def test_a_command_without_ground_truth_has_no_such_option(world: Path) -> None:
+    selection = select_from(options("--dataset", "voc12", "--img_root", world, truth=False))
+    assert selection.ids == ["a", "b", "c", "d", "e"] and selection.paths.masks == world / "SegmentationClass"
+
+
+def test_images_can_be_asked_for(world: Path) -> None:
+    split = world / "ImageSets/Segmentation/train.txt"
+    args = options("--dataset", "voc12", "--split_file", split, "--gt_root", world / "SegmentationClass", truth=True)
+    assert len(select_from(args).ids) == 5
+    with pytest.raises(UserError, match="--img_root is needed"):
+        select_from(args, images_needed=True)
+
+
+def test_labels_can_be_passed_over(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert select_from(own(photos), with_labels=False).ids == ["a", "c", "trip/b"]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_labels_may_come_later(photos: Path, split: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two steps say and select what one does."""
+    (photos / "d.bmp").write_bytes(b"")
+    args = own(photos, *(("--split_file", photos.parent / "split.txt") if split else ()))
+    once = select_from(args)
+    said = capsys.readouterr().err
+    later = select_from(args, with_labels=False).labelled_by(args.labels)
+    assert later == once and capsys.readouterr().err == said
+    assert once.ids == (["trip/b"] if split else ["a", "trip/b"])
+    assert {key for key, _ in once.problems} == ({"c"} if split else {"c", "gone", "d.bmp"})
+    assert ("gone (line 4)" in said) is not split and "left out: c" in said

@@ -128,8 +128,8 @@ def test_without_truth_the_page_has_no_scores(command: Command, job: ReportJob, 
         ),
         (["--img_root", "nowhere"], "--img_root nowhere: no such folder"),
         (["--gt_root", "nowhere"], "--gt_root nowhere: no such folder"),
-        (["--out", "."], "--out .: a folder; expected the name of the page"),
-        (["--out", "pyproject.toml/report.html"], "--out pyproject.toml/report.html: its folder cannot be made"),
+        (["--out", "."], "--out .: a folder; expected the name of a file, such as report.html"),
+        (["--out", "pyproject.toml/report.html"], "--out pyproject.toml: cannot be written to"),
         (["--tensorboard", "pyproject.toml"], "--tensorboard pyproject.toml: a file; expected a folder"),
         (["--gallery", "0"], "0: expected 1 or more"),
         (["--curve", "3"], "--curve needs masks of eval_cam_with_crf.py"),
@@ -180,7 +180,7 @@ def test_curve_leaves_out_masks_made_in_another_way(command: Command, job: Repor
 
 
 def test_tensorboard_gets_the_same_scores_and_pictures(command: Command, job: ReportJob, world: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
     ended = run(command, world, "--tensorboard", world / "logs")
     assert ended.code == 0 and "TensorBoard" in ended.out
