@@ -49,9 +49,11 @@ class Phase:
     weights: Weights = field(default_factory=Weights)
 
 
+COUNTS, RADII = Style().counts, Style().radii  # as the data sets have them
 PHASES = (
-    Phase(TRAINING_SEEDS[0], ((80, 80, 10_000),), (1.0,), (0.34, 0.52), 700, weights=Weights(affinity=1.0)),
-    Phase(TRAINING_SEEDS[1], ((144, 144, 6_000),), (0.5, 0.5), (0.2, 0.42), 800),
+    Phase(TRAINING_SEEDS[0], ((84, 84, 10_000),), (1.0,), (0.34, 0.52), 700, weights=Weights(affinity=1.0)),
+    Phase(TRAINING_SEEDS[1], ((144, 144, 6_000),), (0.5, 0.5), (0.2, 0.42), 700, batch=48),
+    Phase(TRAINING_SEEDS[2], ((192, 192, 2_000), (156, 216, 1_000), (216, 156, 1_000)), COUNTS, RADII, 350, batch=24),
 )  # fmt: skip
 LOCAL_BLOCKS = 2
 WORD_STEPS, WORD_RATE = 120, 2e-3
@@ -158,6 +160,7 @@ def patch_losses(seen: Seen, concepts: Tensor, present: Tensor, scale: Tensor) -
 
     `unnamed` is asked of the first blocks only, whose values see little more than their own patch. Asked of the last
     patch tokens it taught them to copy the image's labels from each other: CAM 45 instead of 54, refined 33.
+    `affinity` is asked of all blocks but the last, which has no attention of its own.
     """
 
     def pooled_contrast(cosines: Tensor) -> Tensor:

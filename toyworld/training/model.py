@@ -23,9 +23,9 @@ class Architecture:
     """The sizes of both towers."""
 
     resolution: int = 192  # of the native grid; other grids resize the positional embedding
-    patch: int = 16
+    patch: int = 12
     width: int = 128
-    layers: int = 4
+    layers: int = 5
     text_width: int = 64
     text_layers: int = 2
     embedding: int = 64
