@@ -108,16 +108,19 @@ def run_block(
     normed: Tensor | None = None,
     need_attention: bool = False,
     attention_bias: Tensor | None = None,
+    shift: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """One residual attention block.
 
     tokens          (B, T, D) the block's input, which the residual connection carries on
-    normed          (B, T, D) `ln_1(tokens)`, given by callers who differentiate with respect to it
+    normed          (B, T, D) `ln_1(tokens)`, given by callers who need it as well
+    shift           (B, D) is added to `normed` of every token but the first. The gradient with respect to it is the sum
+                    of those with respect to these tokens, and costs less than they would
     attention_bias  added to the attention scores before their softmax; (T, T) or (B, 1, T, T), rows are queries
     Returns the output (B, T, D) and, when asked for, the head-averaged attention (B, T, T) as it is without the bias.
     """
     normed = block.ln_1(tokens) if normed is None else normed
-    mixed, attention = _self_attention(block.attn, normed, need_attention, attention_bias)
+    mixed, attention = _self_attention(block.attn, normed, need_attention, attention_bias, shift)
     tokens = tokens + block.ls_1(mixed)
     return tokens + block.ls_2(block.mlp(block.ln_2(tokens))), attention
 
@@ -126,10 +129,17 @@ RunBlock = Callable[..., tuple[Tensor, Tensor | None]]  # with the parameters of
 
 
 def _self_attention(
-    layer: torch.nn.MultiheadAttention, tokens: Tensor, need_attention: bool, bias: Tensor | None
+    layer: torch.nn.MultiheadAttention,
+    tokens: Tensor,
+    need_attention: bool,
+    bias: Tensor | None,
+    shift: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
     batch, length, width = tokens.shape
     projected = F.linear(tokens, layer.in_proj_weight, layer.in_proj_bias)
+    if shift is not None:
+        shifted = projected[:, 1:] + F.linear(shift, layer.in_proj_weight)[:, None]
+        projected = torch.cat([projected[:, :1], shifted], dim=1)
     # (B, T, 3D) -> three of (B, heads, T, D/heads)
     query, key, value = projected.view(batch, length, 3, layer.num_heads, -1).permute(2, 0, 3, 1, 4)
     attention = None

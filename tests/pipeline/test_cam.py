@@ -130,13 +130,12 @@ def test_the_last_blocks_attention_comes_along(visual: VisionTransformer, tokens
 @pytest.mark.parametrize(
     ("activation", "gradient", "cam"),
     [
-        # The class token (first row) takes part in neither the weights nor the map.
-        ([[9, 9], [1, 0], [0, 1]], [[50, 50], [2, 0], [2, 0]], [1, 0]),
-        ([[0, 0], [1, 2], [3, 4]], [[0, 0], [1, 0], [0, 1]], [0, 1]),  # weights 1/2, 1/2: 1.5 and 3.5
-        ([[0, 0], [1, 1], [2, 2]], [[0, 0], [-1, 0], [-1, 0]], [0, 0]),  # nothing positive
-        ([[0, 0], [-1, 0], [2, 0]], [[0, 0], [1, 0], [1, 0]], [0, 1]),  # relu before the minimum
+        ([[9, 9], [1, 0], [0, 1]], [2, 0], [1, 0]),  # the class token (first row) takes no part
+        ([[0, 0], [1, 2], [3, 4]], [0.5, 0.5], [0, 1]),  # 1.5 and 3.5
+        ([[0, 0], [1, 1], [2, 2]], [-1, 0], [0, 0]),  # nothing positive
+        ([[0, 0], [-1, 0], [2, 0]], [1, 0], [0, 1]),  # relu before the minimum
         # 1e-8 is below the guard 1e-7: one normalisation gives 1/11, the second 1.
-        ([[0, 0], [0, 0], [1, 0]], [[0, 0], [1e-8, 0], [1e-8, 0]], [0, 1 / (1 + 1.1e-6)]),
+        ([[0, 0], [0, 0], [1, 0]], [1e-8, 0], [0, 1 / (1 + 1.1e-6)]),
     ],
 )
 def test_cam_of_given_gradients(activation: list, gradient: list, cam: list) -> None:
