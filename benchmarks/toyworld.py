@@ -48,7 +48,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     count = 10 if args.quick else args.count
-    table = {seed: score_seed(seed, count, args.model, args.labels == "clip") for seed in args.seeds}
+    own = [*(["--model", args.model] if args.model else []), *(["--labels", "clip"] if args.labels == "clip" else [])]
+    table = {seed: score_seed(seed, count, cams_by(own)) for seed in args.seeds}
     print(f"{'seed':>6}" + "".join(f"{title:>20}" for title in COLUMNS.values()))
     for seed, row in table.items():
         print(f"{seed:>6}" + "".join(f"{100 * row[key]:>20.1f}" for key in COLUMNS))
@@ -60,7 +61,17 @@ def _run(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def score_seed(seed: int, count: int, model: str | None, by_clip: bool) -> dict[str, float]:
+MakeCams = Callable[[Path, Path], None]  # from the folder of a data set to a folder of CAM files
+
+
+def cams_by(options: list[str]) -> MakeCams:
+    """The CAM stage with these options."""
+    return lambda data, cams: run_stage(
+        generate_cams.main, ["--img_root", str(data), "--cam_out_dir", str(cams), *options]
+    )
+
+
+def score_seed(seed: int, count: int, make_cams: MakeCams) -> dict[str, float]:
     """mIoU of the stages on `count` scenes of a seed, and the share of pixels that the 0.95 rule keeps."""
     from toyworld.layout import write_dataset
 
@@ -68,8 +79,7 @@ def score_seed(seed: int, count: int, model: str | None, by_clip: bool) -> dict[
         root = Path(folder)
         write_dataset(root / "data", seed, count)
         data = ["--img_root", str(root / "data"), "--cam_out_dir", str(root / "cams")]
-        own = [*(["--model", model] if model else []), *(["--labels", "clip"] if by_clip else [])]
-        _stage(generate_cams.main, [*data, *own])
+        make_cams(root / "data", root / "cams")
         masks = ["--pseudo_mask_save_path", str(root / "masks")]
         written = ["--img_root", str(root / "data"), "--cam_out_dir", str(root / "masks"), "--cam_type", "png"]
         runs = {
@@ -81,13 +91,14 @@ def score_seed(seed: int, count: int, model: str | None, by_clip: bool) -> dict[
         }
         results = {}
         for name, (stage, options) in runs.items():
-            _stage(stage, [*options, "--json", str(root / f"{name}.json")])
+            run_stage(stage, [*options, "--json", str(root / f"{name}.json")])
             results[name] = json.loads((root / f"{name}.json").read_text(encoding="utf-8"))
     scores = {name: results[name]["miou"] for name in ("cam", "attn", "cam_crf", "attn_crf")}
     return {**scores, "coverage": results["masks"]["coverage"], "precision": results["masks"]["precision"]}
 
 
-def _stage(stage: Callable[[list[str] | None], int], options: list[str]) -> None:
+def run_stage(stage: Callable[[list[str] | None], int], options: list[str]) -> None:
+    """Run a stage without its table; raises UserError when it does not end well."""
     with redirect_stdout(StringIO()):
         code = stage(options)
     if code != EXIT_OK:

@@ -340,7 +340,12 @@ def test_a_signal_ends_the_process_with_whole_masks(toy: Path, tmp_path: Path) -
     argv: list[object] = [sys.executable, "-m", RUN, "--img_root", tmp_path / "JPEGImages", "--split_file", split]
     argv += ["--pseudo_mask_save_path", masks, "--device", "cpu"]
     process = subprocess.Popen(
-        [str(part) for part in argv], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [str(part) for part in argv],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
     )
     while process.poll() is None and not (masks.is_dir() and list(masks.glob("*.png"))):
         time.sleep(0.02)
