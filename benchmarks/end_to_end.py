@@ -4,7 +4,8 @@ python -m benchmarks.end_to_end [--quick] [--json FILE] [--threads 2] [--device 
 
 Every contestant runs as a user would run it, once for one image and once for the list; images a second are what the
 further images take, so that loading Python and the model does not count (the list's whole time has a column too);
-with --quick there is no run on one image, and loading counts; nor is there the row with all cores.
+with --quick there is no run on one image, and loading counts; nor are there the rows with all cores and in half
+precision.
 Memory is the most that any one process held. Both use the reference's CRF image, so that the masks can be compared.
 The reference's way is the plain transcription, its files, and pydensecrf: one image at a time, and with a process a
 core for the CRF.
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 MODELS = ("ViT-B/16", "toy")
 PLAIN, PLAIN_POOL = "plain", "plain, CRF on all cores"
+HALF = "scripts.run --precision bfloat16"
 COLUMNS: measure.Columns = {
     "way": ("way", "{}"),
     "images": ("images", "{}"),
@@ -88,7 +90,7 @@ def _run(args: argparse.Namespace) -> int:
         print(measure.headline(told, args.threads, found))
         many = _repeated(chosen, Path(name), args.repeat or (1 if args.quick or device.type == "cpu" else 250))
         ways = ways_of(chosen, many, model_file(model, Path(name)), str(device), args.threads)
-        ways = [way for way in ways if not (args.quick and way.name == PLAIN_POOL)]
+        ways = [way for way in ways if not (args.quick and way.name in (PLAIN_POOL, HALF))]
         rows = race(ways, Path(name), turns, loading_counts=args.quick)
     print(measure.table(rows, COLUMNS))
     settings = {"photos": chosen.source, "model": model, "turns": turns, "threads": args.threads}
@@ -111,6 +113,7 @@ def ways_of(photos: "Photos", many: "Photos", weights: Path, device: str, thread
         Way(PLAIN_POOL, photos, partial(plain_commands, model, threads)),
         Way("generate_cams.py, eval_cam_with_crf.py", many, partial(staged_commands, model, crf)),
         Way("scripts.run", many, partial(one_command, model, crf)),
+        Way(HALF, many, partial(one_command, [*model, "--precision", "bfloat16"], crf)),
     ]
 
 
