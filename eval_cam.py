@@ -9,12 +9,13 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from common import console
+from common import run_log
 from common.options import (
     Parser,
     add_cam_dir,
     add_data_options,
     add_json,
+    add_log_options,
     add_own_data_options,
     not_negative,
     output_dir,
@@ -48,15 +49,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--num_workers", type=positive, default=2, help="images that are read side by side")
     add_json(parser)
+    add_log_options(parser)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
-    return console.run(lambda: _run(args))
+    return run_log.run("eval_cam.py", "scores", argv, args, _run)
 
 
-def _run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     from common.files import check_place
     from dataset.lookup import select_from
 
@@ -68,15 +70,14 @@ def _run(args: argparse.Namespace) -> int:
     check_classes(job.folder, stage_eval.cam_record(job.folder, selection.ids), selection.spec)
     check_place(args.json, "--json", "scores.json")
     print(f"scoring {args.cam_type} of {len(selection.ids)} images in {job.folder} against {job.truth}")
-    totals, tally = job.empty_totals(), console.Tally(failures=list(selection.problems))
-    outcomes = stage_eval.run(job, selection.ids, totals, args.num_workers)
-    for outcome in console.progress(outcomes, len(selection.ids), "scores"):
-        tally.add(outcome)
+    totals = job.empty_totals()
+    log.failed(selection.problems)
+    log.follow(stage_eval.run(job, selection.ids, totals, args.num_workers), len(selection.ids), "scores")
     if totals.images:
-        _print_scores(args, selection, job, totals)
+        _print_scores(args, selection, job, totals, log)
     else:
         print("nothing could be scored", file=sys.stderr)
-    return console.list_failures(tally.failures)
+    return log.report()
 
 
 def _job(args: argparse.Namespace, selection: "Selection") -> "EvalJob":
@@ -84,21 +85,27 @@ def _job(args: argparse.Namespace, selection: "Selection") -> "EvalJob":
 
     from common.files import need_dir
     from pipeline.scores import backgrounds_for
-    from pipeline.stage_eval import EvalJob
+    from pipeline.stage_eval import EvalJob, cam_record
+    from pipeline.storage import kind_of
 
-    masks = args.cam_type == "png"
+    masks, spec = args.cam_type == "png", selection.spec
     folder = args.cam_out_dir or output_dir(args.dataset, "masks" if masks else "cams")
+    need_dir(folder, "--cam_out_dir", f"the output of {'eval_cam_with_crf.py' if masks else 'generate_cams.py'}")
+    swept = not masks and spec.has_background and kind_of(cam_record(folder, selection.ids)) == "cam"
     return EvalJob(
-        need_dir(folder, "--cam_out_dir", f"the output of {'eval_cam_with_crf.py' if masks else 'generate_cams.py'}"),
+        folder,
         selection.need_masks(),
         args.cam_type,
-        selection.spec.num_labels,
-        (1.0,) if masks else backgrounds_for(args.cam_type, args.cam_eval_thres),
+        spec.num_labels,
+        backgrounds_for(args.cam_type, args.cam_eval_thres) if swept else (1.0,),
         np.float16 if args.bg_precision == "float16" else np.float32,
+        spec.has_background,
     )
 
 
-def _print_scores(args: argparse.Namespace, selection: "Selection", job: "EvalJob", totals: "Totals") -> None:
+def _print_scores(
+    args: argparse.Namespace, selection: "Selection", job: "EvalJob", totals: "Totals", log: run_log.RunLog
+) -> None:
     from pipeline import report
     from pipeline.stage_eval import cam_record
 
@@ -110,9 +117,15 @@ def _print_scores(args: argparse.Namespace, selection: "Selection", job: "EvalJo
         stage = report.STAGES[args.cam_type]
         made_by = cam_record(job.folder, selection.ids)
         settings = {"cam_type": args.cam_type, "bg_precision": args.bg_precision, "cams": made_by}
-        result = report.swept_summary(
-            stage, spec, totals.confusions, job.backgrounds, totals.images, split, settings=settings
-        )
+        if len(job.backgrounds) > 1:
+            result = report.swept_summary(
+                stage, spec, totals.confusions, job.backgrounds, totals.images, split, settings=settings
+            )
+        else:  # maps that know their background's score, or a data set without one
+            confusion = totals.confusions[0]
+            scores = report.scores_of(confusion)
+            result = report.summary(stage, spec, scores, totals.images, split, confusion, settings=settings)
+    log.scored(result)
     report.print_table(result)
     report.write_json(args.json, result)
 

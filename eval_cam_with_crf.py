@@ -5,23 +5,28 @@ python eval_cam_with_crf.py --eval_only    # scores only, writes nothing
 """
 
 import argparse
+import json
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from common import console
+from common import run_log
 from common.model_options import add_crf_options
 from common.options import (
     Parser,
     add_cam_dir,
     add_data_options,
     add_json,
+    add_log_options,
     add_own_data_options,
     output_dir,
     positive,
 )
+from engine import ray_options
 
 if TYPE_CHECKING:
+    from common.console import Outcome
     from dataset.lookup import Selection
     from pipeline.stage_crf import CrfJob
     from pipeline.stage_eval import Totals
@@ -46,34 +51,58 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--num_workers", type=positive, default=2, help="images that are worked on side by side")
     parser.add_argument("--overwrite", action="store_true", help="make masks again that are there already")
     add_json(parser)
+    add_log_options(parser)
+    ray_options.add_engine_options(parser)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
-    return console.run(lambda: _run(args))
+    return ray_options.run("eval_cam_with_crf.py", "crf", argv, args, _run)
 
 
-def _run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     from common.files import check_place
     from dataset.lookup import select_from
 
     selection = select_from(args, images_needed=True)
-    from pipeline import stage_crf
     from pipeline.stage_eval import cam_record
     from pipeline.storage import check_classes
 
     job = _job(args, selection)
-    check_classes(job.cams, cam_record(job.cams, selection.ids), selection.spec)
+    made_by = cam_record(job.cams, selection.ids)
+    check_classes(job.cams, made_by, selection.spec)
     check_place(args.json, "--json", "scores.json")
+    if job.out_dir is not None:
+        log.into(output(job, made_by, selection.ids))
     _announce(args, job, len(selection.ids))
-    totals, tally = job.empty_totals(), console.Tally(failures=list(selection.problems))
-    outcomes = stage_crf.run(job, selection.ids, totals, args.num_workers)
-    for outcome in console.progress(outcomes, len(selection.ids), "CRF"):
-        tally.add(outcome)
+    totals = job.empty_totals()
+    log.failed(selection.problems)
+    log.follow(_outcomes(args, job, selection.ids, totals), len(selection.ids), "CRF")
     if job.truth is not None:
-        _print_scores(args, selection, job, totals)
-    return tally.report("masks", job.out_dir) if job.out_dir else console.list_failures(tally.failures)
+        _print_scores(args, selection, job, totals, log)
+    return log.report("masks", job.out_dir) if job.out_dir else log.report()
+
+
+def _outcomes(args: argparse.Namespace, job: "CrfJob", ids: Sequence[str], totals: "Totals") -> "Iterator[Outcome]":
+    if args.engine == "ray":
+        from engine import ray_crf
+
+        return ray_crf.outcomes(args, job, ids, totals)
+    from pipeline import stage_crf
+
+    return stage_crf.run(job, ids, totals, args.num_workers)
+
+
+def output(job: "CrfJob", cams_made_by: Mapping[str, Any], ids: Sequence[str]) -> run_log.Output:
+    """Where the masks go, and what they have in common when they are made of such CAM files."""
+    from clip.device import pick_device
+
+    assert job.out_dir is not None
+    settings = json.loads(job.record(cams_made_by, ()))
+    del settings["keys"]  # the image's own
+    device = str(pick_device(job.device)) if job.backend == "torch" else "cpu"
+    return run_log.Output(job.out_dir, ".png", "--pseudo_mask_save_path", ids, settings, device, job.overwrite)
 
 
 def _job(args: argparse.Namespace, selection: "Selection") -> "CrfJob":
@@ -97,6 +126,7 @@ def _job(args: argparse.Namespace, selection: "Selection") -> "CrfJob":
         confidence=args.confidence,
         palette=args.palette,
         overwrite=args.overwrite,
+        has_background=selection.spec.has_background,
     )
 
 
@@ -107,7 +137,9 @@ def _announce(args: argparse.Namespace, job: "CrfJob", count: int) -> None:
     print(f"masks   {written}; {f'scored against {job.truth}' if job.truth else 'no --gt_root: not scored'}")
 
 
-def _print_scores(args: argparse.Namespace, selection: "Selection", job: "CrfJob", totals: "Totals") -> None:
+def _print_scores(
+    args: argparse.Namespace, selection: "Selection", job: "CrfJob", totals: "Totals", log: run_log.RunLog
+) -> None:
     from dataclasses import asdict
 
     from pipeline import report
@@ -134,6 +166,7 @@ def _print_scores(args: argparse.Namespace, selection: "Selection", job: "CrfJob
         confusion,
         settings=settings,
     )
+    log.scored(result)
     report.print_table(result)
     report.write_json(args.json, result)
 

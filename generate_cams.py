@@ -5,31 +5,47 @@ python generate_cams.py --dataset voc12 --img_root VOC2012/JPEGImages --model Vi
 """
 
 import argparse
+import io
 import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stderr
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common import console
-from common.errors import EXIT_OK, UserError
-from common.model_options import add_method_options, add_model_options, add_tag_options, count, tag_values
+from common import console, run_log
+from common.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_TERMINATED, Terminated, UserError
+from common.model_options import (
+    add_method_options,
+    add_model_options,
+    add_tag_options,
+    count,
+    maskclip_values,
+    tag_values,
+)
 from common.options import (
     Parser,
     add_cam_dir,
     add_data_options,
+    add_log_options,
     add_own_data_options,
     data_options,
     output_dir,
     positive,
 )
+from engine import ray_options, torchrun
 
 if TYPE_CHECKING:
+    from clip.load import Clip
     from dataset.lookup import Selection
     from dataset.spec import Sample
+    from engine.processes import Work
     from pipeline.stage_cams import CamJob
 
 BY_CLIP = "clip"  # --labels clip: TagCLIP
+EVERY_CLASS = "all"  # --labels all, as in dataset.labels
 TAG_FILE = "tags.txt"
 
 
@@ -60,64 +76,99 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--readers", type=count, help="processes a worker that read images; 0: threads; not given: 8 on a GPU, else 0"
     )
     run.add_argument("--overwrite", action="store_true", help="make files again that are there already")
+    add_log_options(parser)
+    ray_options.add_engine_options(parser)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
-    return console.run(lambda: _run(args))
-
-
-def _run(args: argparse.Namespace) -> int:
-    from common.files import need_writable
-    from dataset.lookup import select_from
-
-    _check_method(args.method)
-    by_clip = args.labels == BY_CLIP
-    selection = select_from(args, with_labels=not by_clip)
-    out_dir = args.cam_out_dir or output_dir(args.dataset, "cams")
-    job = make_job(args, worker=0) if by_clip else None
-    samples, failures = _tag(args, job, selection) if job else selection.samples()
-    tally = console.Tally(failures=list(failures))
-    if samples:
-        need_writable(out_dir, "--cam_out_dir")
-        job = job or make_job(args, worker=0)
-        _announce(args, job, selection.paths.images, len(samples))
-        outcomes = _outcomes(args, job, samples)  # refuses what was made in another way, before anything is written
-        if by_clip:
-            from pipeline.stage_tags import write_labels
-
-            write_labels(out_dir / TAG_FILE, samples)
-        for outcome in console.progress(outcomes, len(samples), "CAMs"):
-            tally.add(outcome)
-    code = tally.report("CAM files", out_dir)
-    if code == EXIT_OK:
-        truth_at_hand = args.dataset in ("toyworld", "voc12")
-        stage, what = ("eval_cam.py", "scores") if truth_at_hand else ("eval_cam_with_crf.py", "masks")
-        print(f"next: python {stage}{_same_data(args)}   ({what})")
+    ranks = torchrun.from_environment()
+    if ranks and not ranks.first:
+        return console.run(lambda: _follow(args, ranks), quiet=True)
+    code = ray_options.run("generate_cams.py", "cams", argv, args, partial(_run, ranks=ranks))
+    if ranks:
+        ranks.finish(code)
     return code
 
 
-def _tag(
-    args: argparse.Namespace, job: "CamJob", selection: "Selection"
-) -> "tuple[list[Sample], list[tuple[str, str]]]":
-    """`--labels clip`: TagCLIP's labels, kept beside the CAM files."""
+def _run(args: argparse.Namespace, log: run_log.RunLog, ranks: torchrun.Ranks | None = None) -> int:
+    from common.files import need_writable
+    from dataset.lookup import select_from
+
+    check_method(args)
+    _check_processes(args, ranks)
+    by_clip = args.labels == BY_CLIP
+    selection = select_from(args, with_labels=not by_clip)
+    out_dir = args.cam_out_dir or output_dir(args.dataset, "cams")
+    samples, failures = ([], []) if by_clip else selection.samples()
+    log.failed(failures)
+    if samples or by_clip:
+        need_writable(out_dir, "--cam_out_dir")
+        job = make_job(args, worker=0)
+        log.into(_output(args, job, selection))
+        if by_clip:
+            samples = tagged(args, job.clip, selection, out_dir / TAG_FILE, log)
+        _make_cams(args, job, selection, samples, log, ranks)
+    code = log.report("CAM files", out_dir)
+    if code == EXIT_OK:
+        truth_at_hand = args.dataset in ("toyworld", "voc12")
+        stage, what = ("eval_cam.py", "scores") if truth_at_hand else ("eval_cam_with_crf.py", "masks")
+        print(log.spell(f"next: python {stage}{_same_data(args)}   ({what})"))
+    return code
+
+
+def _make_cams(
+    args: argparse.Namespace,
+    job: "CamJob",
+    selection: "Selection",
+    samples: "Sequence[Sample]",
+    log: run_log.RunLog,
+    ranks: torchrun.Ranks | None,
+) -> None:
+    from pipeline.stage_tags import write_labels
+    from pipeline.tag_journal import forget_journal
+
+    _announce(args, job, selection.paths.images, len(samples))
+    outcomes = _outcomes(args, job, samples, ranks)  # refuses what was made in another way, before anything is written
+    if args.labels == BY_CLIP and samples:
+        write_labels(job.out_dir / TAG_FILE, samples)
+    log.follow(outcomes, len(samples), "CAMs")
+    forget_journal(job.out_dir / TAG_FILE)
+
+
+def _output(args: argparse.Namespace, job: "CamJob", selection: "Selection") -> run_log.Output:
+    device = str(job.clip.device)
+    return run_log.Output(job.out_dir, ".npz", "--cam_out_dir", selection.ids, job.made_by, device, args.overwrite)
+
+
+def tagged(
+    args: argparse.Namespace, clip: "Clip", selection: "Selection", file: Path, log: run_log.RunLog
+) -> "list[Sample]":
+    """`--labels clip`: the images with TagCLIP's labels; an interrupted run goes on from a journal beside the file."""
     from pipeline import stage_tags
+    from pipeline.tag_journal import journal_beside
     from pipeline.tagclip import TagSettings
 
-    settings, images = TagSettings(**tag_values(args)), selection.paths.images
-    print(f"labels  of {len(selection.ids)} images by TagCLIP, kept in {job.out_dir / TAG_FILE}")
-    samples, failures = stage_tags.label_with_clip(
-        job.clip, selection.spec, images, selection.ids, settings, args.templates
-    )
-    return samples, [*selection.problems, *failures]
+    spec, images, settings = selection.spec, selection.paths.images, TagSettings(**tag_values(args))
+    print(f"labels  of {len(selection.ids)} images by TagCLIP, kept in {file}")
+    journal = journal_beside(file, stage_tags.journal_record(clip, spec, images, settings, args.templates))
+    samples, failures = stage_tags.label_with_clip(clip, spec, images, selection.ids, settings, args.templates, journal)
+    log.failed(selection.problems)
+    log.failed(failures, "tags")
+    return samples
 
 
-def _check_method(name: str) -> None:
-    from pipeline.methods import METHODS
+def check_method(args: argparse.Namespace) -> None:
+    """Raise UserError for a method that does not exist, or that does not know what it is told.
 
-    if name not in METHODS:
-        raise UserError(f"--method {name}: unknown; expected one of {', '.join(METHODS)}")
+    One that scores all classes by itself needs no labels of a folder's images.
+    """
+    from pipeline.methods import METHODS, check_told
+
+    check_told(args.method, maskclip_values(args))
+    if args.labels is None and args.dataset == "folder" and METHODS[args.method].dense:
+        args.labels = EVERY_CLASS
 
 
 def make_job(args: argparse.Namespace, worker: int) -> "CamJob":
@@ -126,18 +177,20 @@ def make_job(args: argparse.Namespace, worker: int) -> "CamJob":
     from clip.load import load_clip
     from clip.text import unknown_words
     from dataset.lookup import DEFAULT_MODELS, dataset_spec
-    from pipeline.methods import CamSettings
-    from pipeline.stage_cams import CamJob, record, text_set
+    from pipeline.methods import METHODS, CamSettings
+    from pipeline.stage_cams import CamJob, maskclip_settings, record, text_set
 
     spec = dataset_spec(args.dataset, args.classes)
     model, tag = (args.model, args.pretrained) if args.model else DEFAULT_MODELS[args.dataset]
-    clip = load_clip(model, args.pretrained or tag, pick_device(args.device, worker), args.activation)
+    resnets = METHODS[args.method].resnets and args.labels != BY_CLIP  # TagCLIP needs a ViT
+    clip = load_clip(model, args.pretrained or tag, pick_device(args.device, worker), args.activation, resnets)
     prompts = [prompt for group in (*spec.prompts, spec.background_prompts) for prompt in group]
     if worker == 0 and (unknown := unknown_words(clip, [spec.template.replace("{}", ""), *prompts])):
         print(f"warning: the model never saw these words: {', '.join(unknown)}", file=sys.stderr)
     threshold = spec.box_threshold if args.box_threshold is None else args.box_threshold
+    own = maskclip_settings(clip, spec, args.method, maskclip_values(args))
     settings = CamSettings(
-        args.method, threshold, tuple(args.scales), args.flip, args.max_side, args.precision, args.compile
+        args.method, threshold, tuple(args.scales), args.flip, args.max_side, args.precision, args.compile, own
     )
     full_size = args.save == "highres"
     out_dir = args.cam_out_dir or output_dir(args.dataset, "cams")
@@ -145,36 +198,73 @@ def make_job(args: argparse.Namespace, worker: int) -> "CamJob":
     if args.dataset == "folder":  # ids such as IMG_0001 come again in other folders
         made_by["images"] = "/".join(args.img_root.resolve().parts[-2:])
     batch_size = args.batch_size or (1 if clip.device.type == "cpu" else 16)
-    return CamJob(clip, text_set(clip, spec), settings, out_dir, made_by, full_size, batch_size)
+    return CamJob(clip, text_set(clip, spec, settings), settings, out_dir, made_by, full_size, batch_size)
 
 
-def _outcomes(args: argparse.Namespace, job: "CamJob", samples: "Sequence[Sample]") -> Iterator[console.Outcome]:
-    from common.workers import run_workers
+def _outcomes(
+    args: argparse.Namespace, job: "CamJob", samples: "Sequence[Sample]", ranks: torchrun.Ranks | None
+) -> Iterator[console.Outcome]:
+    if args.engine == "ray":
+        from engine import ray_cams
+
+        return ray_cams.outcomes(args, job, samples)
+    from engine.processes import run_processes
     from pipeline import stage_cams
+    from pipeline.batches import plan
 
     finished = set() if args.overwrite else stage_cams.finished_ids(job, samples)
-    if args.num_workers == 1:
-        return stage_cams.run(job, samples, finished, readers=_readers(args, job))
-    from pipeline.batches import shards
+    batches = plan(job.reader, job.batch_size, samples, finished)
+    if ranks:
+        start = {"made_by": job.made_by, "finished": sorted(finished)}
+        return ranks.lead(batches, _work(args, job, finished, ranks.local_world), start, len(samples))
+    if args.num_workers > 1:
+        return run_processes(_set_up, (args, finished, args.num_workers), batches, args.num_workers)
+    return _work(args, job, finished, 1)(batches)
 
-    shares = shards(samples, args.num_workers)
-    return run_workers(_work, [(vars(args), shard, finished) for shard in shares])
 
-
-def _work(index: int, task: tuple[dict[str, Any], "Sequence[Sample]", set[str]]) -> Iterator[console.Outcome]:
-    """One worker process: its own model on its own device, its share of the list."""
+def _work(args: argparse.Namespace, job: "CamJob", finished: set[str], processes: int) -> "Work":
+    """What makes the CAM files of batches in one of so many processes of this machine."""
     from pipeline import stage_cams
 
-    options, samples, finished = task
-    args = argparse.Namespace(**options)
-    job = make_job(args, index)
-    return stage_cams.run(job, samples, finished, readers=_readers(args, job))
+    return partial(stage_cams.run_batches, job, finished=finished, readers=_readers(args, job, processes))
 
 
-def _readers(args: argparse.Namespace, job: "CamJob") -> int:
+def _set_up(number: int, task: tuple[argparse.Namespace, set[str], int]) -> "Work":
+    """In a worker process: its own model on its own device."""
+    args, finished, processes = task
+    return _work(args, _quiet_job(args, number), finished, processes)
+
+
+def _quiet_job(args: argparse.Namespace, worker: int) -> "CamJob":
+    with redirect_stderr(io.StringIO()):  # warnings, which another process told already
+        return make_job(args, worker)
+
+
+def _follow(args: argparse.Namespace, ranks: torchrun.Ranks) -> int:
+    """Under torchrun, a rank that is not the first: it works on what that one gives out, and says nothing."""
+
+    def set_up(start: dict[str, Any]) -> "Work":
+        job = _quiet_job(args, ranks.local_rank)
+        differing = [name for name, value in start["made_by"].items() if job.made_by.get(name) != value]
+        if differing:
+            raise UserError(f"rank {ranks.rank}: {', '.join(differing)} not as in rank 0; give all the same files")
+        return _work(args, job, set(start["finished"]), ranks.local_world)
+
+    try:
+        return ranks.follow(set_up)
+    except KeyboardInterrupt as error:  # rank 0 tells
+        return EXIT_TERMINATED if isinstance(error, Terminated) else EXIT_INTERRUPTED
+
+
+def _check_processes(args: argparse.Namespace, ranks: torchrun.Ranks | None) -> None:
+    if ranks and (args.num_workers > 1 or args.engine != "local"):
+        raise UserError("torchrun starts the processes itself; leave out --num_workers and --engine")
+
+
+def _readers(args: argparse.Namespace, job: "CamJob", processes: int) -> int:
     if args.readers is not None:
         return args.readers
-    return 0 if job.clip.device.type == "cpu" else min(8, max(1, (os.cpu_count() or 1) // args.num_workers - 1))
+    return 0 if job.clip.device.type == "cpu" else min(8, max(1, (os.cpu_count() or 1) // processes - 1))
 
 
 def _announce(args: argparse.Namespace, job: "CamJob", images: object, count: int) -> None:

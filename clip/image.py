@@ -1,5 +1,6 @@
 """From an image to the tensor the vision transformer takes. May import torch, torchvision and PIL only."""
 
+from dataclasses import dataclass
 from math import ceil
 
 import torch
@@ -11,25 +12,67 @@ from torchvision.transforms import functional as TF
 # The normalisation OpenAI's CLIP was trained with, RGB in [0, 1].
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
+NORMALISATIONS = {"clip": (MEAN, STD), "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
 
 
-def patch_grid(size: tuple[int, int], patch_size: int, max_side: int | None = None) -> tuple[int, int]:
+@dataclass(frozen=True)
+class Preparation:
+    """How a method wants its images. The defaults are CLIP-ES's.
+
+    fit            "stretch": resized up to the next multiple of the patch size;
+                   "pad": its size is kept, and zeros are added below and to the right once it is normalised;
+                   "square": resized to frame[0] x frame[0] (up to the next multiple), whatever its aspect
+    frame          (long, short): first scaled, up or down, until it just fits into these sides; (): as it is
+    normalisation  one of NORMALISATIONS
+    """
+
+    fit: str = "stretch"
+    frame: tuple[int, ...] = ()
+    normalisation: str = "clip"
+
+    def size(self, size: tuple[int, int], max_side: int | None = None) -> tuple[float, float]:
+        """The sides an image of (H, W) pixels is scaled to before it meets the patch grid."""
+        if self.fit == "square":
+            height = width = float(self.frame[0])
+        else:
+            height, width = framed(size, self.frame) if self.frame else size
+        shrink = 1.0 if max_side is None else min(1.0, max_side / max(height, width))
+        return round(height * shrink, 6), round(width * shrink, 6)
+
+
+AS_CLIP_ES = Preparation()
+
+
+def framed(size: tuple[int, int], frame: tuple[int, ...]) -> tuple[int, int]:
+    """(H, W) scaled, aspect kept, to the largest that fits into (long, short), as mmcv rounds (other_systems 2B)."""
+    factor = min(max(frame) / max(size), min(frame) / min(size))
+    return max(1, int(size[0] * factor + 0.5)), max(1, int(size[1] * factor + 0.5))
+
+
+def patch_grid(
+    size: tuple[int, int], patch_size: int, max_side: int | None = None, how: Preparation = AS_CLIP_ES
+) -> tuple[int, int]:
     """(h, w) = (ceil(H/p), ceil(W/p)) for an image of size (H, W) pixels.
 
     max_side  an image with a longer side counts as shrunk to it: attention takes memory with the square of h*w
     """
-    shrink = 1.0 if max_side is None else min(1.0, max_side / max(size))
-    return tuple(max(1, ceil(round(side * shrink, 6) / patch_size)) for side in size)  # type: ignore[return-value]
+    return tuple(max(1, ceil(side / patch_size)) for side in how.size(size, max_side))  # type: ignore[return-value]
 
 
-def prepare_image(image: Image.Image, patch_size: int, max_side: int | None = None) -> Tensor:
+def prepare_image(
+    image: Image.Image, patch_size: int, max_side: int | None = None, how: Preparation = AS_CLIP_ES
+) -> Tensor:
     """RGB image of any size to (3, h*p, w*p) float32, normalised (clip_es section 1).
 
-    Resized bicubically with antialiasing, as PIL does, up to the next multiple of the patch size.
+    Resized bicubically with antialiasing, as PIL does.
     """
-    height, width = patch_grid((image.height, image.width), patch_size, max_side)
-    resized = TF.resize(image, [height * patch_size, width * patch_size], InterpolationMode.BICUBIC)
-    return TF.normalize(TF.to_tensor(resized), list(MEAN), list(STD))
+    size = (image.height, image.width)
+    height, width = (cells * patch_size for cells in patch_grid(size, patch_size, max_side, how))
+    scaled = [height, width] if how.fit != "pad" else [max(1, round(side)) for side in how.size(size, max_side)]
+    resized = TF.resize(image, scaled, InterpolationMode.BICUBIC)
+    mean, std = NORMALISATIONS[how.normalisation]
+    tensor = TF.normalize(TF.to_tensor(resized), list(mean), list(std))
+    return torch.nn.functional.pad(tensor, (0, width - scaled[1], 0, height - scaled[0]))
 
 
 def scale_to_grid(images: Tensor, patch_size: int) -> Tensor:

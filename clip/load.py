@@ -13,12 +13,15 @@ import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 
-from clip.archive import StateDict, Weights, read_weights
+from clip.archive import StateDict, Weights, plain, read_weights
 from clip.hub import download
+from clip.resnet import STRIDE, holds_resnet, is_resnet, resnet_config
 from common.errors import UserError
 
 # Head widths that differ from 64: ViT-H, ViT-g, ViT-bigG and ViT-e of open_clip's model configurations.
 HEAD_WIDTHS = {1280: 80, 1408: 88, 1664: 104, 1792: 112}
+MAX_BLOCKS, MAX_CONTEXT = 200, 4096  # of a tower, in tokens; ViT-e has 56 blocks, Long-CLIP 248 tokens
+BOOKKEEPING = {"input_resolution", "context_length", "vocab_size", "attn_mask"}  # in OpenAI's files
 WEIGHT_SUFFIXES = {".pt", ".pth", ".bin", ".ckpt", ".safetensors"}
 
 
@@ -43,7 +46,8 @@ class Clip:
 
     @property
     def patch_size(self) -> int:
-        return int(self.visual.conv1.kernel_size[0])
+        """Pixels a side of what a map holds one value for."""
+        return STRIDE if is_resnet(self.visual) else int(self.visual.conv1.kernel_size[0])
 
     @property
     def logit_scale(self) -> torch.Tensor:
@@ -56,29 +60,34 @@ class Clip:
 
     def describe(self) -> str:
         """One line for people: which model, how large, which activation, which weights."""
-        blocks = len(self.visual.transformer.resblocks)
-        width = self.visual.conv1.out_channels
-        return (
-            f"{self.name} (ViT, {blocks} blocks, width {width}, patch {self.patch_size}, {self.activation}, "
-            f"weights {self.fingerprint})"
-        )
+        if is_resnet(self.visual):
+            tower = f"ResNet, {self.visual.attnpool.v_proj.in_features} channels"
+        else:
+            blocks, width = len(self.visual.transformer.resblocks), self.visual.conv1.out_channels
+            tower = f"ViT, {blocks} blocks, width {width}, patch {self.patch_size}"
+        return f"{self.name} ({tower}, {self.activation}, weights {self.fingerprint})"
 
 
 def load_clip(
-    model: str, pretrained: str | None = None, device: str | torch.device = "cpu", activation: str = "auto"
+    model: str,
+    pretrained: str | None = None,
+    device: str | torch.device = "cpu",
+    activation: str = "auto",
+    resnets: bool = False,
 ) -> Clip:
     """Load a CLIP with a ViT of any width, depth and patch size, in float32.
 
     model       path of a weight file, or an open_clip model name such as `ViT-B-16`
     pretrained  with a name: an open_clip tag (`openai`, `laion2b_s34b_b88k`) or the path of a weight file
     activation  "auto", "quick_gelu" or "gelu"; auto: OpenAI's weights get QuickGELU, the others what their name says
+    resnets     whether a CLIP whose image tower is a ResNet will do
 
     Raises UserError for a missing or unfit file, an unknown name, and a name that cannot be downloaded.
     """
     if pretrained is None and _looks_like_path(model):
-        clip = _from_file(Path(model), activation)
+        clip = _from_file(Path(model), activation, resnets)
     else:
-        clip = _from_name(model, pretrained, activation)
+        clip = _from_name(model, pretrained, activation, resnets)
     _check_supported(clip)
     clip.model.eval().requires_grad_(False).to(device)
     return clip
@@ -97,16 +106,16 @@ def _looks_like_path(model: str) -> bool:
 # --- a weight file alone -------------------------------------------------------------------------
 
 
-def _from_file(path: Path, activation: str) -> Clip:
+def _from_file(path: Path, activation: str, resnets: bool) -> Clip:
     weights = read_weights(path)
-    if "visual.layer1.0.conv1.weight" in weights.state or "visual.layer1.0.bn1.weight" in weights.state:
+    if holds_resnet(weights.state) and not resnets:
         raise UserError(f"{path}: the weights of a CLIP whose image tower is a ResNet; expected one with a ViT")
     told = _activation_of(weights) if activation == "auto" else activation
     try:
         model = _model_for(weights.state, told or "quick_gelu")
     except KeyError as error:
         raise UserError(f"{path}: weight {error} is missing; expected a complete CLIP with a ViT") from error
-    except (ValueError, IndexError, TypeError, RuntimeError, ZeroDivisionError) as error:
+    except Exception as error:  # open_clip and torch each raise their own for sizes that cannot be
         raise UserError(f"{path}: its weights do not have the shapes of a CLIP with a ViT; wrong file?") from error
     _load_state(model, weights.state, str(path))
     if told is None:
@@ -130,20 +139,12 @@ def _warn(what: str, other: str) -> None:
 
 
 def _model_for(state: StateDict, activation: str) -> CLIP:
-    """An open_clip CLIP with the sizes that the weights have."""
-    if "visual.proj" not in state:
-        raise KeyError("visual.proj")
-    vision_width, _, patch, _ = state["visual.conv1.weight"].shape
-    grid = round((len(state["visual.positional_embedding"]) - 1) ** 0.5)
+    """An open_clip CLIP with the sizes that the weights have.
+
+    Raises KeyError for a weight that is missing, and others for sizes that do not go together.
+    """
     context, text_width = state["positional_embedding"].shape
-    vision = CLIPVisionCfg(
-        layers=_count_blocks(state, "visual.transformer"),
-        width=vision_width,
-        head_width=HEAD_WIDTHS.get(vision_width, 64),
-        mlp_ratio=len(state["visual.transformer.resblocks.0.mlp.c_fc.weight"]) / vision_width,
-        patch_size=patch,
-        image_size=grid * patch,
-    )
+    vision = resnet_config(state) if holds_resnet(state) else _vit_config(state)
     text = CLIPTextCfg(
         context_length=context,
         vocab_size=len(state["token_embedding.weight"]),
@@ -152,7 +153,38 @@ def _model_for(state: StateDict, activation: str) -> CLIP:
         layers=_count_blocks(state, "transformer"),
         mlp_ratio=len(state["transformer.resblocks.0.mlp.c_fc.weight"]) / text_width,
     )
-    return CLIP(state["text_projection"].shape[1], vision, text, quick_gelu=activation == "quick_gelu")
+    if max(*_depths(vision), text.layers) > MAX_BLOCKS or context > MAX_CONTEXT:
+        raise ValueError("too many blocks or tokens")
+    sizes, quick_gelu = (state["text_projection"].shape[1], vision, text), activation == "quick_gelu"
+    with torch.device("meta"):  # without memory: a small file may have the sizes of a huge model
+        _check_shapes(CLIP(*sizes, quick_gelu=quick_gelu), state)
+    return CLIP(*sizes, quick_gelu=quick_gelu)
+
+
+def _vit_config(state: StateDict) -> CLIPVisionCfg:
+    if "visual.proj" not in state:
+        raise KeyError("visual.proj")
+    width, _, patch, _ = state["visual.conv1.weight"].shape
+    grid = round((len(state["visual.positional_embedding"]) - 1) ** 0.5)
+    return CLIPVisionCfg(
+        layers=_count_blocks(state, "visual.transformer"),
+        width=width,
+        head_width=HEAD_WIDTHS.get(width, 64),
+        mlp_ratio=len(state["visual.transformer.resblocks.0.mlp.c_fc.weight"]) / width,
+        patch_size=patch,
+        image_size=grid * patch,
+    )
+
+
+def _depths(vision: CLIPVisionCfg) -> tuple[int, ...]:
+    """Numbers of blocks: a ViT's, or those of a ResNet's four stages."""
+    return (vision.layers, 0) if isinstance(vision.layers, int) else tuple(vision.layers)
+
+
+def _check_shapes(model: CLIP, state: StateDict) -> None:
+    for key, value in model.state_dict().items():
+        if state[key].shape != value.shape:
+            raise ValueError(f"{key} has another shape than the others ask for")
 
 
 def _count_blocks(state: StateDict, tower: str) -> int:
@@ -161,23 +193,24 @@ def _count_blocks(state: StateDict, tower: str) -> int:
 
 def _load_state(model: CLIP, state: StateDict, source: str) -> None:
     """Strictly: every weight of the model from the file, none left over but OpenAI's three bookkeeping numbers."""
-    bookkeeping = {"input_resolution", "context_length", "vocab_size", "attn_mask"}
-    wanted = {key: value.float() for key, value in state.items() if key not in bookkeeping}
+    wanted = {key: value.float() for key, value in state.items() if key not in BOOKKEEPING}
     broken = next((key for key, value in wanted.items() if not torch.isfinite(value).all()), None)
     if broken:
-        raise UserError(f"{source}: weight {broken} holds values that are not finite; a damaged or diverged model")
+        raise UserError(f"{source}: weight {plain(broken)} has values that are not finite; a damaged or diverged model")
     try:
         model.load_state_dict(wanted)
     except RuntimeError as error:
         lines = str(error).splitlines()
         detail = lines[1].strip() if len(lines) > 1 else lines[0]
-        raise UserError(f"{source}: the weights do not fit the model: {detail[:160]}") from error
+        raise UserError(f"{source}: the weights do not fit the model: {plain(detail, 160)}") from error
+    if not torch.isfinite(model.logit_scale.exp()):
+        raise UserError(f"{source}: logit_scale {model.logit_scale.item():.3g} is no CLIP's; a damaged model")
 
 
 # --- an open_clip name ---------------------------------------------------------------------------
 
 
-def _from_name(name: str, pretrained: str | None, activation: str) -> Clip:
+def _from_name(name: str, pretrained: str | None, activation: str, resnets: bool) -> Clip:
     if _looks_like_path(name):
         raise UserError(
             f"--model {name} is a file, and --pretrained {pretrained} goes with a name; leave one of them out"
@@ -191,7 +224,8 @@ def _from_name(name: str, pretrained: str | None, activation: str) -> Clip:
     if pretrained is None:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)[:6]) or "none"
         raise UserError(f"--model {name}: needs --pretrained with a tag ({tags}) or the path of a weight file")
-    if not isinstance(config["vision_cfg"].get("layers"), int) or "hf_model_name" in config.get("text_cfg", {}):
+    towers = (int, list) if resnets else int
+    if not isinstance(config["vision_cfg"].get("layers"), towers) or "hf_model_name" in config.get("text_cfg", {}):
         raise UserError(
             f"--model {name}: not a CLIP with a plain ViT and CLIP's own text tower; use one such as ViT-B-16"
         )
@@ -219,6 +253,8 @@ def _activation_of_name(name: str, pretrained: str, weights: Weights) -> str:
 def _check_supported(clip: Clip) -> None:
     """The explicit forward in clip/vision.py knows open_clip's plain ViT; say so rather than compute something else."""
     visual = clip.model.visual
+    if is_resnet(visual):
+        return
     plain = (
         isinstance(visual, VisionTransformer)
         and visual.attn_pool is None

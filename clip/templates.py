@@ -23,6 +23,22 @@ MASKCLIP85 = (
     "this is one {} in the scene.",
 )
 
+# The pip package's small set: nine patterns with "a", then with "the" before the name (other_systems section 0.2).
+_PATTERNS = (
+    "a photo of {article} {}.",
+    "a blurry photo of {article} {}.",
+    "a black and white photo of {article} {}.",
+    "a low contrast photo of {article} {}.",
+    "a high contrast photo of {article} {}.",
+    "a bad photo of {article} {}.",
+    "a good photo of {article} {}.",
+    "a photo of {article} small {}.",
+    "a photo of {article} big {}.",
+)
+BASE18 = tuple(pattern.replace("{article}", article) for article in ("a", "the") for pattern in _PATTERNS)
+
+TEMPLATE_SETS = {"maskclip85": MASKCLIP85, "imagenet80": IMAGENET80, "base18": BASE18}
+
 
 def knows_templates(clip: Clip, templates: Sequence[str]) -> bool:
     """Whether the model saw every word of the templates in training; a toy world's CLIP has a small vocabulary."""

@@ -7,6 +7,7 @@ more: a folder that cannot be written, a damaged or a foreign file only cost the
 import hashlib
 import json
 import os
+import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,30 +18,31 @@ from torch import Tensor
 
 from clip.load import Clip
 from clip.text import encode_prompts
-from common.errors import UserError
+from common.errors import StopRun, UserError
 from common.files import atomic_write
 
 FOLDER = "clip-pseudo-masks"
 FORMAT = 1
+HEADER = 4096  # bytes of a file beside its numbers
 
 
-def cached_prompts(clip: Clip, prompts: Sequence[Sequence[str]]) -> Tensor:
+def cached_prompts(clip: Clip, prompts: Sequence[Sequence[str]], blocks: int | None = None) -> Tensor:
     """`encode_prompts`, (K, E) float32 unit embeddings on CLIP's device, read from the disk where they are there."""
     shape = (len(prompts), clip.model.text_projection.shape[1])
-    path = cache_file(clip, prompts)
+    path = cache_file(clip, prompts, blocks)
     known = _read(path, shape) if path else None
     if known is not None:
         return torch.from_numpy(known).to(clip.device)
-    embeddings = encode_prompts(clip, prompts)
+    embeddings = encode_prompts(clip, prompts, blocks)
     if path:
-        with suppress(UserError), atomic_write(path) as stream:
+        with suppress(UserError, StopRun), atomic_write(path) as stream:
             np.savez(stream, embeddings=embeddings.cpu().numpy())
     return embeddings
 
 
-def cache_file(clip: Clip, prompts: Sequence[Sequence[str]]) -> Path | None:
+def cache_file(clip: Clip, prompts: Sequence[Sequence[str]], blocks: int | None = None) -> Path | None:
     """Where the embeddings go: named by all that they depend on. None where there is no home directory."""
-    depends_on = [
+    depends_on: list[object] = [
         FORMAT,
         clip.fingerprint,
         clip.activation,
@@ -48,6 +50,7 @@ def cache_file(clip: Clip, prompts: Sequence[Sequence[str]]) -> Path | None:
         torch.__version__,
         torch.get_num_threads(),
         [list(group) for group in prompts],
+        *([] if blocks is None else [blocks]),
     ]
     name = hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()[:32]
     with suppress(RuntimeError):
@@ -58,9 +61,15 @@ def cache_file(clip: Clip, prompts: Sequence[Sequence[str]]) -> Path | None:
 
 def _read(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
     """The embeddings of a file, or None unless it holds finite float32 ones of that shape."""
+    room = 4 * shape[0] * shape[1] + HEADER  # bytes; what would unpack to more is not even read
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            found = archive["embeddings"]
+        if not path.is_file() or path.stat().st_size > room:
+            return None
+        with zipfile.ZipFile(path) as archive:
+            if archive.getinfo("embeddings.npy").file_size > room:
+                return None
+        with np.load(path, allow_pickle=False) as arrays:
+            found = arrays["embeddings"]
     except Exception:  # whatever is wrong with a cache file, encoding again is the remedy
         return None
     fits = found.shape == shape and found.dtype == np.float32 and np.isfinite(found).all()

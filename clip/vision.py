@@ -3,13 +3,17 @@
 May import torch and open_clip's types only. Shape letters: B images, h w patches, N = h*w, D width, L blocks.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor
+
+PARTS = ("query", "key", "value")  # of a block's in_proj, in their order
 
 
 @dataclass(frozen=True)
@@ -65,14 +69,16 @@ def vision_trunk(
     attention_blocks: int | None = None,
     attention_bias: Tensor | None = None,
     run: "RunBlock | None" = None,
+    positions: str = "bilinear",
 ) -> TrunkFeatures:
     """The same up to the last block, which is left to the caller; it counts among the `attention_blocks`.
 
-    run  what runs a block in place of `run_block`, such as a compiled form of it
+    run        what runs a block in place of `run_block`, such as a compiled form of it
+    positions  as in `positional_embedding`
     """
     blocks, run = visual.transformer.resblocks, run or run_block
     first_kept = 0 if attention_blocks is None else max(0, len(blocks) - attention_blocks)
-    tokens, grid = embed_patches(visual, images)
+    tokens, grid = embed_patches(visual, images, positions)
     kept = []
     for index, block in enumerate(blocks[:-1]):
         tokens, attention = run(block, tokens, need_attention=index >= first_kept, attention_bias=attention_bias)
@@ -81,24 +87,33 @@ def vision_trunk(
     return TrunkFeatures(tokens, tuple(kept), grid)
 
 
-def embed_patches(visual: VisionTransformer, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+def embed_patches(
+    visual: VisionTransformer, images: Tensor, positions: str = "bilinear"
+) -> tuple[Tensor, tuple[int, int]]:
     """Images (B, 3, h*p, w*p) to the first block's tokens (B, 1+N, D), and (h, w)."""
     patches = visual.conv1(images)  # (B, D, h, w)
     grid = (patches.shape[-2], patches.shape[-1])
     patches = patches.flatten(2).transpose(1, 2)  # (B, N, D)
     class_token = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
     tokens = torch.cat([class_token, patches], dim=1)
-    return visual.ln_pre(tokens + positional_embedding(visual, grid).to(tokens.dtype)), grid
+    return visual.ln_pre(tokens + positional_embedding(visual, grid, positions).to(tokens.dtype)), grid
 
 
-def positional_embedding(visual: VisionTransformer, grid: tuple[int, int]) -> Tensor:
-    """(1+N, D): the class position as it is, the g x g grid resized bilinearly to h x w (clip_es section 2)."""
-    learned = visual.positional_embedding
+def positional_embedding(visual: VisionTransformer, grid: tuple[int, int], mode: str = "bilinear") -> Tensor:
+    """(1+N, D): the class position as it is, the g x g grid resized to h x w.
+
+    mode  "bilinear" (clip_es section 2) or "bicubic" (MaskCLIP; other_systems section 2)
+    """
+    return resize_positions(visual.positional_embedding, grid, mode)
+
+
+def resize_positions(learned: Tensor, grid: tuple[int, int], mode: str) -> Tensor:
+    """(1+g*g, D) learned positions, those of the grid after a first one, to (1+N, D)."""
     side = round((len(learned) - 1) ** 0.5)
     if grid == (side, side):
         return learned
     square = learned[1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)  # (1, D, g, g)
-    resized = F.interpolate(square, size=grid, mode="bilinear", align_corners=False)
+    resized = F.interpolate(square, size=grid, mode=mode, align_corners=False)
     return torch.cat([learned[:1], resized.flatten(2)[0].T])
 
 
@@ -151,6 +166,41 @@ def _self_attention(
     else:
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
     return layer.out_proj(mixed.transpose(1, 2).reshape(batch, length, width)), attention
+
+
+# --- tokens by themselves (MaskCLIP) ----------------------------------------------------------------
+
+
+def project_alone(block: ResidualAttentionBlock, tokens: Tensor, part: str) -> Tensor:
+    """What a block's attention makes of each token when it sees no other: out_proj(W ln_1(x) + b), (B, T, D).
+
+    part  one of PARTS; "value" is identity attention's output, the others are MaskCLIP's queries and keys, which go
+          through the output projection as well (other_systems section 2B)
+    """
+    layer, index = block.attn, PARTS.index(part)
+    weight, bias = layer.in_proj_weight.chunk(3)[index], layer.in_proj_bias.chunk(3)[index]
+    return layer.out_proj(F.linear(block.ln_1(tokens), weight, bias))
+
+
+def run_block_alone(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
+    """The block (B, T, D) with identity attention: the limit of `run_block` as the bias off the diagonal falls."""
+    tokens = tokens + block.ls_1(project_alone(block, tokens, "value"))
+    return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
+
+
+def with_exact_gelu(visual: VisionTransformer, epsilon: float) -> VisionTransformer:
+    """The same transformer, sharing its weights, with the exact GELU and another epsilon in every layer norm."""
+    shared = {id(tensor): tensor for tensor in chain(visual.parameters(), visual.buffers())}
+    twin = copy.deepcopy(visual, shared)
+    for block in twin.transformer.resblocks:
+        block.mlp.gelu = torch.nn.GELU()
+    for module in twin.modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            module.eps = epsilon
+    return twin
+
+
+# --- features in the space of the text embeddings ---------------------------------------------------
 
 
 def pooled_patch_features(visual: VisionTransformer, last_output: Tensor) -> Tensor:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from coco14.spec import CLASSES, OFFICIAL_NAMES
 from common.errors import UserError
-from common.files import check_id
 from dataset.coco_json import CocoFile
 from dataset.label_table import image_id
+from dataset.text_files import in_short, shown
 
 
 def class_indices(coco: CocoFile) -> dict[int, int]:
@@ -25,7 +25,8 @@ def class_indices(coco: CocoFile) -> dict[int, int]:
     for index, category in enumerate(sorted(coco.categories)):
         name = coco.categories[category]
         if OFFICIAL_NAMES.get(name, name) != CLASSES[index]:
-            raise UserError(f"{coco.path}: category {category} is {name!r}; expected COCO's {CLASSES[index]!r} there")
+            said = f"category {category} is {shown(name)}; expected COCO's {CLASSES[index]!r} there"
+            raise UserError(f"{coco.path}: {said}")
     return {category: index for index, category in enumerate(sorted(coco.categories))}
 
 
@@ -39,7 +40,7 @@ def labels_by_id(coco: CocoFile, indices: dict[int, int]) -> dict[str, tuple[int
         present = {indices[item["category_id"]] for item in coco.annotations[image.id]}
         key = file_id(coco.path, image.file_name)
         if key in labels:
-            raise UserError(f"{coco.path}: two images are called {key}; expected file names that differ")
+            raise UserError(in_short(f"{coco.path}: two images are called {key}; expected file names that differ"))
         if present:
             labels[key] = tuple(sorted(present))
     return labels
@@ -49,5 +50,5 @@ def file_id(path: Path, file_name: str) -> str:
     """The id of a file name; raises UserError when it leaves the image folder or would break a line of the split."""
     key = image_id(file_name, str(path))
     if len(key.split()) != 1:
-        raise UserError(f"{path}: image name {file_name!r} holds spaces, which split files cannot")
-    return check_id(key, path)
+        raise UserError(f"{path}: image name {shown(file_name)} holds spaces, which split files cannot")
+    return key

@@ -12,7 +12,9 @@ from pycocotools import mask as rle  # type: ignore[import-untyped]
 from common.errors import UserError
 from dataset.spec import IGNORE_INDEX
 
-MAX_PIXELS = 1 << 27
+MAX_PIXELS = 1 << 27  # of an image
+MAX_WORK = 1 << 34  # pixels of an image times its annotations; some 20 s
+MAX_OUTLINE = 1 << 22  # pixels along a polygon; pycocotools takes some 80 bytes for each
 
 
 def draw_mask(
@@ -25,30 +27,42 @@ def draw_mask(
     """
     if min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
         raise UserError(f"{where}: no usable `height` and `width`; expected those of the image")
+    if size[0] * size[1] * len(annotations) > MAX_WORK:
+        raise UserError(f"{where}: {len(annotations)} annotations for {size[1]} x {size[0]} pixels; too many to draw")
     mask = np.zeros(size, np.uint8)
     objects = []
     for number, item in enumerate(annotations):
-        region = draw_region(item.get("segmentation"), size, f"{where}, annotation {item.get('id', number)}")
+        runs = runs_of(item.get("segmentation"), size, f"{where}, annotation {_name(item, number)}")
         if item.get("iscrowd"):
-            mask[region] = IGNORE_INDEX
+            mask[drawn(runs)] = IGNORE_INDEX
         else:
-            objects.append((region, indices[item["category_id"]] + 1))
-    for region, value in sorted(objects, key=lambda drawn: -int(drawn[0].sum())):
-        mask[region] = value
+            objects.append((runs, indices[item["category_id"]] + 1))
+    for runs, value in sorted(objects, key=lambda kept: -int(rle.area(kept[0]))):
+        mask[drawn(runs)] = value  # one at a time: all of them may not fit into memory
     return mask
 
 
-def draw_region(segmentation: Any, size: tuple[int, int], where: str) -> np.ndarray:
-    """(H, W) bool of polygons (their union), of run lengths, or of compressed run lengths."""
+def _name(item: Mapping[str, Any], number: int) -> str:
+    """How a message calls an annotation: by its id, or by its place among those of the image."""
+    key = item.get("id", number)
+    return str(key) if type(key) is int and abs(key) < 1 << 63 else f"{number} (counted from 0)"
+
+
+def drawn(runs: Mapping[str, Any]) -> np.ndarray:
+    """(H, W) bool of pycocotools' run lengths."""
+    return rle.decode(runs).view(bool)
+
+
+def runs_of(segmentation: Any, size: tuple[int, int], where: str) -> dict[str, Any]:
+    """pycocotools' run lengths of polygons (their union), of run lengths, or of compressed run lengths."""
     height, width = size
+    if segmentation == []:
+        segmentation = {"size": [height, width], "counts": [height * width]}
     if isinstance(segmentation, list):
         polygons = [_polygon(points, size, where) for points in segmentation]
-        if not polygons:
-            return np.zeros(size, bool)
-        runs = rle.merge(rle.frPyObjects(polygons, height, width))
-    else:
-        runs = rle.frPyObjects({"size": [height, width], "counts": _counts(segmentation, size, where)}, height, width)
-    return rle.decode(runs).astype(bool)
+        return rle.merge(rle.frPyObjects(polygons, height, width))
+    runs = {"size": [height, width], "counts": _counts(segmentation, size, where)}
+    return rle.frPyObjects(runs, height, width)
 
 
 def _polygon(points: Any, size: tuple[int, int], where: str) -> list[float]:
@@ -59,7 +73,10 @@ def _polygon(points: Any, size: tuple[int, int], where: str) -> list[float]:
     numbers = all(type(value) in (int, float) for value in points)
     if not numbers or not all(abs(value) <= reach for value in points):  # false for NaN too
         raise UserError(f"{where}: a polygon with a corner far outside of the image {size[1]} x {size[0]}")
-    return [float(value) for value in points]
+    corners = np.array(points, float).reshape(-1, 2)  # (corners, x y)
+    if np.abs(corners - np.roll(corners, 1, axis=0)).sum() > MAX_OUTLINE:
+        raise UserError(f"{where}: a polygon with an outline of more than {MAX_OUTLINE} pixels; is it damaged?")
+    return corners.ravel().tolist()
 
 
 def _counts(segmentation: Any, size: tuple[int, int], where: str) -> list[int]:

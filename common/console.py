@@ -1,49 +1,130 @@
 """How a command starts, reports and ends. May import tqdm and common.errors."""
 
+import io
 import os
+import signal
 import sys
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
+from types import FrameType
 
-from common.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, UserError
+from common.errors import (
+    EXIT_INCOMPLETE,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_TERMINATED,
+    EXIT_USAGE,
+    StopRun,
+    Terminated,
+    UserError,
+)
 
 LISTED_FAILURES = 20
 
 
-def run(body: Callable[[], int]) -> int:
-    """Run a command's body; a user's mistake ends in one line and exit code 2, Ctrl-C in 130."""
+# --- start and end --------------------------------------------------------------------------------
+
+
+def run(body: Callable[[], int], again: str = "", quiet: bool = False) -> int:
+    """Run a command's body; returns its exit code.
+
+    again  the command that goes on from where this one was stopped, shown then
+    quiet  print nothing on stdout, and show no progress bars
+
+    A user's mistake ends in one line and exit code 2, a full disk in 3, Ctrl-C in 130, SIGTERM in 143. After the first
+    of these signals what has begun is finished; a second one ends the process at once.
+    """
+    with ExitStack() as around:
+        around.enter_context(_signals())
+        if quiet:
+            around.enter_context(redirect_stdout(Silence()))
+        try:
+            code = body()
+            sys.stdout.flush()
+            return code
+        except UserError as error:
+            _tell(f"error: {error}")
+            return EXIT_USAGE
+        except StopRun as error:
+            _tell(f"stopped: {error}", again)
+            return EXIT_INCOMPLETE
+        except KeyboardInterrupt as error:
+            _tell("\ninterrupted; finished files are whole, the same command goes on from here", again)
+            return EXIT_TERMINATED if isinstance(error, Terminated) else EXIT_INTERRUPTED
+        except BrokenPipeError:  # `| head` has read enough
+            with suppress(OSError, io.UnsupportedOperation):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at exit
+            _tell("error: stdout was closed before all was done; the same command goes on from here")
+            return EXIT_INCOMPLETE
+
+
+def _tell(text: str, again: str = "") -> None:
+    with suppress(OSError):  # nobody listens
+        print(text, file=sys.stderr)
+        if again:
+            print(f"continue with: {again}", file=sys.stderr, flush=True)
+
+
+class Silence(io.TextIOBase):
+    """A stdout that keeps nothing."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Ctrl-C and SIGTERM raise in the main thread, once; the next one ends the process."""
+    ours = [] if threading.current_thread() is not threading.main_thread() else [signal.SIGINT, signal.SIGTERM]
+    before = {number: signal.getsignal(number) for number in ours}
+    received: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        if len(received) > 1:
+            os._exit(128 + number)
+        if sys.stderr.isatty():
+            os.write(2, b"\nfinishing the files at work; once more ends at once\n")
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
     try:
-        code = body()
-        sys.stdout.flush()
-        return code
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USAGE
-    except KeyboardInterrupt:
-        print("\ninterrupted; finished files are whole, the same command goes on from here", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:  # `| head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at exit
-        print("error: stdout was closed before all was done; the same command goes on from here", file=sys.stderr)
-        return EXIT_INCOMPLETE
+        for number, handler in before.items():
+            if handler not in (signal.SIG_IGN, None):  # as under nohup
+                signal.signal(number, stop)
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:
+                signal.signal(number, handler)
+
+
+# --- what became of the images --------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one image: "made", "kept" (was there already) or "failed" with a reason."""
+    """What became of one image: "made", "kept" (was there already) or "failed" with a reason.
+
+    note  what people should know of an image that was made, such as "on the CPU, out of GPU memory"
+    """
 
     id: str
     status: str
     reason: str = ""
+    note: str = ""
 
 
 @dataclass
 class Tally:
-    """Counts of outcomes; every failure is kept with its reason."""
+    """Counts of outcomes; every failure is kept with its reason, notes are counted by their words."""
 
     made: int = 0
     kept: int = 0
     failures: list[tuple[str, str]] = field(default_factory=list)
+    notes: Counter[str] = field(default_factory=Counter)
 
     def add(self, outcome: Outcome) -> None:
         if outcome.status == "failed":
@@ -52,11 +133,15 @@ class Tally:
             self.kept += 1
         else:
             self.made += 1
+        if outcome.note:
+            self.notes[outcome.note] += 1
 
     def report(self, what: str, where: object) -> int:
-        """Print the counts and the failures; the exit code that follows from them."""
+        """Print the counts, the notes and the failures; the exit code that follows from them."""
         kept = f", {self.kept} already there" if self.kept else ""
         print(f"{self.made} {what} written{kept} in {where}")
+        for note, count in self.notes.items():
+            print(f"{_images(count)}: {note}")
         return list_failures(self.failures)
 
 
@@ -64,7 +149,7 @@ def list_failures(failures: list[tuple[str, str]]) -> int:
     """Print what failed and why on stderr; exit code 3 if anything did, else 0."""
     if not failures:
         return EXIT_OK
-    print(f"{len(failures)} image{'s' if len(failures) > 1 else ''} failed:", file=sys.stderr)
+    print(f"{_images(len(failures))} failed:", file=sys.stderr)
     for image_id, reason in failures[:LISTED_FAILURES]:
         print(f"  {image_id}: {reason}", file=sys.stderr)
     if len(failures) > LISTED_FAILURES:
@@ -72,15 +157,21 @@ def list_failures(failures: list[tuple[str, str]]) -> int:
     return EXIT_INCOMPLETE
 
 
-def progress(outcomes: Iterable[Outcome], total: int, title: str) -> Iterator[Outcome]:
-    """The same outcomes, with a progress bar on a terminal that counts failures."""
+def _images(count: int) -> str:
+    return f"{count} image{'' if count == 1 else 's'}"
+
+
+def progress(outcomes: Iterable[Outcome], total: int, title: str, failed: int = 0) -> Iterator[Outcome]:
+    """The same outcomes, with a progress bar on a terminal that counts failures; none where stdout is silenced.
+
+    failed  images that failed before
+    """
     from tqdm import tqdm
 
-    failed = 0
-    with tqdm(total=total, desc=title, unit="image", disable=None) as bar:
+    with tqdm(total=total, desc=title, unit="image", disable=isinstance(sys.stdout, Silence) or None) as bar:
         for outcome in outcomes:
-            if outcome.status == "failed":
-                failed += 1
-                bar.set_postfix(failed=failed)
+            failed += outcome.status == "failed"
+            if failed:
+                bar.set_postfix(failed=failed, refresh=False)
             bar.update()
             yield outcome

@@ -1,9 +1,10 @@
-"""The two kinds of trouble a user can cause, and how each ends. Imports nothing of the project."""
+"""How a command can end before its work is done, and the exit codes. Imports nothing of the project."""
 
 EXIT_OK = 0
 EXIT_USAGE = 2  # the command cannot run as asked
-EXIT_INCOMPLETE = 3  # the command ran, but some images failed; they are listed
+EXIT_INCOMPLETE = 3  # the command ran, but some images failed, which are listed, or it was stopped
 EXIT_INTERRUPTED = 130  # Ctrl-C
+EXIT_TERMINATED = 143  # SIGTERM
 
 
 class UserError(Exception):
@@ -12,3 +13,14 @@ class UserError(Exception):
     Raised while setting up, it ends the command with exit code 2. Raised while one image is at work,
     that image is counted and listed as failed, and the command goes on and ends with exit code 3.
     """
+
+
+class StopRun(Exception):
+    """The run cannot go on, such as on a full disk: one line that says why and what to do; exit code 3.
+
+    Not a UserError: it is never counted as the failure of one image.
+    """
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, by which clusters end a job: handled like Ctrl-C, but for the exit code."""

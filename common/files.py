@@ -1,48 +1,151 @@
 """Files that are whole or absent, and names that stay inside their folder. Imports common.errors only."""
 
+import errno
+import fcntl
 import os
+import re
 import secrets
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from common.errors import UserError
+from common.errors import StopRun, UserError
+
+TEMPORARY = re.compile(r"\.\d+\.[0-9a-f]{8}\.tmp")  # names of files that are being written
+ABANDONED_S = 24 * 3600  # where files cannot be locked: a temporary file of that age has no owner any more
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # no room on the disk, in the quota, below `ulimit -f`
+
+
+# --- writing --------------------------------------------------------------------------------------
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """A binary stream that becomes `path` only when the block ends well; a reader never sees half a file.
 
-    Written beside the target under a hidden temporary name, flushed to disk, then renamed. Makes missing folders.
-    Raises UserError, naming the path, when it cannot be written (a file for a folder, no rights, disk full).
+    Written beside the target under a hidden temporary name, flushed to disk, then renamed; the folder's entry is
+    flushed too. Makes missing folders. The temporary file is locked meanwhile, by which `sweep_leftovers` tells it
+    from one whose writer was killed.
+    Raises StopRun when there is no room for it, and UserError, naming the path, when it cannot be written for another
+    reason (a file for a folder, no rights). Either leaves no temporary file, and what was there as it was.
     """
-    temporary = path.with_name(f".{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as stream:
+        temporary, stream = _locked_temporary(path.parent)
+        with stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.replace(path)
+            temporary.replace(path)  # before the lock is given up
+        _sync_folder(path.parent)
     except OSError as error:
         _forget(temporary)
-        raise UserError(f"{path}: cannot be written ({error.strerror or error}); free it or choose another") from error
+        raise cannot_write(path, error) from error
     except BaseException:
         _forget(temporary)
         raise
 
 
-def _forget(temporary: Path) -> None:
-    with suppress(OSError):  # a folder that could not be made holds nothing to forget
-        temporary.unlink(missing_ok=True)
+def _locked_temporary(folder: Path) -> tuple[Path, IO[bytes]]:
+    """A new hidden file that nobody else can lock, open for writing.
+
+    Between its creation and its lock a sweep may take it for a leftover: then its name is gone, and another is made.
+    """
+    while True:
+        temporary = folder / f".{os.getpid()}.{secrets.token_hex(4)}.tmp"
+        stream = temporary.open("xb")
+        with suppress(OSError):  # a file system without locks; sweep_leftovers knows
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        if temporary.exists():
+            return temporary, stream
+        stream.close()
+
+
+def _sync_folder(folder: Path) -> None:
+    with suppress(OSError):  # some file systems cannot, and the file is whole either way
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
+def _forget(temporary: Path | None) -> None:
+    with suppress(OSError):
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def cannot_write(path: Path, error: OSError) -> StopRun | UserError:
+    """What to raise for a file that could not be written: the run's end if the disk is full, else its own failure."""
+    said = error.strerror or str(error)
+    if error.errno in FULL:
+        return StopRun(f"{path}: cannot be written ({said})")
+    return UserError(f"{path}: cannot be written ({said}); free it or choose another")
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file, whole or not at all."""
     with atomic_write(path) as stream:
         stream.write(text.encode())
+
+
+# --- leftovers ------------------------------------------------------------------------------------
+
+
+def sweep_leftovers(folder: Path) -> int:
+    """Remove the temporary files, in the folder and below, whose writers were killed; returns how many.
+
+    A writer holds the lock of its file, on this machine or, through a network file system's locks, on another one, and
+    is never disturbed. Where files cannot be locked, those of the last day stay.
+    """
+    hidden = (Path(path) for path in files_below(folder) if path.endswith(".tmp"))
+    return sum(_swept(path) for path in hidden if TEMPORARY.fullmatch(path.name))
+
+
+def files_below(folder: str | Path) -> Iterator[str]:
+    """The paths of all files in a folder and below; links are not followed, folders that cannot be read are passed."""
+    folders = [os.fspath(folder)]
+    while folders:
+        try:
+            entries = os.scandir(folders.pop())
+        except OSError:
+            continue
+        with entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif entry.is_file(follow_symlinks=False):
+                    yield entry.path
+
+
+def _swept(path: Path) -> bool:
+    """Whether a temporary file had no owner and is gone now."""
+    try:
+        with path.open("r+b") as stream:
+            if not _without_owner(stream):
+                return False
+            path.unlink()  # under the lock: a writer that has just made it will see that it is gone
+            return True
+    except OSError:  # renamed or swept by another meanwhile, or not ours to remove
+        return False
+
+
+def _without_owner(stream: IO[bytes]) -> bool:
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+    except OSError:  # no locks here
+        return time.time() - os.fstat(stream.fileno()).st_mtime > ABANDONED_S
+
+
+# --- names ----------------------------------------------------------------------------------------
 
 
 def check_id(image_id: str, source: Path) -> str:

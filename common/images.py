@@ -1,14 +1,37 @@
-"""Images as the stages see them: upright RGB. May import numpy, PIL and common.errors."""
+"""Images as the stages see them: upright RGB. May import numpy, OpenCV, PIL and common.errors.
 
+Whoever made a file may mean harm: only regular files of known formats are opened, and what their headers promise is
+checked before memory is spent on it.
+"""
+
+import os
+import stat
+import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from math import sqrt
 from pathlib import Path
+from threading import Lock
+from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
-from common.errors import UserError
+from common.errors import StopRun, UserError
 
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")  # others of PIL's start programs, or are rare
+MOST_PIXELS = 500_000_000  # by the header; 2 GB once decoded
+MOST_SIDE = 1 << 16  # of what is worked on: lattices and photos are not made for longer ones
+LARGE = 1 << 25  # pixels; larger images are decoded one at a time, and at a smaller size where that will do
+Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # PIL refuses twice as many, also in what it finds inside a file
+
+_STRIP = 1 << 22  # pixels that are converted at once
+_INFLATED = 1032  # bytes that a byte of a PNG file can stand for, at most: the limit of deflate
+_JPEG_PIXELS = 2048  # pixels that a byte of a JPEG can stand for, at most: a bit a block, all of them subsampled
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by a PNG's colour type
 _ORIENTATION = 0x0112  # EXIF tag
+_SIDEWAYS = (5, 6, 7, 8)
 _UPRIGHT = {  # what makes a picture of an orientation upright; the last four swap width and height
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -18,33 +41,197 @@ _UPRIGHT = {  # what makes a picture of an orientation upright; the last four sw
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_one_large = Lock()
 
 
-def read_image(path: Path) -> Image.Image:
+# --- what the stages call -------------------------------------------------------------------------
+
+
+def read_image(path: Path, enough: tuple[int, int] | None = None) -> Image.Image:
     """An image file as upright RGB (EXIF orientation applied); grey, palette, CMYK and 16-bit files are converted.
 
-    Raises UserError, naming the file, when it is missing, truncated, not an image or absurdly large.
+    enough  (H', W'): of an image of more than LARGE pixels, a copy of this size made of area averages will do; it
+            takes less memory
+
+    Of animations and files with several pages the first is read. Raises UserError, naming the file, when it is
+    missing, truncated, not an image, no regular file or absurdly large.
     """
-    with _trouble(path), Image.open(path) as image:
-        orientation = _orientation(image)  # from the header, so that image_size() sees the same
-        image.load()
-        rgb = _rgb(image)
-        return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
+    with opened(path) as image:
+        orientation = _orientation(image)
+        size = _upright_size(image, orientation)
+        fits = enough is not None and enough[0] <= size[0] and enough[1] <= size[1]
+        if enough is not None and fits and _pixels(image) > LARGE:
+            return _shrunk(image, enough, orientation)
+        return _turned(_decoded(image), orientation)
+
+
+def read_within(path: Path, most_pixels: int) -> Image.Image:
+    """The same image, or a copy of its `working_size`, made of area averages. Raises as read_image does."""
+    with opened(path) as image:
+        orientation = _orientation(image)
+        size = _upright_size(image, orientation)
+        working = working_size(size, most_pixels)
+        if working != size:
+            return _shrunk(image, working, orientation)
+        return _turned(_decoded(image), orientation)
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(H, W) of an image as `read_image` will give it, from the file's header alone."""
-    with _trouble(path), Image.open(path) as image:
-        width, height = image.size
-        return (width, height) if _orientation(image) in (5, 6, 7, 8) else (height, width)
+    """(H, W) of an image as `read_image` will give it, from the file's header alone. Raises as read_image does."""
+    with opened(path) as image:
+        return _upright_size(image, _orientation(image))
+
+
+def working_size(size: tuple[int, int], most_pixels: int) -> tuple[int, int]:
+    """(H', W') at which an image of (H, W) pixels is worked on: its own size, or a smaller one of the same aspect.
+
+    It has at most `most_pixels` pixels, at least one a side, and no side above MOST_SIDE.
+    """
+    height, width = size
+    if height * width <= most_pixels and max(size) <= MOST_SIDE:
+        return size
+    factor = min(sqrt(most_pixels / (height * width)), MOST_SIDE / max(size))
+    short = max(1, int(min(size) * factor))
+    long = max(1, min(int(max(size) * factor), most_pixels // short))
+    return (short, long) if height <= width else (long, short)
+
+
+def one_at_a_time(pixels: int) -> AbstractContextManager[object]:
+    """Large images wait for each other, so that several threads need no more memory than one. Not to be nested."""
+    return _one_large if pixels > LARGE else nullcontext()
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A regular file, opened for reading. Anything else is an OSError, and is not waited for as a pipe would be."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    kind = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(kind):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise IsADirectoryError("a folder") if stat.S_ISDIR(kind) else OSError("a pipe, socket or device")
+
+
+@contextmanager
+def opened(path: Path, formats: tuple[str, ...] = FORMATS, what: str = "image") -> Iterator[Image.Image]:
+    """An image file, not decoded yet; whatever is wrong with it, also in the block, ends in a UserError.
+
+    what  what the file is to people: "image" or "mask"
+    """
+    with _trouble(path, what), open_regular(path) as stream:
+        _check_png(stream)
+        with Image.open(stream, formats=formats) as image:
+            if _pixels(image) > MOST_PIXELS:
+                raise Image.DecompressionBombError
+            if image.format in ("JPEG", "MPO") and _pixels(image) > _JPEG_PIXELS * _length(stream):
+                raise OSError(_lie(*image.size))
+            yield image
+
+
+# --- what a header says ---------------------------------------------------------------------------
+
+
+def _pixels(image: Image.Image) -> int:
+    return image.width * image.height
+
+
+def _upright_size(image: Image.Image, orientation: object) -> tuple[int, int]:
+    return image.size if orientation in _SIDEWAYS else (image.height, image.width)
 
 
 def _orientation(image: Image.Image) -> object:
-    """The EXIF orientation; broken EXIF data counts as none. (PIL's exif_transpose rewrites all tags and may fail.)"""
+    """The EXIF orientation; broken EXIF data counts as none. (PIL's exif_transpose rewrites all tags and may fail.)
+
+    PIL decodes a whole PNG to look for EXIF data behind the pixels, which is done here only where there is any.
+    """
     try:
-        return image.getexif().get(_ORIENTATION)
+        simple = isinstance(image, PngImagePlugin.PngImageFile) and not _texts_behind_pixels(image)
+        exif = Image.Image.getexif(image) if simple else image.getexif()
+        return exif.get(_ORIENTATION)
     except Exception:  # whatever PIL raises on the many kinds of broken EXIF data
         return None
+
+
+def _texts_behind_pixels(image: PngImagePlugin.PngImageFile) -> bool:
+    """Whether a PNG that is open and not decoded has chunks behind its pixels that PIL would read as text or EXIF."""
+    stream = image.fp
+    if stream is None or not image.tile:  # decoded: all of it is known
+        return False
+    place = stream.tell()
+    try:
+        stream.seek(8)
+        behind = False
+        while len(head := stream.read(8)) == 8 and head[4:] != b"IEND":
+            if behind and head[4:] in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
+                return True
+            behind |= head[4:] == b"IDAT"
+            stream.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
+        return False
+    finally:
+        stream.seek(place)
+
+
+def _check_png(stream: BinaryIO) -> None:
+    """Raise OSError for a PNG whose header promises more pixels than its bytes can stand for."""
+    head = stream.read(26)
+    stream.seek(0)
+    if len(head) < 26 or head[:8] != b"\x89PNG\r\n\x1a\n":
+        return
+    width, height, depth, colours = struct.unpack(">IIBB", head[16:])
+    promised = width * height * depth * _CHANNELS.get(colours, 1) // 8
+    if promised > _INFLATED * _length(stream):
+        raise OSError(_lie(width, height))
+
+
+def _length(stream: BinaryIO) -> int:
+    return os.fstat(stream.fileno()).st_size
+
+
+def _lie(width: int, height: int) -> str:
+    """Of a file that would otherwise be decoded to a large grey picture, or fail after its memory was spent."""
+    return f"its header promises {width} x {height} pixels, for which it is too small"
+
+
+# --- pixels ---------------------------------------------------------------------------------------
+
+
+def _decoded(image: Image.Image) -> Image.Image:
+    """RGB, as it lies in the file."""
+    with one_at_a_time(_pixels(image)):
+        image.load()
+        if _pixels(image) <= LARGE:
+            return _rgb(image)
+        # a copy would double the memory; what the file gives is as good as one, and other modes go strip by strip
+        return image._new(image.im) if image.mode == "RGB" else _averaged(image, (1, 1))
+
+
+def _shrunk(image: Image.Image, size: tuple[int, int], orientation: object) -> Image.Image:
+    """Upright RGB of (H', W'), smaller than the file's: each pixel is the mean of the area that it covers.
+
+    A large image is brought to some twice that size first: a JPEG while it is decoded, others by means of whole pixels.
+    That moves what is at its right and lower end by up to half a pixel of the result.
+    """
+    import cv2
+
+    height, width = size[::-1] if orientation in _SIDEWAYS else size
+    with one_at_a_time(_pixels(image)):
+        if _pixels(image) > LARGE:
+            image.draft(None, (2 * width, 2 * height))
+        image.load()
+        factors = max(1, image.width // (2 * width)), max(1, image.height // (2 * height))
+        near = _averaged(image, factors) if _pixels(image) > LARGE else _rgb(image)
+    small = cv2.resize(np.asarray(near), (width, height), interpolation=cv2.INTER_AREA)
+    return _turned(Image.fromarray(small), orientation)
+
+
+def _averaged(image: Image.Image, factors: tuple[int, int]) -> Image.Image:
+    """RGB with each block of `factors` (x, y) pixels made one; strip by strip, as conversion multiplies the memory."""
+    across, down = factors
+    result = Image.new("RGB", (-(-image.width // across), -(-image.height // down)))
+    rows = max(1, _STRIP // (image.width * down)) * down
+    for top in range(0, image.height, rows):
+        strip = _rgb(image.crop((0, top, image.width, min(top + rows, image.height))))
+        result.paste(strip.reduce(factors), (0, top // down))
+    return result
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -53,11 +240,18 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-class _trouble:
-    """Turns whatever PIL raises for a bad file into one UserError."""
+def _turned(image: Image.Image, orientation: object) -> Image.Image:
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+
+# --- what goes wrong ------------------------------------------------------------------------------
+
+
+class _trouble:
+    """Turns whatever is raised for a bad file into one UserError."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        self.path, self.what = path, what
 
     def __enter__(self) -> None:
         self._warnings = warnings.catch_warnings()
@@ -66,13 +260,24 @@ class _trouble:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
         self._warnings.__exit__(None, None, None)
+        if isinstance(error, Exception) and not isinstance(error, (UserError, StopRun)):
+            raise UserError(f"{self.path}: {self._said(error)}") from error
+
+    def _said(self, error: Exception) -> str:
         if isinstance(error, FileNotFoundError):
-            raise UserError(f"{self.path}: no such image") from error
+            return f"no such {self.what}"
         if isinstance(error, IsADirectoryError):
-            said = f"{self.path}: not a readable image but a folder; give its files, as in {self.path}/*.jpg"
-            raise UserError(said) from error
+            hint = f"; give its files, as in {self.path}/*.jpg" if self.what == "image" else ""
+            return f"not a readable {self.what} but a folder{hint}"
         if isinstance(error, Image.DecompressionBombError):
-            raise UserError(f"{self.path}: too many pixels to be opened safely; make it smaller") from error
-        if isinstance(error, (UnidentifiedImageError, OSError, SyntaxError, ValueError)):
-            reason = " ".join(str(error).replace(str(self.path), "it").split())[:80]
-            raise UserError(f"{self.path}: not a readable image ({reason}); replace or remove it") from error
+            return f"too many pixels to be opened safely, over {MOST_PIXELS // 10**6} million; make it smaller"
+        if isinstance(error, MemoryError):
+            return f"too large for this machine's memory; make the {self.what} smaller"
+        return f"not a readable {self.what} ({self._reason(error)}); replace or remove it"
+
+    def _reason(self, error: Exception) -> str:
+        """What PIL says, in a line without control characters."""
+        if isinstance(error, UnidentifiedImageError):
+            return "of no known format"
+        said = " ".join(str(error).replace(str(self.path), "it").split())
+        return "".join(letter if letter.isprintable() else "?" for letter in said)[:80] or type(error).__name__

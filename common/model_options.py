@@ -6,7 +6,11 @@ Kept free of torch so that `--help` is quick.
 import argparse
 from typing import Any
 
-from common.options import share
+from common.options import positive, share
+
+# Photographs take some 220 bytes a pixel in the CRF, noise up to 430: two photos of this size side by side, and the
+# program, stay near 2 GB. CLIP itself sees 1 million (--max_side 1024), and the CRF was tuned on 0.2 million.
+MAX_PIXELS = 3_000_000
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -19,9 +23,14 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_method_options(parser: argparse.ArgumentParser) -> None:
-    """--method, --box_threshold, --scales, --flip, --precision, --compile."""
+    """--method, --box_threshold, --scales, --flip, --precision, --compile, and MaskCLIP's."""
     group = parser.add_argument_group("method")
-    group.add_argument("--method", default="clip-es", help="how the maps are made: clip-es")
+    group.add_argument(
+        "--method",
+        default="clip-es",
+        help="how the maps are made: clip-es, maskclip (as its official code has it) or maskclip-v (as its pip "
+        "package); the last two also know ResNets, and score all classes with --labels all",
+    )
     group.add_argument(
         "--box_threshold", type=share, help="share of a CAM's maximum that enters a box; not given: the data set's"
     )
@@ -34,10 +43,43 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
         help="of all blocks but the last; the others are for GPUs",
     )
     group.add_argument("--compile", action="store_true", help="torch.compile these blocks; pays on long runs on a GPU")
+    add_maskclip_options(parser)
+
+
+def add_maskclip_options(parser: argparse.ArgumentParser) -> None:
+    """--frame, --key_smoothing, --smoothing_norm, --prompt_denoising; pipeline/maskclip.py says what each is."""
+    group = parser.add_argument_group("MaskCLIP")
+    group.add_argument(
+        "--frame",
+        type=count,
+        nargs="+",
+        metavar="SIDE",
+        help="maskclip: LONG SHORT sides that images are scaled to just fit into, 0 for their own size (not given: the "
+        "data set's, 2048 512); maskclip-v: one side (not given: the model's)",
+    )
+    group.add_argument("--key_smoothing", type=share, default=0.0, metavar="X", help="0: off; 1.0 where published")
+    group.add_argument(
+        "--smoothing_norm",
+        choices=("position", "channel"),
+        default="position",
+        help="keys are normalised over the positions, as in the official code, or each by itself, as in the paper",
+    )
+    group.add_argument("--prompt_denoising", type=share, default=0.0, metavar="X", help="0: off; 0.5 where published")
+
+
+def maskclip_values(args: argparse.Namespace) -> dict[str, Any]:
+    """What was read for MaskCLIP, by the field names of pipeline.maskclip.MaskClipSettings; frame None: not given."""
+    return {
+        "key_smoothing": args.key_smoothing,
+        "smoothing_norm": args.smoothing_norm,
+        "denoising": args.prompt_denoising,
+        "frame": None if args.frame is None else tuple(side for side in args.frame if side),
+        "templates": args.templates,
+    }
 
 
 def add_crf_options(parser: argparse.ArgumentParser) -> None:
-    """--crf_image, --crf, --confidence."""
+    """--crf_image, --crf, --confidence, --max_pixels."""
     group = parser.add_argument_group("CRF")
     group.add_argument(
         "--crf_image",
@@ -51,6 +93,14 @@ def add_crf_options(parser: argparse.ArgumentParser) -> None:
         help="which DenseCRF; same labels; not given: torch on a GPU, else numba",
     )
     group.add_argument("--confidence", type=share, default=0.95, help="below this probability a pixel becomes 255")
+    group.add_argument(
+        "--max_pixels",
+        type=positive,
+        default=MAX_PIXELS,
+        metavar="N",
+        help="larger images are shrunk to this many pixels for the CRF, which takes some 0.2 GB a million; their masks "
+        "have the image's size all the same (nearest neighbour)",
+    )
 
 
 def add_tag_options(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +110,7 @@ def add_tag_options(parser: argparse.ArgumentParser) -> None:
         "--templates",
         choices=("auto", "dataset", "maskclip85"),
         default="auto",
-        help="sentences for tagging: the 85 published ones, or the data set's own; "
+        help="sentences for tagging and MaskCLIP: the 85 published ones, or the data set's own; "
         "auto: the 85, unless the model never saw their words (toyworld)",
     )
     group.add_argument(

@@ -86,6 +86,19 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores there as JSON too")
 
 
+def add_log_options(parser: argparse.ArgumentParser) -> None:
+    """--quiet and --log_json, for common/run_log.py."""
+    group = parser.add_argument_group("what is told")
+    group.add_argument("--quiet", action="store_true", help="nothing on stdout, no progress bar; errors only")
+    group.add_argument(
+        "--log_json",
+        nargs="?",
+        const="-",
+        metavar="FILE",
+        help="add one JSON line an event to FILE; without FILE on stderr, in place of all other text",
+    )
+
+
 def positive(text: str) -> int:
     """argparse type: an integer of at least 1."""
     value = int(text)

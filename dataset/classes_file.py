@@ -13,17 +13,20 @@ from pathlib import Path
 from common.errors import UserError
 from common.files import need_file
 from dataset.spec import IGNORE_INDEX, DatasetSpec
-from dataset.text_files import numbered_lines, read_text
+from dataset.text_files import numbered_lines, read_text, shown
 from voc12.spec import BACKGROUND
 
 EXPECTED = "one class a line, `name` or `name: prompt one; prompt two`"
 SECTION = "[background]"
 BOX_THRESHOLD = 0.4  # VOC's; COCO's 0.7 suits small objects among many classes
+MAX_BYTES = 16 << 20
+MAX_NAME, MAX_PROMPT = 80, 1000  # characters; CLIP's context takes some 300
+MAX_PROMPTS = 1000  # of a class, and of the background
 
 
 def read_classes(path: Path, name: str = "folder") -> DatasetSpec:
     """Read a classes file; raises UserError, naming the line, for whatever is wrong with it."""
-    text = read_text(need_file(path, "--classes", EXPECTED), EXPECTED)
+    text = read_text(need_file(path, "--classes", EXPECTED), EXPECTED, MAX_BYTES)
     groups: dict[str, tuple[str, ...]] = {}
     background: dict[str, int] | None = None
     for number, line in numbered_lines(path, text):
@@ -31,7 +34,7 @@ def read_classes(path: Path, name: str = "folder") -> DatasetSpec:
         where = f"{path}, line {number}"
         if line.startswith("["):
             if line.lower() != SECTION or background is not None:
-                raise UserError(f"{where}: {line!r} is not expected here; the only section is {SECTION}, once")
+                raise UserError(f"{where}: {shown(line)} is not expected here; the only section is {SECTION}, once")
             background = {}
         elif background is not None:
             _add_background(background, line, number, where)
@@ -46,6 +49,7 @@ def _add_class(groups: dict[str, tuple[str, ...]], line: str, where: str) -> Non
     prompts = tuple(" ".join(prompt.split()) for prompt in rest.split(";")) if colon else (name,)
     if not name or not all(prompts):
         raise UserError(f"{where}: an empty {'prompt' if name else 'name'}; expected {EXPECTED}")
+    _check_lengths(name, prompts, where)
     if re.search(r'[,;"]', name):
         raise UserError(
             f"{where}: class name {name!r} holds a comma, semicolon or quote, which label files use; rename it"
@@ -60,20 +64,31 @@ def _add_class(groups: dict[str, tuple[str, ...]], line: str, where: str) -> Non
     if name.casefold() == "background":
         raise UserError(f"{where}: `background` is mask value 0 and no class; its prompts go below a line {SECTION}")
     groups[name] = prompts
+    if len(groups) >= IGNORE_INDEX:
+        raise UserError(f"{where}: {len(groups)} classes; masks hold at most {IGNORE_INDEX - 1} beside the background")
+
+
+def _check_lengths(name: str, prompts: tuple[str, ...], where: str) -> None:
+    """So that a file which is something else is told here, and not by a tokenizer that never ends."""
+    if len(name) > MAX_NAME:
+        raise UserError(f"{where}: class name {shown(name)} has more than {MAX_NAME} characters; the right file?")
+    if len(prompts) > MAX_PROMPTS or max(map(len, prompts)) > MAX_PROMPT:
+        raise UserError(f"{where}: more than {MAX_PROMPTS} prompts, or one longer than {MAX_PROMPT} characters")
 
 
 def _add_background(background: dict[str, int], line: str, number: int, where: str) -> None:
     prompt = " ".join(line.split())
+    if len(background) == MAX_PROMPTS or len(prompt) > MAX_PROMPT:
+        raise UserError(f"{where}: more than {MAX_PROMPTS} prompts, or one longer than {MAX_PROMPT} characters")
     if prompt in background:
-        raise UserError(f"{where}: background prompt {prompt!r} is on line {background[prompt]} already; list it once")
+        before = background[prompt]
+        raise UserError(f"{where}: background prompt {shown(prompt)} is on line {before} already; list it once")
     background[prompt] = number
 
 
 def _spec(path: Path, name: str, groups: dict[str, tuple[str, ...]], background: dict[str, int] | None) -> DatasetSpec:
     if not groups:
         raise UserError(f"{path}: no classes in it; expected {EXPECTED}")
-    if len(groups) >= IGNORE_INDEX:
-        raise UserError(f"{path}: {len(groups)} classes; masks hold at most {IGNORE_INDEX - 1} beside the background")
     if background is not None and not background:
         raise UserError(f"{path}: {SECTION} is empty; list what surrounds the classes, or leave it out for VOC's list")
     words = default_background(groups) if background is None else tuple(background)

@@ -9,16 +9,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.errors import UserError
-from common.files import check_id, need_dir, need_file
+from common.files import need_dir, need_file
+from dataset.ids import plain_id, unfit
 from dataset.label_table import image_id
 from dataset.text_files import numbered_lines, read_text
 from dataset.voc_layout import IMAGE_SUFFIXES, image_file, inside
+from dataset.walk import walk
 
 EXPECTED = "a folder of jpg, png or webp images, at any depth"
 # Pictures that cannot be taken as they are: named, so that none is passed over in silence.
 OTHER_PICTURES = (".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jfif", ".jp2", ".svg", ".raw", ".dng")
 WRITTEN = Path("output")  # where the commands write when they are not told, below the working folder
 PNG_START = b"\x89PNG\r\n\x1a\n"
+MAX_PATH = 4096  # bytes that Linux takes for one
+MAX_CHUNKS = 100  # of a PNG before its pixels
 
 
 @dataclass
@@ -41,7 +45,8 @@ class Images:
 
 
 def _one_form(key: str) -> str:
-    return unicodedata.normalize("NFC", key)
+    """NFC; its time grows with the square of a run of accents, and no file name is as long as that would take."""
+    return unicodedata.normalize("NFC", key) if len(key) <= MAX_PATH else key
 
 
 def find_images(root: Path) -> Images:
@@ -53,21 +58,21 @@ def find_images(root: Path) -> Images:
     """
     need_dir(root, "--img_root", EXPECTED)
     images, written = Images(), list[str]()
-    for folder, subfolders, names in os.walk(root):
+    for folder, subfolders, names in walk(root):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in [name for name in subfolders if (Path(folder) / name).resolve() == WRITTEN.resolve()]:
+        for name in [name for name in subfolders if (folder / name).resolve() == WRITTEN.resolve()]:
             subfolders.remove(name)
-            written += [_below(root, path.parent, path.name) for path in _pictures(Path(folder) / name)]
+            written += [_below(root, path.parent, path.name) for path in _pictures(folder / name)]
         for name in subfolders:
-            if (Path(folder) / name).is_symlink():
+            if (folder / name).is_symlink():
                 images.problems.append(
                     (_below(root, folder, name), "a link to a folder is not followed; copy it there")
                 )
         for name in sorted(names):
-            if _has_made_by(Path(folder) / name):
+            if _has_made_by(folder / name):
                 written.append(_below(root, folder, name))
             elif not name.startswith("."):
-                _add(images, root, Path(folder) / name)
+                _add(images, root, folder / name)
     _tell_written(root, written)
     if not images.paths and not images.problems:
         raise UserError(f"--img_root {root}: no image in it; expected {EXPECTED}")
@@ -76,14 +81,14 @@ def find_images(root: Path) -> Images:
     return images
 
 
-def _below(root: Path, folder: str | Path, name: str) -> str:
-    return (Path(folder) / name).relative_to(root).as_posix()
+def _below(root: Path, folder: Path, name: str) -> str:
+    return (folder / name).relative_to(root).as_posix()
 
 
 def _pictures(folder: Path) -> Iterator[Path]:
-    for below, subfolders, names in os.walk(folder):
+    for below, subfolders, names in walk(folder):
         subfolders.sort()
-        yield from (Path(below) / name for name in sorted(names) if name.endswith(IMAGE_SUFFIXES) and name[0] != ".")
+        yield from (below / name for name in sorted(names) if name.endswith(IMAGE_SUFFIXES) and name[0] != ".")
 
 
 def _tell_written(root: Path, written: Sequence[str]) -> None:
@@ -100,7 +105,10 @@ def _has_made_by(path: Path) -> bool:
         with path.open("rb") as stream:
             if stream.read(len(PNG_START)) != PNG_START:
                 return False
-            while len(head := stream.read(8)) == 8 and head[4:] not in (b"IDAT", b"IEND"):
+            for _ in range(MAX_CHUNKS):
+                head = stream.read(8)
+                if len(head) < 8 or head[4:] in (b"IDAT", b"IEND"):
+                    break
                 (length,) = struct.unpack(">I", head[:4])
                 start = stream.read(min(length, 8))
                 if head[4:] in (b"tEXt", b"iTXt", b"zTXt") and start == b"made_by\0":
@@ -122,18 +130,18 @@ def _add_twins(images: Images) -> None:
 
 def _add(images: Images, root: Path, path: Path) -> None:
     relative = _below(root, path.parent, path.name)
+    if unfit(relative) and path.suffix.lower() in IMAGE_SUFFIXES:
+        reason = f"{root}: a file name that is not UTF-8 or holds control characters; rename it"
+        images.problems.append((ascii(relative), reason))
+        return
     if path.suffix not in IMAGE_SUFFIXES:
         if path.suffix.lower() in (*OTHER_PICTURES, *IMAGE_SUFFIXES):
             images.problems.append((relative, f"{path}: save it as .jpg, .png or .webp; other pictures are not read"))
         return
     key = relative.removesuffix(path.suffix)
     try:
-        relative.encode()
-        check_id(key, root)
+        plain_id(key, root)
         inside(path, root)
-    except UnicodeEncodeError:
-        images.problems.append((ascii(relative), f"{root}: a file name that is not UTF-8; rename it"))
-        return
     except UserError as error:
         images.problems.append((key, str(error)))
         return

@@ -24,8 +24,14 @@ def read_json_lines(path: Path, text: str) -> LabelTable:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise UserError(f"{where}: not JSON; expected {EXPECTED}") from error
-        image, labels = _fields(row, where)
-        table.add(image, labels, f"line {number}")
+        table.add(*_fields(row, where), f"line {number}")
+    return table
+
+
+def one_row(path: Path, row: Any) -> LabelTable:
+    """The table of a single image, whose object may fill several lines."""
+    table = LabelTable(str(path))
+    table.add(*_fields(row, str(path)), "line 1")
     return table
 
 

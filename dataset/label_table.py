@@ -1,11 +1,11 @@
-"""Labels by image id, before names are looked up: what every label format is read into. May import common."""
+"""Labels by image id, before names are looked up: what every label format is read into. May import dataset, common."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
 
 from common.errors import UserError
-from common.files import check_id
+from dataset.ids import plain_id
+from dataset.text_files import shown
 from dataset.voc_layout import IMAGE_SUFFIXES
 
 
@@ -50,14 +50,14 @@ class LabelTable:
 def image_id(image: str, where: str) -> str:
     """The id of an image given with or without suffix: its path below --img_root, with `/`, without suffix.
 
-    Raises UserError, naming `where` it stands, when it leaves the folder or holds a backslash.
+    Raises UserError, naming `where` it stands, when it leaves the folder or holds backslashes or control characters.
     """
     image = image.strip()
     if "\\" in image:
         plain = image.replace("\\", "/")
-        raise UserError(f"{where}: use / instead of \\ in the names of images, as in {plain!r}")
+        raise UserError(f"{where}: use / instead of \\ in the names of images, as in {shown(plain)}")
     for suffix in IMAGE_SUFFIXES:
         if image.endswith(suffix):
             image = image.removesuffix(suffix)
             break
-    return str(PurePosixPath(check_id(image, Path(where))))
+    return plain_id(image, where)

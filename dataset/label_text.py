@@ -10,17 +10,17 @@ CSV, with the header `image,labels` (further columns are not read); several labe
 """
 
 import csv
-import io
 import re
 from pathlib import Path
 
 from common.errors import UserError
 from dataset.label_table import LabelTable
-from dataset.text_files import numbered_lines
+from dataset.text_files import lines_of, numbered_lines
 
 _TOKEN = re.compile(r'"([^"]*)"|([^\s"]+)')
 _COLON = re.compile(r'(?:"([^"]*)"|([^"]+?)):(?:\s+|$)(.*)', re.DOTALL)
 HEADER = ("image", "labels")
+MAX_HEADER = 1 << 16  # characters that are looked at to tell CSV from other text
 
 
 def read_words(path: Path, text: str) -> LabelTable:
@@ -44,14 +44,14 @@ def _split(line: str, where: str) -> tuple[str, list[str]]:
 
 def is_csv(text: str) -> bool:
     """Whether the first line is the CSV header."""
-    first = text.lstrip().split("\n", 1)[0]
+    first = text[:MAX_HEADER].lstrip().split("\n", 1)[0]
     return {cell.strip().strip('"').lower() for cell in first.split(",")} >= set(HEADER)
 
 
 def read_csv(path: Path, text: str) -> LabelTable:
     """CSV with a header; raises UserError, naming the line, for rows that do not fit it."""
     table = LabelTable(str(path))
-    rows = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
+    rows = csv.reader(lines_of(path, text), strict=True, skipinitialspace=True)
     try:
         header = [cell.strip().lower() for cell in next(rows, [])]
         if not set(HEADER) <= set(header):

@@ -4,6 +4,7 @@ FILE      lines of words, CSV (label_text.py), JSON Lines or COCO's instances fi
 DIR       VOC annotations, one XML an image, at any depth; the path below DIR without suffix is the id
 folders   a folder per class: the first folder below --img_root is the image's class
 a,b       these classes for every image
+all       all classes for every image, for methods that find out which are there (MaskCLIP)
 """
 
 import json
@@ -12,15 +13,18 @@ from pathlib import Path
 
 from common.errors import UserError
 from dataset.coco_json import MAX_BYTES, is_coco, parse_coco, read_coco
-from dataset.label_json import coco_table, read_json_lines
+from dataset.ids import plain_id, unfit
+from dataset.label_json import coco_table, one_row, read_json_lines
 from dataset.label_table import LabelTable
 from dataset.label_text import is_csv, read_csv, read_words
 from dataset.names import hint, name_indices
 from dataset.spec import DatasetSpec
-from dataset.text_files import read_text
+from dataset.text_files import SHOWN, read_text, shown
 from dataset.voc_layout import read_names
+from dataset.walk import files_below
 
 FOLDERS = "folders"
+EVERY_CLASS = "all"
 BY_CLIP = "clip"  # for generate_cams.py alone
 EXPECTED = "labels as text (id name name), CSV (image,labels), JSON Lines, or COCO json"
 
@@ -81,19 +85,19 @@ def _json(path: Path) -> LabelTable:
     if is_coco(content):
         return coco_table(parse_coco(path, content))
     if isinstance(content, dict) and "image" in content:
-        return read_json_lines(path, json.dumps(content))
+        return one_row(path, content)
     raise UserError(f"{path}: neither COCO's instances (images, annotations, categories) nor JSON Lines")
 
 
 def _annotations(folder: Path) -> LabelTable:
     table = LabelTable(str(folder))
-    for xml in sorted(folder.rglob("*.xml")):
+    for xml in files_below(folder, ".xml"):
         where = xml.relative_to(folder).as_posix()
         key = where.removesuffix(".xml")
         try:
-            table.put(key, read_names(xml), where)
+            table.put(plain_id(key, folder), read_names(xml), where)
         except UserError as error:
-            table.problems.append((key, str(error)))
+            table.problems.append((ascii(key) if unfit(key) else key, str(error)))
     if not table.entries and not table.problems:
         raise UserError(f"--labels {folder}: no XML file in it; for a folder per class give --labels {FOLDERS}")
     return table
@@ -108,13 +112,14 @@ def _folder_names(ids: Iterable[str]) -> LabelTable:
 
 
 def _same_for_all(argument: str, spec: DatasetSpec, ids: Iterable[str]) -> LabelTable:
-    names = [name.strip() for name in argument.split(",")]
+    names = list(spec.classes) if argument == EVERY_CLASS else [name.strip() for name in argument.split(",")]
+    given = argument if argument.isprintable() and len(argument) <= SHOWN else shown(argument)
     known = name_indices(spec)
     for name in names:
         if name not in known:
             what = "no such file or folder, and" if len(names) == 1 else "a list of classes, but"
-            raise UserError(f"--labels {argument}: {what} {name!r} is not a class; {hint(name, spec.classes)}")
-    table = LabelTable(f"--labels {argument}")
+            raise UserError(f"--labels {given}: {what} {shown(name)} is not a class; {hint(name, spec.classes)}")
+    table = LabelTable(f"--labels {given}")
     for image in ids:
         table.put(image, names, "every image")
     return table

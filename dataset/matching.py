@@ -5,8 +5,9 @@ an image without labels or a label without image is left out and counted as fail
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from common.errors import UserError
@@ -14,6 +15,7 @@ from dataset.folder import Images
 from dataset.label_table import LabelTable
 from dataset.names import hint, name_indices
 from dataset.spec import DatasetSpec, Sample
+from dataset.text_files import in_short, shown
 from dataset.voc_layout import IMAGE_SUFFIXES
 
 EXAMPLES = 3
@@ -31,16 +33,16 @@ class Match:
     def tell(self) -> None:
         """Print a line for each warning and error on stderr; the last error is raised, which prints it likewise."""
         for warning in self.warnings:
-            print(f"warning: {warning}", file=sys.stderr)
+            print(f"warning: {in_short(warning)}", file=sys.stderr)
         tell_errors(self.errors)
 
 
 def tell_errors(errors: Sequence[str]) -> None:
     """Print all errors but the last, which is raised as UserError; nothing when there are none."""
     for error in errors[:-1]:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {in_short(error)}", file=sys.stderr)
     if errors:
-        raise UserError(errors[-1])
+        raise UserError(in_short(errors[-1]))
 
 
 def match(
@@ -118,9 +120,10 @@ def _unknown_names(spec: DatasetSpec, table: LabelTable) -> list[str]:
                 uses += 1
     if not first:
         return []
-    shown = [f"{name!r} ({where}; {_meant(name, spec, table)})" for name, where in first.items()]
+    examples = (f"{shown(name)} ({where}; {_meant(name, spec, table)})" for name, where in first.items())
     used = "" if uses == len(first) else f", used {uses} times"
-    return [f"{table.source}: {_counted(len(first), 'unknown class', 'unknown classes')}{used}: {_examples(shown)}"]
+    count = _counted(len(first), "unknown class", "unknown classes")
+    return [f"{table.source}: {count}{used}: {_examples(examples, len(first))}"]
 
 
 def _meant(name: str, spec: DatasetSpec, table: LabelTable) -> str:
@@ -133,15 +136,17 @@ def _meant(name: str, spec: DatasetSpec, table: LabelTable) -> str:
 
 def repeated_images(root: Path, images: Images) -> list[str]:
     """The error line for ids that several image files share."""
-    shown = [f"{key} ({', '.join(names)})" for key, names in images.twice.items()]
+    twice = [f"{key} ({_examples(names, len(names))})" for key, names in images.twice.items()]
     reason = "results are named after the id: rename or remove all but one"
-    return [f"{root}: {_counted(len(shown), 'id')} of several images: {_examples(shown)}; {reason}"] if shown else []
+    count = _counted(len(twice), "id")
+    return [f"{root}: {count} of several images: {_examples(twice, len(twice))}; {reason}"] if twice else []
 
 
 def _repeated_labels(table: LabelTable) -> list[str]:
-    shown = [f"{key} ({', '.join(places)})" for key, places in table.repeated.items()]
+    twice = [f"{key} ({_examples(places, len(places))})" for key, places in table.repeated.items()]
     reason = "put all labels of an image in one place"
-    return [f"{table.source}: {_counted(len(shown), 'duplicate id')}: {_examples(shown)}; {reason}"] if shown else []
+    count = _counted(len(twice), "duplicate id")
+    return [f"{table.source}: {count}: {_examples(twice, len(twice))}; {reason}"] if twice else []
 
 
 def _nothing_fits(root: Path, images: Images, table: LabelTable, problems: Sequence[tuple[str, str]]) -> str:
@@ -161,13 +166,13 @@ def _placed(table: LabelTable, key: str) -> str:
 
 
 def _line(keys: Sequence[str], one: str, several: str, where: str) -> list[str]:
-    return [f"{_counted(len(keys), one, several)} {where}, left out: {_examples(keys)}"] if keys else []
+    return [f"{_counted(len(keys), one, several)} {where}, left out: {_examples(keys, len(keys))}"] if keys else []
 
 
 def _counted(count: int, one: str, several: str = "") -> str:
     return f"{count} {one if count == 1 else several or f'{one}s'}"
 
 
-def _examples(items: Sequence[str]) -> str:
-    more = f" and {len(items) - EXAMPLES} more" if len(items) > EXAMPLES else ""
-    return f"{', '.join(items[:EXAMPLES])}{more}"
+def _examples(items: Iterable[str], count: int) -> str:
+    more = f" and {count - EXAMPLES} more" if count > EXAMPLES else ""
+    return f"{', '.join(islice(items, EXAMPLES))}{more}"

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from dataset.spec import DatasetSpec
 
+MAX_NAME = 80  # characters; a class name is shorter
+
 
 def name_indices(spec: DatasetSpec) -> dict[str, int]:
     """Class index by name, the data set's other spellings included."""
@@ -15,12 +17,13 @@ def name_indices(spec: DatasetSpec) -> dict[str, int]:
 
 def hint(name: str, classes: Sequence[str]) -> str:
     """What may have been meant by an unknown class name, as a clause for an error line."""
+    name = name[:MAX_NAME]
     parts = [part for part in re.split(r"[,;\s]+", name) if part]
     if len(parts) > 1 and set(parts) <= set(classes):
         return "several names in one? CSV joins them by ; and text by spaces, or by commas after `id:`"
     near = nearest(name, classes)
     if near is None:
-        return f"expected one of {', '.join(classes[:6])}{', ...' if len(classes) > 6 else ''}"
+        return f"expected one of {', '.join(classes[:6])[:120]}{', ...' if len(classes) > 6 else ''}"
     if " " in near and " " not in name:
         return f'did you mean {near!r}? in a line of words it goes in quotes: "{near}"'
     return f"did you mean {near!r}?"

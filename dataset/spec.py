@@ -17,6 +17,8 @@ class DatasetSpec:
     box_threshold       share of the CAM maximum above which a pixel enters a box (clip_es section 4)
     template            the prompt sentence; `{}` is the name
     aliases             pairs (other spelling, class name) that label files may use
+    plain_prompts       K tuples as above for MaskCLIP, which asks for plain names; (): the prompts
+    maskclip_frame      (long, short) sides that MaskCLIP's images are scaled to just fit into; (): their own size
     """
 
     name: str
@@ -27,10 +29,13 @@ class DatasetSpec:
     box_threshold: float
     template: str = "a clean origami {}."
     aliases: tuple[tuple[str, str], ...] = ()
+    plain_prompts: tuple[tuple[str, ...], ...] = ()
+    maskclip_frame: tuple[int, ...] = (2048, 512)
 
     def __post_init__(self) -> None:
-        if len(self.classes) != len(self.prompts):
-            raise ValueError(f"{self.name}: {len(self.classes)} classes but prompts for {len(self.prompts)}")
+        for prompts in filter(None, (self.prompts, self.plain_prompts)):
+            if len(self.classes) != len(prompts):
+                raise ValueError(f"{self.name}: {len(self.classes)} classes but prompts for {len(prompts)}")
 
     @property
     def num_labels(self) -> int:

@@ -3,6 +3,7 @@
 Whatever is wrong with a file ends in a UserError that names it.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,13 @@ from pathlib import Path
 from lxml import etree
 
 from common.errors import UserError
-from common.files import check_id, need_dir, need_file
+from common.files import need_dir, need_file
+from dataset.ids import plain_id
 from dataset.names import hint
 from dataset.spec import Sample
+from dataset.text_files import numbered_lines, read_bytes, read_text, shown
 
+MAX_XML = 16 << 20  # bytes; VOC's annotations have a few KiB
 _LOWER = (".jpg", ".jpeg", ".png", ".webp")
 IMAGE_SUFFIXES = (*_LOWER, *(suffix.upper() for suffix in _LOWER), *(f".{suffix[1:].title()}" for suffix in _LOWER))
 
@@ -50,12 +54,10 @@ def read_split(path: Path) -> list[str]:
 
     Raises UserError when the file is missing, not text, empty, or holds an id that leaves the image folder.
     """
-    need_file(path, "--split_file", "a text file with one image id a line")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not a text file; expected one image id a line") from error
-    ids = dict.fromkeys(check_id(line.split()[0], path) for line in lines if line.split())
+    expected = "a text file with one image id a line"
+    text = read_text(need_file(path, "--split_file", expected), expected)
+    lines = numbered_lines(path, text)
+    ids = dict.fromkeys(plain_id(line.split()[0], f"{path}, line {number}") for number, line in lines)
     if not ids:
         raise UserError(f"{path}: an empty split; expected one image id a line")
     return list(ids)
@@ -76,22 +78,22 @@ def read_names(xml: Path) -> tuple[str, ...]:
     """
     if not is_file(xml):
         raise UserError(f"{xml}: no such annotation; expected a VOC XML file with the objects of the image")
+    data = read_bytes(xml, "a VOC annotation", MAX_XML)
     parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False)
     try:
-        tree = etree.parse(str(xml), parser)
-    except (etree.XMLSyntaxError, OSError) as error:
-        raise UserError(
-            f"{xml}: damaged XML ({' '.join(str(error).split())[:80]}); expected a VOC annotation"
-        ) from error
-    if getattr(tree.docinfo, "doctype", ""):
+        root = etree.fromstring(data, parser)
+    except (etree.XMLSyntaxError, LookupError, ValueError) as error:  # the last two: an encoding that is unknown
+        reason = shown(" ".join(str(error).split()))
+        raise UserError(f"{xml}: damaged XML ({reason}); expected a VOC annotation") from error
+    if getattr(root.getroottree().docinfo, "doctype", ""):
         raise UserError(f"{xml}: refused, it declares a DOCTYPE; expected a plain VOC annotation")
-    return tuple(dict.fromkeys((element.text or "").strip() for element in tree.iterfind("object/name")))
+    return tuple(dict.fromkeys((element.text or "").strip() for element in root.iterfind("object/name")))
 
 
 def _class_index(name: str, classes: Sequence[str], source: Path) -> int:
     if name in classes:
         return list(classes).index(name)
-    raise UserError(f"{source}: unknown class {name!r}; {hint(name, classes)}")
+    raise UserError(f"{source}: unknown class {shown(name)}; {hint(name, classes)}")
 
 
 def find_image(folder: Path, image_id: str) -> Path:
@@ -118,7 +120,8 @@ def is_file(path: Path) -> bool:
 
 def inside(path: Path, folder: Path) -> Path:
     """The path itself, if it lies in the folder once links are followed; otherwise a UserError."""
-    if not path.resolve().is_relative_to(folder.resolve()):
+    # os.path.realpath, because Path.resolve() raises for links in a circle (Python before 3.13)
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
         raise UserError(f"{path}: a link that leads out of {folder}; copy the image there")
     return path
 

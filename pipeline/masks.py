@@ -1,17 +1,23 @@
 """Step 4: from probabilities to the PNG masks that a segmentation network trains on (clip_es section 6).
 
-May import numpy, PIL and common.
+May import numpy, PIL, pipeline.kinds and common.
 """
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin
 
 from common.errors import UserError
 from common.files import atomic_write
+from common.images import opened
 from dataset.spec import IGNORE_INDEX
+from pipeline.kinds import to_probabilities
 
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+MOST_RECORD = 1 << 18  # characters of `made_by`
 CONFIDENCE = 0.95  # below, a pixel is not trained on (paper, section 3.3, confidence-guided loss)
 
 
@@ -21,10 +27,25 @@ def with_background(maps: np.ndarray, exponent: float = 1.0) -> np.ndarray:
     return np.concatenate([((1 - highest) ** exponent)[None], maps])
 
 
-def labels_of(scores: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """(k+1, H, W) scores, background first, to (H, W) uint8 labels: class index + 1, background 0."""
-    values = np.concatenate([[0], np.asarray(keys) + 1]).astype(np.uint8)
-    return values[scores.argmax(axis=0)]
+def contest(maps: np.ndarray, kind: str = "cam", has_background: bool = True) -> np.ndarray:
+    """Maps (k, H, W) of one of pipeline.kinds.KINDS to the scores that compete for a pixel, the background's first.
+
+    (k+1, H, W), or (k, H, W) in a data set without background class.
+    """
+    if kind != "cam":
+        return to_probabilities(maps, kind, has_background)
+    return with_background(maps) if has_background else maps
+
+
+def labels_of(scores: np.ndarray, keys: np.ndarray, has_background: bool = True) -> np.ndarray:
+    """(k+1, H, W) scores, background first, to (H, W) uint8 labels: class index + 1, background 0.
+
+    Without background (k, H, W) scores, and the class indices are the labels; 255 everywhere where there is no class.
+    """
+    if not len(scores):
+        return np.full(scores.shape[1:], IGNORE_INDEX, np.uint8)
+    values = np.concatenate([[0], np.asarray(keys) + 1]) if has_background else np.asarray(keys)
+    return values.astype(np.uint8)[scores.argmax(axis=0)]
 
 
 def confident(labels: np.ndarray, probabilities: np.ndarray, confidence: float = CONFIDENCE) -> np.ndarray:
@@ -68,25 +89,37 @@ def read_mask(path: Path) -> np.ndarray:
 
     Raises UserError, naming the file, when it is missing, damaged, or a colour picture rather than labels.
     """
-    image = _opened(path)
-    if image.mode not in ("L", "P", "1"):
-        raise UserError(
-            f"{path}: a {image.mode} picture, not labels; expected a single-channel PNG with one class value a pixel"
-        )
-    return np.array(image, np.uint8)
+    with opened(path, ("PNG",), "mask") as image:
+        if image.mode not in ("L", "P", "1"):
+            expected = "expected a single-channel PNG with one class value a pixel"
+            raise UserError(f"{path}: a {image.mode} picture, not labels; {expected}")
+        return np.array(image, np.uint8)
 
 
 def mask_made_by(path: Path) -> str:
-    """What `write_mask` recorded, or an empty text."""
-    return str(_opened(path).info.get("made_by", ""))
+    """What `write_mask` recorded, or an empty text, also for one that is longer than any record.
+
+    Raises UserError when the mask is missing or damaged: all of it is decoded, and its checksums are compared, since
+    PIL accepts an image whose last bytes are cut off or changed.
+    """
+    with opened(path, ("PNG",), "mask") as image:
+        image.load()
+        record = image.info.get("made_by", "")
+        record = str(record) if len(record) <= MOST_RECORD else ""
+    if not _all_chunks(path.read_bytes()):
+        raise UserError(f"{path}: a damaged mask; make it again")
+    return record
 
 
-def _opened(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such mask") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path}: not a readable mask (truncated or another format); expected a PNG") from error
+def _all_chunks(data: bytes) -> bool:
+    """Whether a PNG is whole to its last chunk: (length, name, content, CRC of both) each."""
+    place = len(PNG_SIGNATURE)
+    while place + 12 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, place)
+        end = place + 12 + length
+        if end > len(data) or zlib.crc32(data[place + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
+            return False
+        if name == b"IEND":
+            return True
+        place = end
+    return False

@@ -4,8 +4,8 @@ May import every step, clip, dataset and common.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,25 +14,31 @@ import numpy as np
 import torch
 
 from clip.load import Clip
+from clip.templates import TEMPLATE_SETS, fill_templates
 from clip.text import fill_template
 from clip.text_cache import cached_prompts
 from common.console import Outcome
-from common.errors import UserError
+from common.errors import StopRun, UserError
 from common.images import image_size
 from common.parallel import ordered_map
+from common.version import VERSION
 from dataset.spec import DatasetSpec, Sample
-from pipeline.batches import Batch, Reader, plan
+from pipeline.batches import Batch, Reader, failure, plan
 from pipeline.maps import Cams, to_numpy
-from pipeline.methods import CamSettings, TextSet, compute_maps
-from pipeline.readers import in_processes
+from pipeline.maskclip import MaskClipSettings
+from pipeline.methods import METHODS, CamSettings, MapPair, TextSet, compute_maps
+from pipeline.readers import in_processes, read_one_by_one
+from pipeline.room import Made, Room, Work
+from pipeline.stage_tags import choose_templates
 from pipeline.storage import read_arrays, save_cams, spec_fingerprint
 
-FORMAT = 1  # of the CAM file; part of its record
+FORMAT = 2  # of the CAM file; part of its record
+CHECKING = 8  # files that are looked at side by side to see what is finished
 
 
 @dataclass(frozen=True)
 class CamJob:
-    """Everything that is the same for all images of a run."""
+    """Everything that is the same for all images of a run; `room` is what was learned of the device's memory."""
 
     clip: Clip
     text: TextSet
@@ -41,32 +47,66 @@ class CamJob:
     made_by: dict[str, Any]
     full_size: bool = False
     batch_size: int = 1
+    room: Room = field(default_factory=Room, compare=False, repr=False)
 
     @property
     def reader(self) -> Reader:
-        return Reader(self.clip.patch_size, self.settings.max_side)
+        how = METHODS[self.settings.method].preparation(self.clip, self.settings)
+        return Reader(self.clip.patch_size, self.settings.max_side, how)
 
     def path(self, image_id: str) -> Path:
         return self.out_dir / f"{image_id}.npz"
 
 
-def text_set(clip: Clip, spec: DatasetSpec) -> TextSet:
-    """Text embeddings of a data set's classes and background prompts."""
-    groups = [*spec.prompts, *((prompt,) for prompt in spec.background_prompts)]
-    embeddings = cached_prompts(clip, fill_template(spec.template, groups))
+def text_set(clip: Clip, spec: DatasetSpec, settings: CamSettings | None = None) -> TextSet:
+    """Text embeddings of a data set's classes and background prompts, as the method asks for them (CLIP-ES)."""
+    own = settings and METHODS[settings.method].dense and (settings.maskclip or MaskClipSettings())
+    prompts = _dense_prompts(spec, own.templates) if own else _prompts(spec)
+    embeddings = cached_prompts(clip, prompts)
     return TextSet(embeddings[: len(spec.prompts)], embeddings[len(spec.prompts) :])
 
 
+def _prompts(spec: DatasetSpec) -> list[list[str]]:
+    return fill_template(spec.template, [*spec.prompts, *((prompt,) for prompt in spec.background_prompts)])
+
+
+def _dense_prompts(spec: DatasetSpec, templates: str) -> list[list[str]]:
+    """For MaskCLIP: plain names in all templates. Without background words there is the word itself to compete."""
+    words = (spec.background_prompts or ("background",)) if spec.has_background else ()
+    names = [*(spec.plain_prompts or spec.prompts), *((word,) for word in words)]
+    if templates == "dataset":
+        return fill_template(spec.template, names)
+    return fill_templates(TEMPLATE_SETS[templates], names)
+
+
+def maskclip_settings(clip: Clip, spec: DatasetSpec, method: str, given: Mapping[str, Any]) -> MaskClipSettings | None:
+    """What the command line says (common.model_options.maskclip_values), with the model's and data set's own choices.
+
+    None for a method that is not told such things.
+    """
+    if not METHODS[method].dense:
+        return None
+    templates = choose_templates(clip, given["templates"])
+    frame = given["frame"]
+    if frame is None and METHODS[method].smoothing:  # the official variant; the other one squares its images
+        frame = spec.maskclip_frame
+    return MaskClipSettings(**{**given, "templates": templates, "frame": frame})
+
+
 def record(clip: Clip, spec: DatasetSpec, settings: CamSettings, full_size: bool) -> dict[str, Any]:
-    """What makes two CAM files comparable; stored in each."""
+    """What makes two CAM files comparable; stored in each. Maps of another kind than "cam" say so."""
+    kind = METHODS[settings.method].kind(settings)
+    told = {name: value for name, value in asdict(settings).items() if value is not None}
     return {
         "format": FORMAT,
+        "code": VERSION,
         "dataset": spec.name,
         "model": clip.fingerprint,
         "activation": clip.activation,
         "prompts": spec_fingerprint(spec),
         "save": "highres" if full_size else "grid",
-        **json.loads(json.dumps(asdict(settings))),
+        **json.loads(json.dumps(told)),
+        **({} if kind == "cam" else {"kind": kind}),
     }
 
 
@@ -75,21 +115,22 @@ def finished_ids(job: CamJob, samples: Iterable[Sample]) -> set[str]:
 
     Raises UserError, showing the difference, when a file was made with other ones.
     """
-    finished = set()
-    for sample in samples:
-        try:
-            arrays = read_arrays(job.path(sample.id))
-            made_by, keys = json.loads(str(arrays["made_by"])), arrays["keys"].ravel().tolist()
-        except (UserError, KeyError, ValueError):
-            continue
-        if not isinstance(made_by, dict):
-            continue
-        _check_same(job.path(sample.id), made_by, job.made_by)
-        if tuple(keys) != sample.labels:
-            raise UserError(f"{job.path(sample.id)}: made for other labels; pass --overwrite or another --cam_out_dir")
-        if _same_size(sample.image, arrays):
-            finished.add(sample.id)
-    return finished
+    checked = ordered_map(partial(_is_finished, job), samples, CHECKING, ahead=16)
+    return {image_id for image_id, finished in checked if finished}
+
+
+def _is_finished(job: CamJob, sample: Sample) -> tuple[str, bool]:
+    try:
+        arrays = read_arrays(job.path(sample.id))
+        made_by, keys = json.loads(str(arrays["made_by"])), arrays["keys"].ravel().tolist()
+    except (UserError, KeyError, ValueError, RecursionError):
+        return sample.id, False
+    if not isinstance(made_by, dict):
+        return sample.id, False
+    _check_same(job.path(sample.id), made_by, job.made_by)
+    if tuple(keys) != sample.labels:
+        raise UserError(f"{job.path(sample.id)}: made for other labels; pass --overwrite or another --cam_out_dir")
+    return sample.id, _same_size(sample.image, arrays)
 
 
 def _same_size(image: Path, arrays: dict[str, np.ndarray]) -> bool:
@@ -97,7 +138,7 @@ def _same_size(image: Path, arrays: dict[str, np.ndarray]) -> bool:
     try:
         made_for = arrays["size"] if "size" in arrays else np.array(arrays["attn_highres"].shape[1:])
         return tuple(made_for.tolist()) == image_size(image)
-    except (UserError, KeyError):
+    except (UserError, KeyError, TypeError):
         return False
 
 
@@ -119,7 +160,19 @@ def run(
     Batches are cut from the whole list, and one with anything missing is computed whole, so that a continued run
     writes the same bytes as an uninterrupted one.
     """
-    computed = computed_batches(job, samples, finished, threads, readers)
+    planned = plan(job.reader, job.batch_size, samples, finished)
+    yield from run_batches(job, planned, finished, threads, readers)
+
+
+def run_batches(
+    job: CamJob, batches: Iterable[Batch], finished: set[str], threads: int = 2, readers: int = 0
+) -> Iterator[Outcome]:
+    """The same for batches that were planned here or elsewhere: all outcomes of one before those of the next.
+
+    Batches are drawn in the caller's thread, some ahead of what is computed. An image that cannot be read, computed
+    or saved fails and costs no other.
+    """
+    computed = _computed(job, batches, threads, readers)
     for batch in ordered_map(partial(_save, job, finished), computed, threads):
         yield from batch.outcomes
 
@@ -128,37 +181,66 @@ def computed_batches(
     job: CamJob, samples: Sequence[Sample], finished: set[str], threads: int, readers: int
 ) -> Iterator[Batch]:
     """Batches with their maps: planned and computed in the caller's thread, read beside it."""
-    batches = plan(job.reader, job.batch_size, samples, finished)
-    read = in_processes(job.reader, batches, readers) if readers else ordered_map(job.reader, batches, threads)
+    return _computed(job, plan(job.reader, job.batch_size, samples, finished), threads, readers)
+
+
+def _computed(job: CamJob, batches: Iterable[Batch], threads: int, readers: int) -> Iterator[Batch]:
+    if readers:
+        read = in_processes(job.reader, batches, readers, partial(read_one_by_one, job.reader))
+    else:
+        read = ordered_map(job.reader, batches, threads)
     return (compute_batch(job, batch) for batch in read)
 
 
 def compute_batch(job: CamJob, batch: Batch) -> Batch:
-    """The maps of a batch; its images are let go."""
-    if batch.samples:
-        images = torch.stack(batch.images).to(job.clip.device)
-        labels = [sample.labels for sample in batch.samples]
-        try:
-            batch.maps = compute_maps(job.clip, images, labels, job.text, job.settings)
-        except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
-                raise
-            reason = "not enough memory for its maps; pass a smaller --max_side or --batch_size 1"
-            batch.outcomes += [Outcome(sample.id, "failed", f"{sample.image}: {reason}") for sample in batch.samples]
-        batch.images = []
+    """The maps of a batch; its images are let go, and those without maps become outcomes.
+
+    Where the device has no memory for all images at once they are computed in smaller parts, at last alone on the CPU
+    (pipeline/room.py), which is noted. Their maps then agree with those of the whole batch within the tolerance of
+    other batch sizes: the order of sums differs, so the last digits do.
+    """
+    if not batch.samples:
+        return batch
+    shape, work = tuple(batch.images[0].shape[-2:]), (job.clip, job.text, job.settings)
+    results = job.room.compute(partial(_maps, batch), work, shape, len(batch.samples))
+    samples, sizes = batch.samples, batch.sizes
+    batch.samples, batch.sizes, batch.images = [], [], []
+    for sample, size, result in zip(samples, sizes, results):
+        if isinstance(result, Made):
+            batch.samples.append(sample)
+            batch.sizes.append(size)
+            batch.maps.append(result.maps)
+            batch.notes |= {sample.id: result.note} if result.note else {}
+        else:
+            known = isinstance(result, UserError)
+            batch.outcomes.append(failure(sample, UserError(f"{sample.image}: {result}") if known else result))
     return batch
 
 
-def _out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error)
+def _maps(batch: Batch, work: Work, part: slice) -> list[MapPair]:
+    clip, text, settings = work
+    images = torch.stack(batch.images[part]).to(clip.device)
+    labels = [sample.labels for sample in batch.samples[part]]
+    return compute_maps(clip, images, labels, text, settings)
 
 
 def _save(job: CamJob, finished: set[str], batch: Batch) -> Batch:
-    for sample, size, (cam, attn) in zip(batch.samples, batch.sizes, batch.maps):
+    for sample, size, pair in zip(batch.samples, batch.sizes, batch.maps):
         if sample.id in finished:
             batch.outcomes.append(Outcome(sample.id, "kept"))
             continue
-        cams = Cams(np.array(sample.labels, np.int64), to_numpy(cam), to_numpy(attn), size)
-        save_cams(job.path(sample.id), cams, job.made_by, job.full_size)
-        batch.outcomes.append(Outcome(sample.id, "made"))
+        try:
+            _save_one(job, sample, size, pair)
+        except StopRun:
+            raise
+        except Exception as error:  # of one image; it must not cost the others
+            batch.outcomes.append(failure(sample, error))
+        else:
+            batch.outcomes.append(Outcome(sample.id, "made", note=batch.notes.get(sample.id, "")))
     return batch
+
+
+def _save_one(job: CamJob, sample: Sample, size: tuple[int, int], pair: MapPair) -> None:
+    cam, attn = map(to_numpy, pair)
+    keys = np.array(sample.labels, np.int64)
+    save_cams(job.path(sample.id), Cams(keys, cam, attn, size), job.made_by, job.full_size)

@@ -43,6 +43,7 @@ def crf_job(job: ReportJob, record: dict[str, Any]) -> CrfJob:
             confidence=record["confidence"],
             palette=record["palette"],
             crf=CrfSettings(**{item.name: record[item.name] for item in fields(CrfSettings)}),
+            has_background=job.spec.has_background,
         )
     except (KeyError, TypeError) as error:
         raise UserError(

@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 
 from common.console import Outcome
-from common.errors import UserError
+from common.errors import StopRun, UserError
 from common.parallel import ordered_map
 from dataset.spec import IGNORE_INDEX
 from dataset.voc_layout import is_file
-from pipeline.masks import read_mask
+from pipeline.maps import strips
+from pipeline.masks import contest, labels_of, read_mask
 from pipeline.scores import confusion_matrix, sweep_confusions
-from pipeline.storage import load_cams, read_made_by
+from pipeline.storage import StoredMaps, in_short, read_made_by, read_maps
+
+SCORED_AT_ONCE = 1 << 22  # pixels
 
 
 @dataclass
@@ -35,8 +38,11 @@ class EvalJob:
     """What is compared with what.
 
     cam_type     "attn_highres", "highres", or "png" for masks
-    backgrounds  settings of the background score (scores.backgrounds_for); unused for masks
+    backgrounds  settings of the background score (scores.backgrounds_for); a single one, which is not used, for masks,
+                 for maps that know their background's score, and where there is no background class
     precision    dtype in which the background score is computed
+
+    With `has_background` label 0 is the background, else it is the first class.
     """
 
     folder: Path
@@ -45,6 +51,7 @@ class EvalJob:
     num_labels: int
     backgrounds: tuple[float, ...] = (1.0,)
     precision: type = np.float32
+    has_background: bool = True
 
     def empty_totals(self) -> Totals:
         return Totals(np.zeros((len(self.backgrounds), self.num_labels, self.num_labels + 1), np.int64))
@@ -52,25 +59,48 @@ class EvalJob:
 
 def run(job: EvalJob, ids: Sequence[str], totals: Totals, threads: int) -> Iterator[Outcome]:
     """Add every image to the totals; one outcome an image."""
-    for image_id, result in ordered_map(lambda image_id: _score(job, image_id), ids, threads):
-        if isinstance(result, str):
-            yield Outcome(image_id, "failed", result)
-        else:
-            totals.add(result)
-            yield Outcome(image_id, "made")
+    for outcome, confusions in ordered_map(lambda image_id: _scored(job, image_id), ids, threads):
+        if confusions is not None:
+            totals.add(confusions)
+        yield outcome
 
 
-def _score(job: EvalJob, image_id: str) -> tuple[str, np.ndarray | str]:
+def failure(image_id: str, error: Exception) -> Outcome:
+    """What an exception costs: this one image, with a reason in one line. A StopRun is raised again."""
+    if isinstance(error, StopRun):
+        raise error
+    return Outcome(
+        image_id, "failed", str(error) if isinstance(error, UserError) else in_short(f"{type(error).__name__}: {error}")
+    )
+
+
+def _scored(job: EvalJob, image_id: str) -> tuple[Outcome, np.ndarray | None]:
     try:
-        truth = read_truth(job.truth, image_id, job.num_labels)
-        if job.cam_type == "png":
-            return image_id, _score_mask(job, image_id, truth)
-        path = job.folder / f"{image_id}.npz"
-        keys, maps = load_cams(path, job.cam_type, job.num_labels - 1)
-        check_shape(path, maps.shape[1:], truth)
-        return image_id, sweep_confusions(truth, keys, maps, job.backgrounds, job.num_labels, job.precision)
-    except UserError as error:
-        return image_id, str(error)
+        return Outcome(image_id, "made"), _score(job, image_id)
+    except Exception as error:
+        return failure(image_id, error), None
+
+
+def _score(job: EvalJob, image_id: str) -> np.ndarray:
+    """Confusion matrices of one image (S, C, C+1), counted strip by strip where it is large."""
+    truth = read_truth(job.truth, image_id, job.num_labels)
+    if job.cam_type == "png":
+        return _score_mask(job, image_id, truth)
+    path = job.folder / f"{image_id}.npz"
+    stored = read_maps(path, job.cam_type, job.num_labels - int(job.has_background))
+    check_shape(path, stored.size, truth)
+    confusions = job.empty_totals().confusions
+    for rows in strips(stored.size, len(stored.keys) + 1):
+        confusions += _confusions(job, truth[rows], stored, stored.rows(rows))
+    return confusions
+
+
+def _confusions(job: EvalJob, truth: np.ndarray, stored: StoredMaps, maps: np.ndarray) -> np.ndarray:
+    """Of some rows: (S, C, C+1) for CAMs, (1, C, C+1) where there is no background score to be set."""
+    if stored.kind == "cam" and job.has_background:
+        return sweep_confusions(truth, stored.keys, maps, job.backgrounds, job.num_labels, job.precision)
+    labels = labels_of(contest(maps, stored.kind, job.has_background), stored.keys, job.has_background)
+    return confusion_matrix(truth, labels, job.num_labels)[None]
 
 
 def _score_mask(job: EvalJob, image_id: str, truth: np.ndarray) -> np.ndarray:
@@ -78,9 +108,17 @@ def _score_mask(job: EvalJob, image_id: str, truth: np.ndarray) -> np.ndarray:
     mask = read_mask(path)
     check_shape(path, mask.shape, truth)
     try:
-        return confusion_matrix(truth, mask, job.num_labels)[None]
+        return confusion_of(truth, mask, job.num_labels)
     except ValueError as error:
         raise UserError(f"{path}: {error}; wrong --dataset?") from error
+
+
+def confusion_of(truth: np.ndarray, labels: np.ndarray, num_labels: int) -> np.ndarray:
+    """(1, C, C+1): the confusion matrix of an image of any size, counted in strips, which take less memory."""
+    confusion = np.zeros((1, num_labels, num_labels + 1), np.int64)
+    for rows in strips(truth.shape, 1, SCORED_AT_ONCE):
+        confusion += confusion_matrix(truth[rows], labels[rows], num_labels)
+    return confusion
 
 
 def cam_record(folder: Path, ids: Sequence[str]) -> dict[str, Any]:
@@ -100,10 +138,11 @@ def read_truth(folder: Path, image_id: str, num_labels: int) -> np.ndarray:
     if not is_file(path):
         raise UserError(f"{path}: no ground truth for this image; expected a mask PNG")
     truth = read_mask(path)
-    strange = truth[(truth >= num_labels) & (truth != IGNORE_INDEX)]
-    if strange.size:
-        expected = f"labels 0 to {num_labels - 1}, and 255 for pixels to ignore"
-        raise UserError(f"{path}: holds label {strange[0]}; expected {expected}; ground truth of another data set?")
+    for rows in strips(truth.shape, 1, SCORED_AT_ONCE):
+        strange = truth[rows][(truth[rows] >= num_labels) & (truth[rows] != IGNORE_INDEX)]
+        if strange.size:
+            expected = f"labels 0 to {num_labels - 1}, and 255 for pixels to ignore"
+            raise UserError(f"{path}: holds label {strange[0]}; expected {expected}; ground truth of another data set?")
     return truth
 
 

@@ -3,7 +3,6 @@
 May import the steps, the other stages, clip, dataset and common.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -15,16 +14,17 @@ from torch import Tensor
 
 from common.console import Outcome
 from common.errors import UserError
-from common.images import image_size, read_image
+from common.images import image_size
+from common.parallel import ordered_map
 from dataset.spec import DatasetSpec, Sample
 from pipeline import masks, report
 from pipeline.batches import Batch
 from pipeline.maps import resize_maps, to_numpy
-from pipeline.methods import MapPair
+from pipeline.methods import METHODS, MapPair
 from pipeline.stage_cams import CamJob, computed_batches
-from pipeline.stage_crf import CrfJob, Ready, finish, sharpen_all
-from pipeline.stage_eval import Totals
-from pipeline.storage import MAX_SIDE
+from pipeline.stage_crf import CHECKING, CrfJob, Ready, finish, ready, sharpen_all
+from pipeline.stage_eval import Totals, failure
+from pipeline.storage import check_values, in_short, parse_record
 
 READING = 2  # batches that are read side by side where no processes read
 
@@ -40,6 +40,11 @@ class RunJob:
     cams: CamJob
     crf: CrfJob
 
+    @property
+    def kind(self) -> str:
+        """What the values of the maps are."""
+        return METHODS[self.cams.settings.method].kind(self.cams.settings)
+
     def record(self, keys: Iterable[int]) -> str:
         """What a mask with these classes says of how it was made: the same as after the way over CAM files."""
         return self.crf.record(self.cams.made_by, keys)
@@ -47,11 +52,15 @@ class RunJob:
 
 @dataclass(frozen=True)
 class Mapped:
-    """One image on its way from the model to the CRF: its two maps on the patch grid, and its size (H, W)."""
+    """One image on its way from the model to the CRF: its two maps on the patch grid, and its size (H, W).
+
+    note  what people should know of how the maps were made
+    """
 
     sample: Sample
     size: tuple[int, int]
     pair: MapPair
+    note: str = ""
 
 
 # --- what is there already ------------------------------------------------------------------------
@@ -62,17 +71,18 @@ def finished_ids(job: RunJob, samples: Iterable[Sample]) -> set[str]:
 
     Raises UserError, showing the difference, when a mask was made in another way or for other labels.
     """
-    finished = set()
-    for sample in () if job.crf.overwrite else samples:
-        target = job.crf.target(sample.id)
-        try:
-            found, same_size = masks.mask_made_by(target), image_size(target) == image_size(sample.image)
-        except UserError:
-            continue
-        _check_same(target, found, job.record(sample.labels))
-        if same_size:
-            finished.add(sample.id)
-    return finished
+    checked = ordered_map(partial(_is_finished, job), () if job.crf.overwrite else samples, CHECKING, ahead=16)
+    return {image_id for image_id, finished in checked if finished}
+
+
+def _is_finished(job: RunJob, sample: Sample) -> tuple[str, bool]:
+    target = job.crf.target(sample.id)
+    try:
+        found, same_size = masks.mask_made_by(target), image_size(target) == image_size(sample.image)
+    except UserError:
+        return sample.id, False
+    _check_same(target, found, job.record(sample.labels))
+    return sample.id, same_size  # else the image was replaced
 
 
 def _check_same(path: Path, found: str, wanted: str) -> None:
@@ -84,12 +94,15 @@ def _check_same(path: Path, found: str, wanted: str) -> None:
 def _difference(found: str, wanted: str) -> str:
     """The settings in which two records differ. The maps behind a mask are known by a hash, which tells people less."""
     try:
-        then, now = dict(json.loads(found)), dict(json.loads(wanted))
-    except (ValueError, TypeError):
+        then, now = parse_record(found), parse_record(wanted)
+    except ValueError:
         return "it does not say which"
     words = {"cams": "the maps (model, words, method or --max_side)", "keys": "the labels"}
     differing = [key for key in now if then.get(key) != now[key]]
-    return ", ".join(words.get(key, f"{key} {then.get(key)} (now {now[key]})") for key in differing) or "an older form"
+    return (
+        ", ".join(words.get(key, f"{key} {in_short(then.get(key))} (now {now[key]})") for key in differing)
+        or "an older form"
+    )
 
 
 # --- the loop -------------------------------------------------------------------------------------
@@ -120,7 +133,8 @@ def _images(batches: Iterable[Batch]) -> Iterator[Outcome | Mapped]:
     """Batches taken apart: what became of an image already, or its maps."""
     for batch in batches:
         yield from batch.outcomes
-        yield from (Mapped(*each) for each in zip(batch.samples, batch.sizes, batch.maps))
+        for sample, size, pair in zip(batch.samples, batch.sizes, batch.maps):
+            yield Mapped(sample, size, pair, batch.notes.get(sample.id, ""))
 
 
 def _load(job: RunJob, finished: set[str], image: Outcome | Mapped) -> Ready | Outcome:
@@ -130,33 +144,33 @@ def _load(job: RunJob, finished: set[str], image: Outcome | Mapped) -> Ready | O
     if image.sample.id in finished and job.crf.truth is None:  # computed for the sake of its batch
         return Outcome(image.sample.id, "kept")
     try:
-        return _ready(job.crf, image)
-    except UserError as error:
-        return Outcome(image.sample.id, "failed", str(error))
+        return _ready(job.crf, image, job.kind)
+    except Exception as error:
+        return failure(image.sample.id, error)
 
 
-def _ready(job: CrfJob, image: Mapped) -> Ready:
+def _ready(job: CrfJob, image: Mapped, kind: str) -> Ready:
     cam, attn = image.pair
+    maps, sample = attn if job.cam_type == "attn_highres" else cam, image.sample
+    keys = np.array(sample.labels, np.int64)
+    notes = (image.note,) if image.note else ()
+    at = partial(from_cam_file, maps, kind=kind)
     try:
-        maps = from_cam_file(attn if job.cam_type == "attn_highres" else cam, image.size)
+        return ready(job, sample.id, sample.image, image.size, keys, at, notes, kind)
     except ValueError as error:
-        raise UserError(f"{image.sample.image}: {error}") from error
-    rgb = np.asarray(read_image(image.sample.image))
-    if rgb.shape[:2] != image.size:
-        raise UserError(f"{image.sample.image}: replaced by one of another size meanwhile; the same command mends it")
-    return Ready(image.sample.id, rgb, np.array(image.sample.labels, np.int64), maps)
+        raise UserError(f"{sample.image}: {error}") from error
 
 
-def from_cam_file(maps: Tensor, size: tuple[int, int]) -> np.ndarray:
-    """What a CAM file would give back: maps (k, h, w), through its float16, at full size (k, H, W) float32.
+def from_cam_file(maps: Tensor, size: tuple[int, int], kind: str = "cam") -> np.ndarray:
+    """What a CAM file would give back: maps (k, h, w), through its float16, at another size (k, H, W) float32.
 
-    Raises ValueError for what no CAM file can give back: values that are not finite, sizes beyond OpenCV's reach.
+    Raises ValueError for what no CAM file can give back: values that are not finite, or no such kind's.
     """
     stored = to_numpy(maps).astype(np.float16)
-    if not np.isfinite(stored).all():
-        raise ValueError("its maps hold values that are not finite; damaged weights?")
-    if max(size) > MAX_SIDE:
-        raise ValueError(f"{size[1]} x {size[0]} pixels; expected sides of at most {MAX_SIDE}, make it smaller")
+    try:
+        check_values(stored, kind)
+    except ValueError as error:
+        raise ValueError(f"its maps hold {error}; damaged weights?") from error
     return resize_maps(stored, size)
 
 

@@ -14,11 +14,13 @@ from PIL import Image
 from clip.image import prepare_image
 from clip.load import Clip
 from common.files import atomic_write
-from common.images import read_image
+from common.images import LARGE, image_size, read_within, working_size
+from common.model_options import MAX_PIXELS
 from pipeline import masks, stage_tags
 from pipeline.crf import CrfSettings, dense_crf, reference_image
-from pipeline.maps import resize_maps, to_numpy
-from pipeline.methods import CamSettings, TextSet, compute_maps
+from pipeline.kinds import to_heat
+from pipeline.maps import enlarge_labels, resize_maps, to_numpy
+from pipeline.methods import METHODS, CamSettings, TextSet, compute_maps
 from pipeline.photo_sheet import PhotoRoad, photo_sheet, shares
 from pipeline.pictures import label_overlay
 from pipeline.tagclip import TagSettings, choose_labels
@@ -30,8 +32,10 @@ KINDS = ("mask", "overlay", "steps")  # the pictures of a photo
 class SegmentSettings:
     """What the stages may be told; defaults as theirs.
 
-    max_side  photos are shrunk until no side is longer, for CLIP and the CRF: both were tuned on images of some 500
-              pixels, and the affinity's memory grows with the fourth power of the side. The mask has the photo's size.
+    max_side    photos are shrunk until no side is longer, for CLIP and the CRF: both were tuned on images of some 500
+                pixels, and the affinity's memory grows with the fourth power of the side
+    max_pixels  they are also shrunk to so many pixels, where that is less
+    The mask's file has the photo's size whatever these are.
     """
 
     cam: CamSettings = field(default_factory=CamSettings)
@@ -40,11 +44,12 @@ class SegmentSettings:
     backend: str = "numba"
     confidence: float = masks.CONFIDENCE
     max_side: int = 640
+    max_pixels: int = MAX_PIXELS
 
 
 @dataclass(frozen=True)
 class Segmented:
-    """One photo's results; H W is its size, H' W' the one it was worked on.
+    """One photo's results; H W is its size as it was read, H' W' the one it was worked on.
 
     keys    (k,) class indices
     rgb     (H', W', 3) uint8
@@ -88,10 +93,10 @@ def run(job: PhotoJob, photo: Path, files: Mapping[str, Path]) -> str:
 
     Raises UserError for a photo that cannot be read.
     """
-    image = read_image(photo)
+    size, image = image_size(photo), read_within(photo, LARGE)
     labels, notes = _labels(job, image)
     done = segment(job.clip, job.text, image, labels, job.settings)
-    masks.write_mask(files["mask"], done.mask, made_by=job.made_by)
+    masks.write_mask(files["mask"], enlarge_labels(done.mask, size), made_by=job.made_by)
     _write(files["overlay"], Image.fromarray(label_overlay(np.asarray(image), done.mask)))
     road = PhotoRoad(done.rgb, done.mask, done.keys, done.cam, done.attn, notes)
     _write(files["steps"], photo_sheet(road, job.label_names))
@@ -104,7 +109,8 @@ def _labels(job: PhotoJob, photo: Image.Image) -> tuple[tuple[int, ...], list[st
     """The labels of a photo, and their scores as texts where CLIP supplied them."""
     if job.labels is not None or job.tag_text is None:
         return job.labels or (), []
-    image = prepare_image(shrink(photo, job.settings.max_side), job.clip.patch_size).to(job.clip.device)
+    small = shrink(photo, job.settings.max_side, job.settings.max_pixels)
+    image = prepare_image(small, job.clip.patch_size).to(job.clip.device)
     scores = stage_tags.class_scores(job.clip, image, job.tag_text, job.tags)
     labels = choose_labels(scores, job.tags.label_share)
     return labels, [f"{scores[label]:.2f}" for label in labels]
@@ -123,29 +129,31 @@ def segment(
 ) -> Segmented:
     """Run all stages on an upright RGB photo. With `max_side` at or above its sides: the bytes the stages write."""
     keys = np.array(labels, np.int64)
-    small = shrink(photo, settings.max_side)
+    small = shrink(photo, settings.max_side, settings.max_pixels)
     cam, attn = _maps(clip, text, small, labels, settings.cam)
     rgb = np.asarray(small)
     image = reference_image(rgb) if settings.crf_image == "reference" else rgb
-    probabilities = dense_crf(image, masks.with_background(attn), settings.crf, settings.backend)
+    kind = METHODS[settings.cam.method].kind(settings.cam)
+    probabilities = dense_crf(image, masks.contest(attn, kind), settings.crf, settings.backend)
     best, highest = labels_at(probabilities, keys, (photo.height, photo.width))
+    cam, attn = to_heat(cam, kind), to_heat(attn, kind)
     return Segmented(keys, rgb, cam, attn, best, masks.confident(best, highest[None], settings.confidence))
 
 
-def shrink(photo: Image.Image, max_side: int) -> Image.Image:
-    """The photo, or a smaller copy (antialiased) whose longer side is `max_side`."""
+def shrink(photo: Image.Image, max_side: int, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The photo, or a smaller copy (antialiased) whose longer side is `max_side`, or less for `max_pixels`."""
     longest = max(photo.size)
-    if longest <= max_side:
-        return photo
-    width, height = (max(1, round(side * max_side / longest)) for side in photo.size)
-    return photo.resize((width, height), Image.Resampling.LANCZOS)
+    width, height = (max(1, round(side * min(max_side, longest) / longest)) for side in photo.size)
+    height, width = working_size((height, width), max_pixels)
+    return photo if photo.size == (width, height) else photo.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def _maps(
     clip: Clip, text: TextSet, image: Image.Image, labels: Sequence[int], settings: CamSettings
 ) -> tuple[np.ndarray, np.ndarray]:
     """(cam, attn), each (k, H', W'), through the float16 in which a CAM file would hold them."""
-    batch = prepare_image(image, clip.patch_size)[None].to(clip.device)
+    how = METHODS[settings.method].preparation(clip, settings)
+    batch = prepare_image(image, clip.patch_size, how=how)[None].to(clip.device)
     pair = compute_maps(clip, batch, [labels], text, settings)[0]
     cam, attn = (resize_maps(to_numpy(maps).astype(np.float16), (image.height, image.width)) for maps in pair)
     return cam, attn

@@ -3,9 +3,10 @@
 May import the steps, clip, dataset and common. The label file is the COCO split format: `id 45 49 50`.
 """
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from pipeline import tagclip
 from pipeline.affinity import box_mask
 from pipeline.maps import min_max, to_numpy
 from pipeline.methods import TextSet
+from pipeline.tag_journal import Journal
 from pipeline.tagclip import TagSettings
 
 TEMPLATES = ("auto", "dataset", "maskclip85")
@@ -37,16 +39,22 @@ BARE_NAMES = ("voc12", "coco14")  # TagCLIP's authors ask for these by class nam
 
 @dataclass(frozen=True)
 class Tags:
-    """What became of one image: its scores (K,) float32 and labels (0-based, ascending), or why there are none."""
+    """What became of one image: its scores (K,) float32 and labels (0-based, ascending), or why there are none.
+
+    kept  whether an earlier run made the scores
+    """
 
     id: str
     labels: tuple[int, ...] = ()
     scores: np.ndarray | None = None
     reason: str = ""
+    kept: bool = False
 
     @property
     def outcome(self) -> Outcome:
-        return Outcome(self.id, "failed", self.reason) if self.scores is None else Outcome(self.id, "made")
+        if self.scores is None:
+            return Outcome(self.id, "failed", self.reason)
+        return Outcome(self.id, "kept" if self.kept else "made")
 
 
 def choose_templates(clip: Clip, asked: str) -> str:
@@ -177,6 +185,39 @@ def unlabelled(folder: Path, ids: Iterable[str]) -> tuple[list[Sample], list[tup
     return samples, failures
 
 
+def tag_all(
+    clip: Clip,
+    spec: DatasetSpec,
+    samples: Sequence[Sample],
+    settings: TagSettings = PUBLISHED,
+    templates: str = "auto",
+    journal: Journal | None = None,
+) -> Iterator[Tags]:
+    """Like `tag_samples`; what the journal holds is taken from there, the others are noted in it."""
+    finished = journal.read() if journal else {}
+    todo = [sample for sample in samples if sample.id not in finished]
+    made = tag_samples(clip, spec, todo, settings, templates)
+    made = journal.noting(finished, made) if journal else made
+    for sample in samples:
+        if sample.id in finished:
+            scores = finished[sample.id]
+            yield Tags(sample.id, tagclip.choose_labels(scores, settings.label_share), scores, kept=True)
+        else:
+            yield next(made)
+
+
+def journal_record(clip: Clip, spec: DatasetSpec, images: Path, settings: TagSettings, templates: str) -> str:
+    """All that tags depend on, beside the images themselves; one line."""
+    made_by = {
+        "model": clip.describe(),
+        "images": str(images.resolve()),
+        "names": asdict(spec),
+        "templates": templates,
+        "settings": asdict(settings),
+    }
+    return json.dumps(made_by, sort_keys=True)
+
+
 def shown(tags: Iterator[Tags], total: int) -> Iterator[Tags]:
     """The same tags, with a progress bar on a terminal."""
     passing: list[Tags] = []
@@ -197,10 +238,11 @@ def label_with_clip(
     ids: Iterable[str],
     settings: TagSettings = PUBLISHED,
     templates: str = "auto",
+    journal: Journal | None = None,
 ) -> tuple[list[Sample], list[tuple[str, str]]]:
     """What `--labels clip` means: the images of the ids with CLIP's labels, and (id, reason) of those without."""
     samples, failures = unlabelled(folder, ids)
-    tags = list(shown(tag_samples(clip, spec, samples, settings, templates), len(samples)))
+    tags = list(shown(tag_all(clip, spec, samples, settings, templates, journal), len(samples)))
     made = [replace(sample, labels=tag.labels) for sample, tag in zip(samples, tags) if tag.scores is not None]
     return made, failures + [(tag.id, tag.reason) for tag in tags if tag.scores is None]
 

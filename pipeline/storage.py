@@ -4,26 +4,47 @@ Two forms, told apart by their arrays (shapes in pipeline/__init__.py):
   patch grid  keys (k,), cam and attn (k, h, w) float16, size (2,) = (H, W)             the default, small
   full size   keys (k,), highres and attn_highres (k, H, W) float16                     the reference's names
 Both hold `made_by`, a JSON text that says which settings made the file. Every reader takes either form.
+
+A file may come from anywhere: whatever its bytes, reading it ends in a valid value or a UserError, and what its headers
+promise is checked before memory is spent on it.
 """
 
 import hashlib
 import json
+import math
+import re
 import zipfile
-import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from common.errors import UserError
+from common.errors import StopRun, UserError
 from common.files import atomic_write
+from common.images import MOST_PIXELS, open_regular
 from dataset.spec import DatasetSpec
-from pipeline.maps import Cams, resize_maps
+from pipeline.kinds import KINDS, to_heat
+from pipeline.maps import Cams, resize_maps, resized_rows, shrink_maps
 
-MAX_SIDE = 1 << 15  # OpenCV resizes to less than that
 CAM_TYPES = ("attn_highres", "highres")  # refined and unrefined; the reference's names, for either form of file
+MOST_BYTES = 1 << 30  # of all arrays of a file, and of maps that are asked for at full size at once
+MOST_ARRAYS = 16
+MOST_DIRECTORY = 1 << 16  # bytes; zipfile would read one of any length
+MOST_RECORD = 1 << 18  # characters of `made_by`
+MOST_KEYS = 255
+SLACK = 1e-3  # beyond [0, 1], for float16 and other programs' rounding
 _PATCH_NAMES = {"attn_highres": "attn", "highres": "cam"}
+_MEMBER = re.compile(r"([A-Za-z_][A-Za-z0-9_]{0,40})\.npy")
+# What numpy writes for arrays without fields; parsed by pattern, as numpy's own reader evaluates a Python literal.
+_HEADER = re.compile(
+    rb"\{'descr': '([<>|=]?[biufcSU][0-9]{1,7})', 'fortran_order': (True|False), 'shape': \(([0-9, ]{0,60})\), \}\s*"
+)
+
+
+# --- who made it, and for which classes -----------------------------------------------------------
 
 
 def spec_fingerprint(spec: DatasetSpec) -> str:
@@ -38,12 +59,30 @@ def check_classes(path: Path, made_by: Mapping[str, Any], spec: DatasetSpec) -> 
         raise UserError(f"{path}: made for other classes or prompts than those of {spec.name} now; make the CAMs again")
 
 
+def parse_record(text: str) -> dict[str, Any]:
+    """The record of a CAM file or mask. Raises ValueError for what is none: no JSON object, or an absurd one."""
+    if len(text) > MOST_RECORD:
+        raise ValueError(f"a record of {len(text)} characters")
+    try:
+        record = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("a record that is nested too deep") from error
+    if not isinstance(record, dict):
+        raise ValueError("a record that is no JSON object")
+    return record
+
+
+# --- writing --------------------------------------------------------------------------------------
+
+
 def save_cams(path: Path, cams: Cams, made_by: Mapping[str, Any], full_size: bool = False) -> None:
-    """Write one image's CAM file, whole or not at all. `made_by` must be JSON-serialisable."""
+    """Write one image's CAM file, whole or not at all. `made_by` must be JSON-serialisable.
+
+    Raises UserError for an image that is too large for maps at full size.
+    """
     arrays: dict[str, np.ndarray] = {"keys": cams.keys.astype(np.int64)}
     if full_size:
-        arrays["highres"] = resize_maps(cams.cam, cams.size).astype(np.float16)
-        arrays["attn_highres"] = resize_maps(cams.attn, cams.size).astype(np.float16)
+        arrays |= {"highres": _at_full_size(path, cams.cam, cams), "attn_highres": _at_full_size(path, cams.attn, cams)}
     else:
         arrays |= {"cam": cams.cam.astype(np.float16), "attn": cams.attn.astype(np.float16)}
         arrays["size"] = np.array(cams.size, np.int32)
@@ -52,97 +91,277 @@ def save_cams(path: Path, cams: Cams, made_by: Mapping[str, Any], full_size: boo
         np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
 
 
+def _at_full_size(path: Path, maps: np.ndarray, cams: Cams) -> np.ndarray:
+    """(k, h, w) to (k, H, W) float16, class by class."""
+    height, width = cams.size
+    if 2 * 2 * len(maps) * height * width > MOST_BYTES // 2:  # two arrays of float16, and room for everything else
+        raise UserError(f"{path}: maps of {len(maps)} x {height} x {width} are too large a file; use --save grid")
+    full = np.empty((len(maps), height, width), np.float16)
+    for index in range(len(maps)):
+        full[index] = resize_maps(maps[index : index + 1], cams.size)[0]
+    return full
+
+
+def check_output(path: Path, folder: Path) -> Path:
+    """The path of a file that is about to be written, if it lies in its output folder once links are followed.
+
+    The rule for links, here and where files are read:
+      written  Nothing goes through a link out of the output folder. The folder itself may be a link, a link in place of
+               the file is replaced and not followed (atomic_write renames), but a sub-folder that leads out is refused.
+      read     The folder that is named may be a link. Images that lead out of it are refused, as `../` is
+               (dataset.voc_layout.inside); CAM files and masks may be links to files elsewhere, which only this
+               project's readers see. Only regular files are opened, whatever leads to them.
+    Raises UserError.
+    """
+    if not path.parent.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{path}: not written, {path.parent} is a link that leads out of {folder}; remove it")
+    return path
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StoredMaps:
+    """One image's maps as they lie in a file.
+
+    keys  (k,) int64, each once
+    maps  (k, h, w) on the patch grid, or (k, H, W); floats in [0, 1], of any size where they are logits
+    size  (H, W) of the image
+    kind  one of pipeline.kinds.KINDS, as the record says; "cam" where it does not
+    """
+
+    keys: np.ndarray
+    maps: np.ndarray
+    size: tuple[int, int]
+    kind: str = "cam"
+
+    def resized(self, size: tuple[int, int]) -> np.ndarray:
+        """(k, *size) float32, straight from the form in the file; `size` is the image's or smaller."""
+        if self.maps.shape[1:] == size:
+            return self.maps.astype(np.float32)
+        return (shrink_maps if self.maps.shape[1:] == self.size else resize_maps)(self.maps, size)
+
+    def rows(self, rows: slice) -> np.ndarray:
+        """Some rows at full size, (k, rows, W) float32."""
+        if rows == slice(0, self.size[0]):
+            return self.resized(self.size)
+        if self.maps.shape[1:] == self.size:
+            return self.maps[:, rows].astype(np.float32)
+        return resized_rows(self.maps, self.size, rows)
+
+
 def load_cams(path: Path, cam_type: str, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """One image's maps at full size.
+    """One image's maps at full size, for pictures: those of other kinds are made comparable to CAMs.
+
+    Returns keys (k,) int64 and maps (k, H, W) float32 in [0, 1]. Raises UserError as `read_maps` does, and for an image
+    that is too large for that.
+    """
+    stored = read_maps(path, cam_type, num_classes)
+    if 4 * len(stored.keys) * math.prod(stored.size) > MOST_BYTES:
+        raise UserError(f"{path}: {len(stored.keys)} maps of {stored.size} are too large to be read at full size")
+    return stored.keys, to_heat(stored.resized(stored.size), stored.kind)
+
+
+def read_maps(path: Path, cam_type: str, num_classes: int) -> StoredMaps:
+    """One image's maps as they are stored.
 
     cam_type     "attn_highres" or "highres"
     num_classes  K of the data set; keys must lie below
-    Returns keys (k,) int64 and maps (k, H, W) float32 in [0, 1].
     Raises UserError, naming the file, when it is missing, damaged or not a CAM file.
     """
-    arrays = read_arrays(path)
-    keys = arrays.get("keys")
+    with _opened(path) as arrays:
+        keys = _keys(path, arrays)
+        if len(keys) and not 0 <= keys.min() <= keys.max() < num_classes:
+            said = f"class index {keys.max()} where the data set has {num_classes} classes; wrong --dataset?"
+            raise _unfit(path, said)
+        name = cam_type if cam_type in arrays.headers else _PATCH_NAMES[cam_type]
+        kind = kind_of(_made_by(arrays))
+        maps = _maps(path, arrays, name, len(keys), kind)
+        size = maps.shape[1:] if name == cam_type else _image_size(path, arrays)
+        if max(maps.shape[1] / size[0], maps.shape[2] / size[1]) > 1:
+            raise _unfit(path, f"`{name}` of {maps.shape[1:]} for an image of {tuple(size)}")
+        return StoredMaps(keys.astype(np.int64), maps, (int(size[0]), int(size[1])), kind)
+
+
+def kind_of(made_by: Mapping[str, Any]) -> str:
+    """What the values of the maps are that a record goes with. Raises ValueError for a kind that is none of KINDS."""
+    kind = made_by.get("kind", "cam")
+    if kind not in KINDS:
+        raise ValueError(f"maps of kind {in_short(kind)}")
+    return kind
+
+
+def _keys(path: Path, arrays: "_Arrays") -> np.ndarray:
+    keys = arrays.get("keys", MOST_KEYS)
     if keys is None or keys.ndim != 1 or not np.issubdtype(keys.dtype, np.integer):
         raise _unfit(path, "no class indices `keys`")
-    if len(keys) and not 0 <= keys.min() <= keys.max() < num_classes:
-        raise _unfit(path, f"class index {keys.max()} where the data set has {num_classes} classes; wrong --dataset?")
-    return keys.astype(np.int64), _full_size(path, arrays, cam_type, len(keys))
+    if len(set(keys.tolist())) < len(keys):
+        raise _unfit(path, "the same class twice in `keys`")
+    return keys
 
 
-def _full_size(path: Path, arrays: Mapping[str, np.ndarray], cam_type: str, count: int) -> np.ndarray:
-    name = cam_type if cam_type in arrays else _PATCH_NAMES[cam_type]
-    maps = arrays.get(name)
-    if (
-        maps is None
-        or maps.ndim != 3
-        or len(maps) != count
-        or 0 in maps.shape[1:]
-        or not np.issubdtype(maps.dtype, np.floating)
-    ):
+def _maps(path: Path, arrays: "_Arrays", name: str, count: int, kind: str) -> np.ndarray:
+    header = arrays.headers.get(name)
+    if header is None or header.dtype.kind != "f" or len(header.shape) != 3 or header.shape[0] != count:
         raise _unfit(path, f"no maps `{name}` of shape ({count}, height, width)")
+    if not 1 <= math.prod(header.shape[1:]) <= MOST_PIXELS:
+        raise _unfit(path, f"no maps `{name}` of shape ({count}, height, width), but {header.shape}")
+    maps = arrays.read(name)
+    try:
+        check_values(maps, kind)
+    except ValueError as error:
+        raise _unfit(path, f"`{name}` holds {error}") from error
+    return maps
+
+
+def check_values(maps: np.ndarray, kind: str = "cam") -> None:
+    """Raise ValueError when maps hold anything but numbers, in [0, 1] unless logits, with some slack for rounding."""
     if not np.isfinite(maps).all():
-        raise _unfit(path, f"`{name}` holds values that are not finite")
-    maps = maps.astype(np.float32)
-    if name == cam_type:
-        return maps
-    size = arrays.get("size")
-    if (
-        size is None
-        or size.shape != (2,)
-        or not np.issubdtype(size.dtype, np.integer)
-        or not 1 <= size.min() <= size.max() <= MAX_SIDE
-    ):
-        raise _unfit(path, "no image `size` (height, width)")
-    return resize_maps(maps, (int(size[0]), int(size[1])))
+        raise ValueError("values that are not finite")
+    if kind != "logit" and maps.size and not -SLACK <= float(maps.min()) <= float(maps.max()) <= 1 + SLACK:
+        raise ValueError(f"values from {maps.min():.3g} to {maps.max():.3g} where 0 to 1 was expected")
+
+
+def _image_size(path: Path, arrays: "_Arrays") -> tuple[int, int]:
+    size = arrays.get("size", 2)
+    if size is not None and size.shape == (2,) and np.issubdtype(size.dtype, np.integer):
+        height, width = size.tolist()
+        if min(height, width) >= 1 and height * width <= MOST_PIXELS:
+            return height, width
+    raise _unfit(path, "no image `size` (height, width)")
 
 
 def read_made_by(path: Path) -> dict[str, Any]:
-    """The settings that made a CAM file; raises UserError when the file is damaged or does not say."""
-    with _opened(path) as archive:
-        return _made_by(archive)
+    """The settings that made a CAM file; empty when it does not say. Raises UserError when the file is damaged."""
+    with _opened(path) as arrays:
+        return _made_by(arrays)
 
 
 def read_origin(path: Path) -> tuple[dict[str, Any], list[int]]:
     """The settings that made a CAM file, and its class indices; raises UserError when the file is damaged."""
-    with _opened(path) as archive:
-        return _made_by(archive), archive["keys"].ravel().tolist()
-
-
-def _made_by(archive: Any) -> dict[str, Any]:
-    return json.loads(str(archive["made_by"])) if "made_by" in archive.files else {}
+    with _opened(path) as arrays:
+        return _made_by(arrays), _keys(path, arrays).tolist()
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an npz file; pickled objects are refused."""
-    with _opened(path) as archive:
-        return {name: archive[name] for name in archive.files}
+    """All arrays of a file, the record checked; raises UserError when any byte of it is damaged."""
+    with _opened(path) as arrays:
+        _made_by(arrays)
+        return {name: arrays.read(name) for name in arrays.headers}
 
 
-# What zipfile, zlib and numpy raise for a file with wrong bytes.
-_DAMAGE = (ValueError, OSError, EOFError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
+def _made_by(arrays: "_Arrays") -> dict[str, Any]:
+    found = arrays.get("made_by", 1)
+    if found is None:
+        return {}
+    if found.shape != () or found.dtype.kind != "U":
+        raise ValueError("a record that is no text")
+    record = parse_record(str(found))
+    kind_of(record)
+    return record
 
 
-class _opened:
+# --- zip and npy, within bounds -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Header:
+    """Of an array in a file: where it lies, what it is, and at how many bytes its values begin."""
+
+    entry: zipfile.ZipInfo
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    order: Any  # "C" or "F"
+    start: int
+
+
+class _Arrays:
+    """The arrays of an open file by name; nothing but their headers is read before it is asked for."""
+
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        self._archive = archive
+        entries = archive.infolist()
+        if len(entries) > MOST_ARRAYS or sum(entry.file_size for entry in entries) > MOST_BYTES:
+            raise ValueError(f"more than {MOST_ARRAYS} arrays or {MOST_BYTES >> 20} MiB")
+        self.headers = {_name(entry): _header(archive, entry) for entry in entries}
+        if len(self.headers) < len(entries):
+            raise ValueError("two arrays of one name")
+
+    def get(self, name: str, most: int) -> np.ndarray | None:
+        """An array of at most `most` values, or None where there is none; a larger one is a ValueError."""
+        if name not in self.headers:
+            return None
+        if math.prod(self.headers[name].shape) > most:
+            raise ValueError(f"`{name}` of shape {self.headers[name].shape}")
+        return self.read(name)
+
+    def read(self, name: str) -> np.ndarray:
+        """One array, not to be written to."""
+        header = self.headers[name]
+        with self._archive.open(header.entry) as stream:
+            stream.read(header.start)
+            data = stream.read(header.entry.file_size - header.start)
+        if header.dtype.kind == "U":
+            data.decode("utf-32-be" if header.dtype.str[0] == ">" else "utf-32-le")  # numpy would take any number
+        return np.frombuffer(data, header.dtype).reshape(header.shape, order=header.order)
+
+
+def _name(entry: zipfile.ZipInfo) -> str:
+    named = _MEMBER.fullmatch(entry.filename)
+    if named is None or entry.flag_bits & 1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError("an entry that is no array")
+    return named[1]
+
+
+def _header(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> _Header:
+    """What numpy wrote before the values, checked against the size of the entry."""
+    with archive.open(entry) as stream:
+        start = stream.read(10)  # magic, version 1.0, length
+        length = int.from_bytes(start[8:], "little")
+        said = _HEADER.fullmatch(stream.read(length))
+    if start[:8] != b"\x93NUMPY\x01\x00" or said is None:
+        raise ValueError("an array that is not plain")
+    dtype, shape = np.dtype(said[1].decode()), tuple(int(side) for side in said[3].split(b",") if side.strip())
+    if dtype.itemsize > 4 * MOST_RECORD:
+        raise ValueError(f"a record of {dtype.itemsize // 4} characters")
+    if 10 + length + math.prod(shape) * dtype.itemsize != entry.file_size:
+        raise ValueError("an array of another size than it says")
+    return _Header(entry, dtype, shape, "F" if said[2] == b"True" else "C", 10 + length)
+
+
+def _check_directory(stream: BinaryIO) -> None:
+    """Raise ValueError for a zip file whose list of entries is long, or not where numpy puts it."""
+    end = stream.seek(0, 2)
+    stream.seek(max(0, end - 42))
+    tail = stream.read(42).rjust(42, b"\0")  # the locator of a 64-bit directory, if any, and the end of directory
+    if tail[20:24] != b"PK\5\6" or tail[:4] == b"PK\6\7" or int.from_bytes(tail[32:36], "little") > MOST_DIRECTORY:
+        raise ValueError("no short directory at its end")
+    stream.seek(0)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[_Arrays]:
     """An npz file whose every way of being damaged ends in one UserError."""
+    try:
+        with open_regular(path) as stream:
+            _check_directory(stream)
+            with zipfile.ZipFile(stream) as archive:
+                yield _Arrays(archive)
+    except (UserError, StopRun):
+        raise
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such CAM file; run generate_cams.py first") from error
+    except Exception as error:  # zipfile, zlib, numpy and json raise a dozen kinds for wrong bytes
+        said = in_short(error)
+        raise _unfit(path, f"damaged, or holds something else than plain arrays ({said})") from error
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
 
-    def __enter__(self) -> Any:
-        try:
-            self._archive = np.load(self.path, allow_pickle=False)
-        except FileNotFoundError as error:
-            raise UserError(f"{self.path}: no such CAM file; run generate_cams.py first") from error
-        except _DAMAGE as error:
-            raise _unfit(self.path, "damaged or not an npz file") from error
-        if not isinstance(self._archive, np.lib.npyio.NpzFile):
-            raise _unfit(self.path, "a single array, not an npz file")
-        return self._archive
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
-        self._archive.close()
-        if isinstance(error, _DAMAGE):
-            raise _unfit(self.path, "damaged, or holds something else than plain arrays") from error
+def in_short(value: object) -> str:
+    """A foreign value in a message: one line of printable characters, cut where it is long."""
+    text = " ".join(str(value).split())
+    text = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _unfit(path: Path, what: str) -> UserError:

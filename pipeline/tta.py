@@ -41,20 +41,25 @@ def transforms(scales: Sequence[float], flip: bool) -> ttach.Compose:
 
 
 def averaged(
-    predict: Callable[[Tensor], list[MapPair]], images: Tensor, augment: ttach.Compose, patch_size: int
+    predict: Callable[[Tensor], list[MapPair]],
+    images: Tensor,
+    augment: ttach.Compose,
+    patch_size: int,
+    normalise: Callable[[Tensor], Tensor] = min_max,
 ) -> list[MapPair]:
     """Mean of the maps of all variants of a batch, min-max normalised again.
 
-    predict  (B, 3, h'*p, w'*p) to B pairs (cam, attn) of (k_i, h', w')
-    images   (B, 3, h*p, w*p)
-    Returns B pairs of (k_i, h, w) in [0, 1].
+    predict    (B, 3, h'*p, w'*p) to B pairs (cam, attn) of (k_i, h', w')
+    images     (B, 3, h*p, w*p)
+    normalise  what becomes of the mean maps (k_i, h, w); `torch.clone` where they are not in [0, 1]
+    Returns B pairs of (k_i, h, w).
     """
     grid = tuple(side // patch_size for side in images.shape[-2:])
     variants = []
     for variant in augment:
         pairs = predict(scale_to_grid(variant.augment_image(images), patch_size))
         variants.append([tuple(_back(maps, variant, grid) for maps in pair) for pair in pairs])
-    return [tuple(min_max(torch.stack(maps).mean(dim=0)) for maps in zip(*same)) for same in zip(*variants)]  # type: ignore[misc]
+    return [tuple(normalise(torch.stack(maps).mean(dim=0)) for maps in zip(*same)) for same in zip(*variants)]  # type: ignore[misc]
 
 
 def _back(maps: Tensor, variant: ttach.base.Transformer, grid: tuple[int, ...]) -> Tensor:

@@ -95,7 +95,7 @@ def _row(job: "CrfJob", image_id: str, used: set[int]) -> "dict[str, np.ndarray]
     rgb = np.asarray(read_image(find_image(job.images, image_id)))
     labels, probabilities = refine(job, image_id)
     mask = masks.confident(labels, probabilities, job.confidence)
-    truth = {"ground truth": read_truth(job.truth, image_id, job.num_classes + 1)} if job.truth else {}
+    truth = {"ground truth": read_truth(job.truth, image_id, job.num_labels)} if job.truth else {}
     maps = [load_cams(path, kind, job.num_classes)[1] for kind in ("highres", "attn_highres")]
     heats = [heat_overlay(rgb, part.max(axis=0)) if len(part) else rgb for part in maps]
     drawn = {"after the CRF": labels, "mask (white: 255)": mask}

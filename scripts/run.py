@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import generate_cams
-from common import console
+from common import run_log
 from common.errors import UserError
 from common.model_options import (
     add_crf_options,
@@ -23,10 +23,18 @@ from common.model_options import (
     add_model_options,
     add_tag_options,
     count,
-    tag_values,
 )
-from common.options import Parser, add_data_options, add_json, add_own_data_options, output_dir, positive
-from generate_cams import BY_CLIP, TAG_FILE, make_job
+from common.options import (
+    Parser,
+    add_data_options,
+    add_json,
+    add_log_options,
+    add_own_data_options,
+    output_dir,
+    positive,
+)
+from eval_cam_with_crf import output
+from generate_cams import BY_CLIP, TAG_FILE, check_method, make_job, tagged
 
 if TYPE_CHECKING:
     from dataset.lookup import Selection
@@ -66,15 +74,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     run.add_argument("--num_workers", type=positive, default=2, help="images in the CRF side by side, beside the model")
     run.add_argument("--overwrite", action="store_true", help="make masks again that are there already")
     add_json(parser)
+    add_log_options(parser)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
-    return console.run(lambda: _run(args))
+    return run_log.run("-m scripts.run", "masks", argv, args, _run)
 
 
-def _run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     from common.files import check_place
     from dataset.lookup import select_from
 
@@ -82,17 +91,17 @@ def _run(args: argparse.Namespace) -> int:
     by_clip = args.labels == BY_CLIP
     selection = select_from(args, images_needed=True, with_labels=not by_clip)
     samples, failures = ([], []) if by_clip else selection.samples()
-    tally = console.Tally(failures=list(failures))
+    log.failed(failures)
     out_dir = args.pseudo_mask_save_path or output_dir(args.dataset, "masks")
     if samples or by_clip:
         job = make_run_job(args, selection, out_dir)
         check_place(args.json, "--json", "scores.json")
+        log.into(output(job.crf, job.cams.made_by, selection.ids))
         announce(args, job, selection, len(samples or selection.ids))
         if by_clip:
-            samples, failures = tagged(args, job, selection)
-            tally.failures += failures
-        _make_masks(args, job, selection, samples, tally)
-    return tally.report("masks", out_dir)
+            samples = tagged(args, job.cams.clip, selection, out_dir / TAG_FILE, log)
+        _make_masks(args, job, selection, samples, log)
+    return log.report("masks", out_dir)
 
 
 def _make_masks(
@@ -100,28 +109,29 @@ def _make_masks(
     job: "RunJob",
     selection: "Selection",
     samples: "Sequence[Sample]",
-    tally: console.Tally,
+    log: run_log.RunLog,
 ) -> None:
     from pipeline import stage_run
+    from pipeline.stage_tags import write_labels
+    from pipeline.tag_journal import forget_journal
 
+    labels = job.cams.out_dir / TAG_FILE
     finished = stage_run.finished_ids(job, samples)  # refuses what was made in another way, before anything is written
     if args.labels == BY_CLIP and samples:
-        _keep_tags(job, samples)
+        write_labels(labels, samples)
     totals = job.crf.empty_totals()
     outcomes = stage_run.run(job, samples, finished, totals, args.num_workers, readers_of(args, job))
-    for outcome in console.progress(outcomes, len(samples), "masks"):
-        tally.add(outcome)
+    log.follow(outcomes, len(samples), "masks")
+    forget_journal(labels)
     if job.crf.truth is not None:
-        _print_scores(args, selection, job, totals)
+        _print_scores(args, selection, job, totals, log)
 
 
 def check_choices(args: argparse.Namespace) -> None:
     """Raise UserError for a method that does not exist, and for scores that are asked for and cannot be had."""
     from common.files import need_writable
-    from pipeline.methods import METHODS
 
-    if args.method not in METHODS:
-        raise UserError(f"--method {args.method}: unknown; expected one of {', '.join(METHODS)}")
+    check_method(args)
     if args.json is None:
         return
     if args.gt_root is None and args.dataset != "toyworld":
@@ -156,6 +166,7 @@ def make_run_job(args: argparse.Namespace, selection: "Selection", out_dir: Path
         confidence=args.confidence,
         palette=args.palette,
         overwrite=args.overwrite,
+        has_background=selection.spec.has_background,
     )
     return RunJob(cams, crf)
 
@@ -181,28 +192,6 @@ def readers_of(args: argparse.Namespace, job: "RunJob") -> int:
     return 0 if job.cams.clip.device.type == "cpu" else min(8, max(1, (os.cpu_count() or 1) - args.num_workers - 1))
 
 
-def tagged(
-    args: argparse.Namespace, job: "RunJob", selection: "Selection"
-) -> "tuple[list[Sample], list[tuple[str, str]]]":
-    """`--labels clip`: the images with TagCLIP's labels, and (id, reason) of those that have none."""
-    from pipeline import stage_tags
-    from pipeline.tagclip import TagSettings
-
-    settings, images = TagSettings(**tag_values(args)), selection.paths.images
-    samples, failures = stage_tags.label_with_clip(
-        job.cams.clip, selection.spec, images, selection.ids, settings, args.templates
-    )
-    return samples, [*selection.problems, *failures]
-
-
-def _keep_tags(job: "RunJob", samples: "Sequence[Sample]") -> None:
-    from pipeline.stage_tags import write_labels
-
-    file = job.cams.out_dir / TAG_FILE
-    write_labels(file, samples)
-    print(f"labels  by TagCLIP, kept in {file}")
-
-
 # --- what is told ---------------------------------------------------------------------------------
 
 
@@ -224,13 +213,16 @@ def announce(args: argparse.Namespace, job: "RunJob", selection: "Selection", co
     print(f"masks   to {crf.out_dir}, 255 below a probability of {crf.confidence}; {scored}")
 
 
-def _print_scores(args: argparse.Namespace, selection: "Selection", job: "RunJob", totals: "Totals") -> None:
+def _print_scores(
+    args: argparse.Namespace, selection: "Selection", job: "RunJob", totals: "Totals", log: run_log.RunLog
+) -> None:
     from pipeline import report, stage_run
 
     if not totals.images:
         print("nothing could be scored", file=sys.stderr)
         return
     result = stage_run.summary(job, selection.spec, selection.paths.split, totals)
+    log.scored(result)
     report.print_table(result)
     report.write_json(args.json, result)
 

@@ -18,6 +18,7 @@ from common.model_options import (
     add_method_options,
     add_model_options,
     add_tag_options,
+    maskclip_values,
     tag_values,
 )
 from common.options import DATASETS, Parser, positive
@@ -159,8 +160,10 @@ def _job(args: argparse.Namespace, spec: "DatasetSpec", labels: tuple[int, ...] 
     from pipeline.stage_tags import check_settings, tag_text
     from pipeline.tagclip import TagSettings
 
-    clip, settings, tags = _load(args, spec), _settings(args, spec), TagSettings(**tag_values(args))
-    check_settings(clip, tags)
+    clip, tags = _load(args, spec), TagSettings(**tag_values(args))
+    settings = _settings(args, spec, clip)
+    if labels is None:
+        check_settings(clip, tags)
     made_by = {
         **record(clip, spec, settings.cam, full_size=False),
         "classes": spec.classes,
@@ -172,7 +175,7 @@ def _job(args: argparse.Namespace, spec: "DatasetSpec", labels: tuple[int, ...] 
     return PhotoJob(
         clip,
         ("background", *spec.classes),
-        text_set(clip, spec),
+        text_set(clip, spec, settings.cam),
         labels,
         tag_text(clip, spec, args.templates) if labels is None else None,
         settings,
@@ -186,26 +189,33 @@ def _load(args: argparse.Namespace, spec: "DatasetSpec") -> "Clip":
     from clip.load import load_clip
     from clip.text import unknown_words
     from dataset.lookup import DEFAULT_MODELS
-    from pipeline.methods import METHODS
+    from pipeline.methods import METHODS, check_told
 
-    if args.method not in METHODS:
-        raise UserError(f"--method {args.method}: unknown; expected one of {', '.join(METHODS)}")
+    check_told(args.method, maskclip_values(args))
     model, tag = (args.model, args.pretrained) if args.model else DEFAULT_MODELS.get(spec.name, ("ViT-B-16", "openai"))
-    clip = load_clip(model, args.pretrained or tag, pick_device(args.device), args.activation)
+    resnets = METHODS[args.method].resnets and args.labels is not None  # TagCLIP needs a ViT
+    clip = load_clip(model, args.pretrained or tag, pick_device(args.device), args.activation, resnets)
     prompts = [prompt for group in (*spec.prompts, spec.background_prompts) for prompt in group]
     if unknown := unknown_words(clip, [spec.template.replace("{}", ""), *prompts]):
         print(f"warning: the model never saw these words: {', '.join(unknown)}", file=sys.stderr)
     return clip
 
 
-def _settings(args: argparse.Namespace, spec: "DatasetSpec") -> "SegmentSettings":
+def _settings(args: argparse.Namespace, spec: "DatasetSpec", clip: "Clip") -> "SegmentSettings":
     from pipeline.methods import CamSettings
+    from pipeline.stage_cams import maskclip_settings
     from pipeline.stage_segment import SegmentSettings
 
     threshold = spec.box_threshold if args.box_threshold is None else args.box_threshold
     return SegmentSettings(
         cam=CamSettings(
-            args.method, threshold, tuple(args.scales), args.flip, precision=args.precision, compile=args.compile
+            args.method,
+            threshold,
+            tuple(args.scales),
+            args.flip,
+            precision=args.precision,
+            compile=args.compile,
+            maskclip=maskclip_settings(clip, spec, args.method, maskclip_values(args)),
         ),
         crf_image=args.crf_image,
         backend=args.crf or "numba",

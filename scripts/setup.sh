@@ -23,7 +23,7 @@ install_into_venv() {
 
 set_up() {
     local requirements=$1 python stamp
-    stamp=".venv/.installed-$(cat requirements.txt "$requirements" | cksum | cut -d' ' -f1)"
+    stamp=".venv/.installed-$(cat "$requirements" requirements*.txt | cksum | cut -d' ' -f1)"
     [ -e "$stamp" ] && return 0
     if ! .venv/bin/python -c '' 2>/dev/null; then
         python=$(python_for_venv) || return 2
@@ -41,7 +41,7 @@ set_up() {
         [ "$requirements" = requirements.txt ] && return 2
         echo "warning: pydensecrf2 needs a C++ compiler; going on without it, its tests will be skipped" >&2
         grep -v '^pydensecrf2' "$requirements" >.venv/without-compiler.txt
-        sed -i.bak 's|^-r requirements.txt|-r ../requirements.txt|' .venv/without-compiler.txt
+        sed -i.bak 's|^-r requirements|-r ../requirements|' .venv/without-compiler.txt
         install_into_venv -r .venv/without-compiler.txt || return 2
         return 0 # no stamp: the next run tries again
     fi

@@ -5,22 +5,26 @@ python -m scripts.tag_images --dataset voc12 --img_root VOC2012 --out output/voc
 """
 
 import argparse
-import json
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
-from common import console
+from common import run_log
 from common.errors import UserError
 from common.model_options import add_model_options, add_tag_options, tag_values
-from common.options import Parser, add_data_options, add_json, add_own_data_options, data_options, output_dir
+from common.options import (
+    Parser,
+    add_data_options,
+    add_json,
+    add_log_options,
+    add_own_data_options,
+    data_options,
+    output_dir,
+)
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from clip.load import Clip
     from dataset.lookup import Selection
     from dataset.spec import DatasetSpec, Sample
@@ -40,15 +44,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add_model_options(parser)
     add_tag_options(parser)
     add_json(parser)
+    add_log_options(parser)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
-    return console.run(lambda: _run(args))
+    return run_log.run("-m scripts.tag_images", "tags", argv, args, _run)
 
 
-def _run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     from dataset.lookup import select_from
     from pipeline import stage_tags
 
@@ -56,43 +61,42 @@ def _run(args: argparse.Namespace) -> int:
     truth = true_labels(selection, args.labels)
     samples, failures = stage_tags.unlabelled(selection.paths.images, selection.ids)
     out = args.out or output_dir(args.dataset, "tags.txt")
-    tally, tags = console.Tally(failures=[*selection.problems, *failures]), list["Tags"]()
-    if samples:
-        tags = _tag(args, selection, samples, out, tally)
-        stage_tags.write_labels(out, [tag for tag in tags if tag.scores is not None])
-        _journal_path(out).unlink(missing_ok=True)
+    log.failed([*selection.problems, *failures])
+    tags = _tag(args, selection, samples, out, log) if samples else []
     _score(args, selection, truth, tags)
-    code = tally.report("label lines", out)
-    if tally.made or tally.kept:
+    code = log.report("label lines", out)
+    if log.tally.made or log.tally.kept:
         told = argparse.Namespace(**{**vars(args), "labels": out})
         print(f"next: python generate_cams.py{data_options(told)}{model_options(args)}   (CAMs of these labels)")
     return code
 
 
 def _tag(
-    args: argparse.Namespace, selection: "Selection", samples: "Sequence[Sample]", out: Path, tally: console.Tally
+    args: argparse.Namespace, selection: "Selection", samples: "Sequence[Sample]", out: Path, log: run_log.RunLog
 ) -> "list[Tags]":
-    """The tags of all samples, in order; what an interrupted run has finished is not done again."""
+    """Write the label file; returns the tags of all samples. What an interrupted run has finished is not done again."""
     from common.files import check_place
     from pipeline import stage_tags
-    from pipeline.tagclip import TagSettings, choose_labels
+    from pipeline.tag_journal import forget_journal, journal_beside
+    from pipeline.tagclip import TagSettings
 
     spec, settings = selection.spec, TagSettings(**tag_values(args))
     clip = _load(args, spec, len(samples))
     stage_tags.check_settings(clip, settings)
     check_place(out, "--out", "tags.txt")
     check_place(args.json, "--json", "scores.json")
-    journal = Journal(_journal_path(out), _record(args, clip, selection))
-    finished = journal.read()
-    todo = [sample for sample in samples if sample.id not in finished]
-    made = journal.noting(finished, stage_tags.tag_samples(clip, spec, todo, settings, args.templates))
-    tags = {tag.id: tag for tag in stage_tags.shown(made, len(todo))}
-    for image_id in [sample.id for sample in samples if sample.id in finished]:
-        scores = finished[image_id]
-        tags[image_id] = stage_tags.Tags(image_id, choose_labels(scores, settings.label_share), scores)
-    for sample in samples:
-        tally.add(console.Outcome(sample.id, "kept") if sample.id in finished else tags[sample.id].outcome)
-    return [tags[sample.id] for sample in samples]
+    record = stage_tags.journal_record(clip, spec, selection.paths.images, settings, args.templates)
+    journal = journal_beside(out, record)
+    log.start(len(samples))
+    tags = []
+    for tag in stage_tags.shown(
+        stage_tags.tag_all(clip, spec, samples, settings, args.templates, journal), len(samples)
+    ):
+        log.add(tag.outcome)
+        tags.append(tag)
+    stage_tags.write_labels(out, [tag for tag in tags if tag.scores is not None])
+    forget_journal(out)
+    return tags
 
 
 def model_options(args: argparse.Namespace) -> str:
@@ -128,75 +132,6 @@ def _load(args: argparse.Namespace, spec: "DatasetSpec", count: int) -> "Clip":
     print(f"model   {clip.describe()} on {clip.device}")
     print(f"method  TagCLIP, templates {choose_templates(clip, args.templates)}")
     return clip
-
-
-# --- what is finished, until all is -----------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Journal:
-    """The scores of finished images in a text file beside the label file: an interrupted run goes on from there.
-
-    record  how they are made, on the first line; scores made in another way are not taken
-    """
-
-    path: Path
-    record: str
-
-    def read(self) -> "dict[str, np.ndarray]":
-        """Scores (K,) float32 by id, as far as lines are whole."""
-        import numpy as np
-
-        try:
-            first, *lines = self.path.read_text(encoding="utf-8").split("\n")
-        except (OSError, UnicodeDecodeError):
-            return {}
-        found: dict[str, np.ndarray] = {}
-        for line in lines[:-1] if first == self.record else ():  # after the last line end: nothing, or half a line
-            image_id, scores = json.loads(line)
-            found[image_id] = np.array(scores, np.float32)
-        return found
-
-    def noting(self, finished: "Mapping[str, np.ndarray]", tags: "Iterator[Tags]") -> "Iterator[Tags]":
-        """The same tags; each is in the file, beside the finished ones, before it is passed on."""
-        from common.files import write_text
-
-        known = [_line(image_id, scores) for image_id, scores in finished.items()]
-        write_text(self.path, "".join([f"{self.record}\n", *known]))
-        with self.path.open("a", encoding="utf-8") as stream:
-            for tag in tags:
-                if tag.scores is not None:
-                    self._write(stream, _line(tag.id, tag.scores))
-                yield tag
-
-    def _write(self, stream: IO[str], line: str) -> None:
-        try:
-            stream.write(line)
-            stream.flush()
-        except OSError as error:
-            raise UserError(f"{self.path}: cannot be written ({error.strerror}); make room for it") from error
-
-
-def _line(image_id: str, scores: "np.ndarray") -> str:
-    return f"{json.dumps([image_id, scores.tolist()])}\n"
-
-
-def _journal_path(out: Path) -> Path:
-    return out.with_name(f"{out.name}.part")
-
-
-def _record(args: argparse.Namespace, clip: "Clip", selection: "Selection") -> str:
-    """All that the tags depend on, beside the images themselves."""
-    from dataclasses import asdict
-
-    made_by = {
-        "model": clip.describe(),
-        "images": str(selection.paths.images.resolve()),
-        "names": asdict(selection.spec),
-        "templates": args.templates,
-        "settings": tag_values(args),
-    }
-    return json.dumps(made_by, sort_keys=True)
 
 
 # --- scores ---------------------------------------------------------------------------------------

@@ -12,6 +12,13 @@ from tests.support import SHARED, Command, Desk, Ended, openai_state, tiny_model
 torch.set_num_threads(1)  # the models here are too small for more, and a busy machine punishes it
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests of a minute and more are left out unless they are asked for."""
+    if "long" not in config.getoption("-m"):
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("long")])
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
+
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the text embeddings that another run kept."""

@@ -1,11 +1,13 @@
 """The three commands as a user meets them: what goes wrong ends in one line, what works writes only where it should."""
 
+import json
 import re
 from collections.abc import Callable
 
 import pytest
 import torch
 
+from tests.made import made
 from tests.support import Desk, annotation, openai_state, tiny_model, tree
 
 COMMANDS = ("generate_cams", "eval_cam", "eval_cam_with_crf")
@@ -77,8 +79,8 @@ USAGE = [
     ("all", split_of("a\n../../etc/passwd\n"), r"'\.\./\.\./etc/passwd' leaves the image folder"),
     ("all", split_of("/etc/passwd\n"), "'/etc/passwd' leaves the image folder"),
     ("all", split_of("//etc/passwd\n"), "'//etc/passwd' leaves the image folder"),
-    ("all", split_of(b"a\0b\n"), "leaves the image folder"),
-    ("all", split_of(b"\xff\xd8\xff\xe0 no text"), r"train\.txt: not a text file"),
+    ("all", split_of(b"a\0b\n"), r"train\.txt: a binary file"),
+    ("all", split_of(b"\xff\xd8\xff\xe0 no text"), r"train\.txt, line 1: not UTF-8 text"),
     ("generate_cams", without_annotations, r"Annotations beside --img_root, .*: no such folder"),
     ("generate_cams", nothing("--method", "clip-se"), "--method clip-se: unknown; expected one of .*clip-es"),
     ("generate_cams", nothing("--model", "nowhere.pt"), r"nowhere\.pt: no such weight file; expected"),
@@ -183,7 +185,9 @@ def test_a_bad_image_or_annotation_fails_alone(desk: Desk, harm: Callable[[Desk]
     lines = ended.err.splitlines()
     assert ended.code == 3 and len(lines) == 2 and lines[0] == "1 image failed:" and lines[1].startswith("  b: ")
     assert re.search(words, lines[1])
-    assert sorted(path.name for path in desk.cams.iterdir()) == ["a.npz", "c.npz"]
+    assert list(made(desk.cams)) == ["a.npz", "c.npz", "failures.jsonl"]
+    (failure,) = map(json.loads, (desk.cams / "failures.jsonl").read_text().splitlines())
+    assert failure["id"] == "b" and re.search(words, failure["reason"]) and failure["stage"] in ("data", "cams")
     scored = desk.run("eval_cam")
     assert scored.code == 3 and "b.npz: no such CAM file" in scored.err and "2 images" in scored.out
 

@@ -75,7 +75,7 @@ def test_maps_by_the_command(form: str, golden: Path, data: list[object], comman
     ended = command("generate_cams", *data, *model, "--save", form, "--cam_out_dir", tmp_path)
     assert ended.code == 0, ended.err
     ids = read_split(golden / "split.txt")
-    assert sorted(path.stem for path in tmp_path.iterdir()) == sorted(ids)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["run.json", *(f"{id}.npz" for id in ids)])
     for image_id in ids:
         for cam_type in CAM_TYPES:
             keys, maps = load_cams(tmp_path / f"{image_id}.npz", cam_type, 20)

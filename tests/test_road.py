@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.made import made
 from tests.support import ROOT, Desk, annotation, photo, tree
 
 COMMANDS = ("generate_cams", "eval_cam", "eval_cam_with_crf")
@@ -37,9 +38,10 @@ def test_images_of_every_mode_go_all_the_way(desk: Desk, quick_crf: None) -> Non
     assert desk.run("generate_cams").code == 0
     ended = desk.run("eval_cam_with_crf")
     assert ended.code == 0, ended.err
-    for path in desk.masks.iterdir():
+    masks = list(desk.masks.glob("*.png"))
+    for path in masks:
         assert Image.open(path).size == (32, 24) and set(np.unique(Image.open(path))) <= {0, 8, 255}
-    assert len(list(desk.masks.iterdir())) == len(modes())
+    assert len(masks) == len(modes())
 
 
 def test_nothing_is_written_beside_the_output(desk: Desk, quick_crf: None) -> None:
@@ -50,7 +52,9 @@ def test_nothing_is_written_beside_the_output(desk: Desk, quick_crf: None) -> No
     assert desk.run("eval_cam_with_crf").code == 0
     written = tree(desk.root).keys() - before.keys()
     assert written == {f"{kind}/{i}.{end}" for kind, end in (("cams", "npz"), ("masks", "png")) for i in "abc"} | {
-        "scores/s.json"
+        "scores/s.json",
+        "cams/run.json",
+        "masks/run.json",
     }
     assert {name: data for name, data in tree(desk.root).items() if name in before} == before
     assert _product_files() == code_before
@@ -68,9 +72,7 @@ def test_default_output_is_below_the_working_folder(desk: Desk, quick_crf: None)
     assert desk.command("eval_cam_with_crf", *data).code == 0
     assert desk.command("eval_cam", *data, "--cam_type", "png").code == 0
     for kind, end in (("cams", "npz"), ("masks", "png")):
-        assert sorted(path.name for path in (desk.root / "output/voc12" / kind).iterdir()) == [
-            f"{i}.{end}" for i in "abc"
-        ]
+        assert list(made(desk.root / "output/voc12" / kind)) == [f"{i}.{end}" for i in "abc"]
 
 
 def test_an_image_without_labels_becomes_background(desk: Desk, quick_crf: None) -> None:
@@ -81,15 +83,15 @@ def test_an_image_without_labels_becomes_background(desk: Desk, quick_crf: None)
 
 def test_a_second_run_keeps_and_changed_settings_are_refused(desk: Desk) -> None:
     assert "3 CAM files written in" in desk.run("generate_cams").out
-    before = tree(desk.cams)
+    before = made(desk.cams)
     assert "0 CAM files written, 3 already there" in desk.run("generate_cams").out
     ended = desk.run("generate_cams", "--box_threshold", "0.7")
     assert (
         ended.code == 2 and "box_threshold 0.4 (now 0.7); pass --overwrite" in ended.err and ended.err.count("\n") == 1
     )
-    assert tree(desk.cams) == before
+    assert made(desk.cams) == before
     assert desk.run("generate_cams", "--box_threshold", "0.7", "--overwrite").code == 0
-    assert tree(desk.cams) != before
+    assert made(desk.cams) != before
 
 
 def test_crf_scores_only_when_asked(desk: Desk, quick_crf: None) -> None:
@@ -104,10 +106,10 @@ def test_crf_scores_only_when_asked(desk: Desk, quick_crf: None) -> None:
 @pytest.mark.slow
 def test_worker_processes_write_the_same_files(desk: Desk) -> None:
     assert desk.run("generate_cams").code == 0
-    before = tree(desk.cams)
+    before = made(desk.cams)
     ended = desk.run("generate_cams", "--num_workers", "2", "--cam_out_dir", desk.root / "again")
     assert ended.code == 0, ended.err
-    assert tree(desk.root / "again") == before
+    assert made(desk.root / "again") == before
 
 
 # --- in a process of their own ---------------------------------------------------------------------
@@ -140,7 +142,7 @@ def test_the_whole_road_in_processes(desk: Desk, tmp_path: Path) -> None:
     for name in COMMANDS:
         ended = process(ROOT / f"{name}.py", *desk.options(name), cwd=tmp_path)
         assert ended.returncode == 0 and ended.stderr == "", ended.stderr
-    assert sorted(path.name for path in desk.masks.iterdir()) == ["a.png", "b.png", "c.png"]
+    assert list(made(desk.masks)) == ["a.png", "b.png", "c.png"]
 
 
 def test_ground_truth_of_other_values_is_refused(desk: Desk, quick_crf: None) -> None:

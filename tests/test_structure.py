@@ -11,7 +11,9 @@ import pytest
 
 from tests.support import ROOT
 
-FOLDERS = ("clip", "common", "dataset", "pipeline", "voc12", "coco14", "toyworld", "scripts", "benchmarks")
+FOLDERS = tuple(
+    "clip common dataset pipeline engine segmentor maskclip voc12 coco14 toyworld scripts benchmarks".split()
+)
 SOURCES = sorted(
     [*ROOT.glob("*.py"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))],
 )
@@ -65,17 +67,19 @@ def test_a_step_imports_no_other_step(step: str) -> None:
 
 NETWORKS = {"torch", "torchvision", "open_clip", "clip"}
 DATA_SETS = {"voc12", "coco14", "toyworld"}
+ABOVE = {"engine", "segmentor", "maskclip", "scripts", "benchmarks"}
 
 
 @pytest.mark.parametrize(
     ("folder", "others", "but"),
     [
-        ("clip", {"dataset", "pipeline", "scripts", *DATA_SETS}, set()),
-        ("common", {"clip", "dataset", "pipeline", "scripts", *DATA_SETS}, set()),
-        ("dataset", {*NETWORKS, "pipeline", "scripts"}, set()),
+        ("clip", {"dataset", "pipeline", *ABOVE, *DATA_SETS}, set()),
+        ("common", {"clip", "dataset", "pipeline", *ABOVE, *DATA_SETS}, set()),
+        ("dataset", {*NETWORKS, "pipeline", *ABOVE}, set()),
         ("voc12", {*NETWORKS, "pipeline", "scripts"}, {"pipeline.masks"}),
         ("coco14", {*NETWORKS, "pipeline", "scripts"}, {"pipeline.masks"}),
-        ("pipeline", {"scripts", *DATA_SETS}, set()),
+        ("pipeline", {*ABOVE, *DATA_SETS}, set()),
+        ("engine", {"scripts", "benchmarks", "segmentor", "maskclip", *DATA_SETS}, set()),
     ],
 )
 def test_a_folder_imports_only_what_lies_before_it(folder: str, others: set[str], but: set[str]) -> None:

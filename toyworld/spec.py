@@ -22,4 +22,5 @@ SPEC = DatasetSpec(
     background_prompts=BACKGROUNDS,
     has_background=True,
     box_threshold=0.4,
+    maskclip_frame=(),  # its CLIP was trained at about this size
 )

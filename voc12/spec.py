@@ -15,6 +15,14 @@ DIFFERING_PROMPTS = {
     "tvmonitor": "tvmonitor screen",
 }
 
+# What MaskCLIP calls the classes (other_systems section 0.3).
+PLAIN_NAMES = {
+    "aeroplane": "airplane",
+    "diningtable": "dining table",
+    "pottedplant": "potted plant",
+    "tvmonitor": "tv monitor",
+}
+
 BACKGROUND = (
     "ground land grass tree building wall sky lake water river sea railway railroad keyboard helmet cloud house "
     "mountain ocean road rock street valley bridge sign"
@@ -27,6 +35,7 @@ SPEC = DatasetSpec(
     background_prompts=tuple(BACKGROUND),
     has_background=True,
     box_threshold=0.4,
+    plain_prompts=prompts_with(tuple(CLASSES), PLAIN_NAMES),
 )
 
 # mIoU on `train` (1,464 images) with ViT-B/16 (paper, tables 3 and 4): initial CAM, with CAA, with CRF.

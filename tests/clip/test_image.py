@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from clip.image import patch_grid, prepare_image, scale_to_grid
+from clip.image import Preparation, framed, patch_grid, prepare_image, scale_to_grid
 from tests.support import photo
 
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073])
@@ -57,3 +57,43 @@ def test_large_images_count_as_shrunk(size: tuple[int, int], max_side: int, grid
     if height * width < 3_000_000:
         tensor = prepare_image(Image.new("RGB", (width, height)), 16, max_side)
         assert tensor.shape == (3, grid[0] * 16, grid[1] * 16)
+
+
+@pytest.mark.parametrize(
+    ("size", "frame", "scaled"),
+    [
+        ((375, 500), (2048, 512), (512, 683)),  # the first three: other_systems section 8
+        ((375, 500), (520, 520), (390, 520)),
+        ((375, 500), (2048, 224), (224, 299)),
+        ((500, 375), (2048, 512), (683, 512)),
+        ((100, 3000), (2048, 512), (68, 2048)),
+        ((1024, 2048), (1024, 512), (512, 1024)),
+        ((1, 5000), (2048, 512), (1, 2048)),
+    ],
+)
+def test_images_are_scaled_until_they_just_fit(
+    size: tuple[int, int], frame: tuple[int, int], scaled: tuple[int, int]
+) -> None:
+    assert framed(size, frame) == scaled
+    how = Preparation("pad", frame)
+    assert patch_grid(size, 16, how=how) == tuple(-(-side // 16) for side in scaled)
+    assert max(patch_grid(size, 16, 256, how)) <= 16
+
+
+IMAGENET = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
+
+
+def test_padded_below_and_to_the_right_after_normalisation() -> None:
+    image = Image.fromarray(photo((30, 21), 3))
+    found = prepare_image(image, 8, how=Preparation("pad", (60, 42), "imagenet")).numpy()
+    assert found.shape == (3, 64, 48)
+    pixels = np.asarray(image.resize((42, 60), Image.Resampling.BICUBIC)).astype(float)
+    assert np.allclose(found[:, :60, :42], ((pixels - IMAGENET[0]) / IMAGENET[1]).transpose(2, 0, 1), atol=1e-5)
+    assert (found[:, 60:] == 0).all() and (found[:, :, 42:] == 0).all()
+
+
+def test_squared_whatever_the_aspect() -> None:
+    image = Image.fromarray(photo((30, 21), 3))
+    found = prepare_image(image, 8, how=Preparation("square", (40,))).numpy()
+    pixels = np.asarray(image.resize((40, 40), Image.Resampling.BICUBIC)) / 255
+    assert np.allclose(found, ((pixels - MEAN) / STD).transpose(2, 0, 1), atol=1e-5)

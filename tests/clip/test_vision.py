@@ -1,5 +1,6 @@
 """The explicit forward against open_clip's own, and its parts against naive ones."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -11,8 +12,11 @@ from clip.vision import (
     embed_patches,
     pooled_patch_features,
     positional_embedding,
+    project_alone,
     run_block,
+    run_block_alone,
     vision_forward,
+    with_exact_gelu,
 )
 from tests.support import PATCH, bilinear
 
@@ -129,3 +133,60 @@ def test_pooled_features_are_the_mean_of_projected_patches(tiny_clip: Clip) -> N
         projected = [tiny_clip.visual.ln_post(token) @ tiny_clip.visual.proj for token in image[1:]]
         mean = sum(projected) / len(projected)
         assert torch.allclose(found, mean / mean.norm(), atol=1e-6)
+
+
+# --- tokens by themselves ---------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_identity_attention_is_the_block_with_a_diagonal_attention_matrix(tiny_clip: Clip) -> None:
+    tokens = torch.randn(2, 7, 64)
+    closed = torch.full((7, 7), float("-inf")).fill_diagonal_(0)  # its softmax is the identity matrix
+    for block in tiny_clip.visual.transformer.resblocks:
+        wanted, _ = run_block(block, tokens, attention_bias=closed)
+        assert torch.allclose(run_block_alone(block, tokens), wanted, atol=1e-5)
+        assert not torch.allclose(run_block(block, tokens)[0], wanted, atol=1e-2)
+
+
+@pytest.mark.parametrize(("part", "rows"), [("query", (0, 64)), ("key", (64, 128)), ("value", (128, 192))])
+@torch.no_grad()
+def test_a_token_projected_alone(part: str, rows: tuple[int, int], tiny_clip: Clip) -> None:
+    block, tokens = tiny_clip.visual.transformer.resblocks[-1], torch.randn(2, 3, 64)
+    weight, bias = block.attn.in_proj_weight[slice(*rows)], block.attn.in_proj_bias[slice(*rows)]
+    found = project_alone(block, tokens, part)
+    for image, projected in zip(tokens, found):
+        for token, one in zip(image, projected):
+            inner = weight @ block.ln_1(token) + bias
+            assert torch.allclose(one, block.attn.out_proj.weight @ inner + block.attn.out_proj.bias, atol=1e-5)
+
+
+@torch.no_grad()
+def test_exact_gelu_is_a_transformer_built_with_it(tiny_clip: Clip) -> None:
+    """open_clip's own transformer with nn.GELU and that epsilon, holding the same weights."""
+    other = VisionTransformer(
+        4 * PATCH, PATCH, 64, layers=3, heads=1, mlp_ratio=4.0, output_dim=32, act_layer=torch.nn.GELU,
+        norm_layer=lambda width: torch.nn.LayerNorm(width, eps=1e-3),
+    ).eval()  # fmt: skip
+    other.load_state_dict(tiny_clip.visual.state_dict())
+    before = tiny_clip.visual(images((4, 4)))
+    twin = with_exact_gelu(tiny_clip.visual, 1e-3)
+    assert torch.allclose(twin(images((4, 4))), other(images((4, 4))), atol=1e-5)
+    assert torch.equal(tiny_clip.visual(images((4, 4))), before) and not torch.allclose(
+        twin(images((4, 4))), before, atol=1e-3
+    )
+
+
+def test_exact_gelu_costs_no_memory_for_weights(tiny_clip: Clip) -> None:
+    twin = dict(with_exact_gelu(tiny_clip.visual, 1e-6).named_parameters())
+    assert all(twin[name] is weight for name, weight in tiny_clip.visual.named_parameters())
+
+
+def test_bicubic_positions_are_opencvs(tiny_clip: Clip) -> None:
+    """OpenCV's bicubic resizing has the same kernel, centres and borders; channel by channel."""
+    learned = tiny_clip.visual.positional_embedding.numpy()
+    found = positional_embedding(tiny_clip.visual, (6, 9), "bicubic").numpy()
+    assert np.array_equal(found[0], learned[0])
+    for channel in range(0, 64, 7):
+        plane = np.ascontiguousarray(learned[1:, channel].reshape(4, 4))
+        wanted = cv2.resize(plane, (9, 6), interpolation=cv2.INTER_CUBIC)
+        assert np.allclose(found[1:, channel].reshape(6, 9), wanted, atol=1e-5)

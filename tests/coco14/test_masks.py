@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as rle
 
-from coco14.masks import draw_mask, draw_region, uncompressed
+from coco14.masks import draw_mask, drawn, runs_of, uncompressed
 from common.errors import UserError
 
 SIZE = (24, 31)
@@ -130,11 +130,11 @@ def test_compressed_run_lengths_are_read_as_pycocotools_writes_them() -> None:
 )
 def test_damaged_segmentations(segmentation: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        draw_region(segmentation, SIZE, "here")
+        runs_of(segmentation, SIZE, "here")
 
 
 def test_no_polygons_is_nothing() -> None:
-    assert not draw_region([], SIZE, "here").any()
+    assert not drawn(runs_of([], SIZE, "here")).any()
 
 
 @pytest.mark.parametrize("size", [(0, 0), (-3, 4), (1 << 20, 1 << 20)])

@@ -1,13 +1,21 @@
 """Whole files or none, and ids that stay in their folder."""
 
+import errno
+import fcntl
 import os
+import signal
+import stat
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import IO
 
 import pytest
 
-from common.errors import UserError
-from common.files import atomic_write, check_id, need_dir, need_file, write_text
-from tests.support import tree
+from common.errors import StopRun, UserError
+from common.files import atomic_write, check_id, files_below, need_dir, need_file, sweep_leftovers, write_text
+from tests.support import ROOT, tree
 
 SOURCE = Path("split.txt")
 
@@ -73,6 +81,201 @@ def test_two_writers_at_once_do_not_meet(tmp_path: Path) -> None:
         one.write(b"1" * 10)
         other.write(b"2" * 5)
     assert tree(tmp_path) == {"f": b"1" * 10}
+
+
+def test_the_folder_is_synced_after_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the name may be lost with the power."""
+    seen: list[list[str]] = []
+    really = os.fsync
+
+    def fsync(number: int) -> None:
+        if stat.S_ISDIR(os.fstat(number).st_mode):
+            seen.append([path.name for path in tmp_path.iterdir()])
+        really(number)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_text(tmp_path / "f", "text")
+    assert seen == [["f"]]
+
+
+def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("untouched")
+    (tmp_path / "link").symlink_to(outside)
+    write_text(tmp_path / "link", "new")
+    assert outside.read_text() == "untouched" and not (tmp_path / "link").is_symlink()
+
+
+# --- a full disk ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("before", [None, "old"])
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        (errno.ENOSPC, StopRun),
+        (errno.EDQUOT, StopRun),
+        (errno.EFBIG, StopRun),
+        (errno.EIO, UserError),
+        (errno.EACCES, UserError),
+    ],
+)
+def test_no_room_ends_the_run_and_other_trouble_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception], before: str | None
+) -> None:
+    if before is not None:
+        (tmp_path / "f").write_text(before)
+
+    def refused(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refused)
+    with pytest.raises(kind) as caught:
+        write_text(tmp_path / "f", "new")
+    assert type(caught.value) is kind and str(tmp_path / "f") in str(caught.value) and "\n" not in str(caught.value)
+    assert os.strerror(number) in str(caught.value)
+    assert tree(tmp_path) == ({} if before is None else {"f": before.encode()})
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from common.errors import StopRun
+from common.files import atomic_write
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    with atomic_write(Path(sys.argv[1])) as stream:
+        stream.write(b"x" * int(sys.argv[2]))
+except StopRun as error:
+    raise SystemExit(f"stopped: {error}")
+"""
+
+
+@pytest.mark.parametrize(("size", "fits"), [(1000, True), (1001, False), (100_000, False)])
+def test_a_real_limit(tmp_path: Path, size: int, fits: bool) -> None:
+    """Of the size of files (`ulimit -f`): the nearest to a full disk that needs no rights."""
+    command = [sys.executable, "-c", LIMITED, str(tmp_path / "f"), str(size)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    said = "" if fits else f"stopped: {tmp_path / 'f'}: cannot be written (File too large)\n"
+    assert ended.stderr == said and ended.returncode == (0 if fits else 1)
+    assert tree(tmp_path) == ({"f": b"x" * size} if fits else {})
+
+
+# --- leftovers ------------------------------------------------------------------------------------
+
+WRITING = """
+import sys, time
+from pathlib import Path
+from common.files import atomic_write
+with atomic_write(Path(sys.argv[1])) as stream:
+    stream.write(b"half")
+    stream.flush()
+    print("writing", flush=True)
+    sys.stdin.readline()
+    stream.write(b" and half")
+"""
+
+
+def writer(path: Path) -> "subprocess.Popen[str]":
+    """A process in the middle of writing a file; a line on its stdin lets it end."""
+    command = [sys.executable, "-c", WRITING, str(path)]
+    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "writing\n"
+    return process
+
+
+def test_what_a_killed_writer_leaves_is_swept_and_a_live_one_is_not_disturbed(tmp_path: Path) -> None:
+    (tmp_path / "old.npz").write_bytes(b"whole")
+    with writer(tmp_path / "a" / "b" / "killed.npz") as killed, writer(tmp_path / "a" / "live.npz") as live:
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+        assert len(tree(tmp_path)) == 3
+        assert sweep_leftovers(tmp_path) == 1 and sweep_leftovers(tmp_path) == 0
+        assert list(tree(tmp_path).values()) == [b"half", b"whole"]
+        live.communicate("end\n")
+        assert live.returncode == 0
+    assert tree(tmp_path) == {"a/live.npz": b"half and half", "old.npz": b"whole"}
+
+
+def test_the_same_process_does_not_sweep_its_own_files(tmp_path: Path) -> None:
+    with atomic_write(tmp_path / "f") as stream:
+        stream.write(b"new")
+        assert sweep_leftovers(tmp_path) == 0
+    assert tree(tmp_path) == {"f": b"new"}
+
+
+def test_a_writer_swept_before_it_has_its_lock_writes_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the creation of a file and its lock, it looks as if its owner had been killed."""
+    really, swept = fcntl.flock, []
+
+    def flock(stream: IO[bytes], how: int) -> None:
+        if not how & fcntl.LOCK_NB and len(swept) < 3:
+            swept.append(sweep_leftovers(tmp_path))
+        really(stream, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    write_text(tmp_path / "f", "text")
+    assert swept == [1, 1, 1] and tree(tmp_path) == {"f": b"text"}
+
+
+def test_nothing_else_is_swept(tmp_path: Path) -> None:
+    """Not a user's files, not what lies behind a link, not folders."""
+    theirs = tmp_path / "theirs"
+    out = tmp_path / "out"
+    theirs.mkdir()
+    out.mkdir()
+    (theirs / ".12.0123abcd.tmp").write_text("behind a link")
+    (out / "link").symlink_to(theirs)
+    (out / ".13.0123abcd.tmp").symlink_to(theirs / ".12.0123abcd.tmp")
+    (out / ".14.0123abcd.tmp").mkdir()
+    for name in (".tmp", "x.tmp", ".12.0123abcd.tmp.npz", ".12.0123ABCD.tmp", ".a.0123abcd.tmp"):
+        (out / name).write_text("theirs")
+    before = {path: path.lstat().st_ino for path in tmp_path.rglob("*")}
+    assert sweep_leftovers(out) == 0
+    assert {path: path.lstat().st_ino for path in tmp_path.rglob("*")} == before
+    assert sweep_leftovers(tmp_path) == 1  # that one lies in a folder of its own now
+
+
+def test_a_folder_that_is_not_there_has_no_leftovers(tmp_path: Path) -> None:
+    assert sweep_leftovers(tmp_path / "none") == 0 and list(files_below(tmp_path / "none")) == []
+
+
+def test_without_locks_only_old_files_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some network file systems have none."""
+
+    def flock(stream: IO[bytes], how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    for number, age in ((1, 0), (2, 23 * 3600), (3, 25 * 3600)):
+        path = tmp_path / f".{number}.0123abcd.tmp"
+        path.write_text("")
+        os.utime(path, (time.time() - age,) * 2)
+    write_text(tmp_path / "f", "text")
+    assert sweep_leftovers(tmp_path) == 1
+    assert tree(tmp_path).keys() == {".1.0123abcd.tmp", ".2.0123abcd.tmp", "f"}
+
+
+RACING = """
+import sys
+from pathlib import Path
+from common.files import sweep_leftovers, write_text
+for index in range(150):
+    sweep_leftovers(Path(sys.argv[1]))
+    write_text(Path(sys.argv[1]) / f"{index % 5}", sys.argv[2] * 3000)
+"""
+
+
+def test_processes_that_write_and_sweep_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
+    commands = [[sys.executable, "-c", RACING, str(tmp_path), sign] for sign in "abc"]
+    processes = [subprocess.Popen(command, cwd=ROOT) for command in commands]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    found = tree(tmp_path)
+    assert found.keys() == set("01234")
+    assert all(data in {sign * 3000 for sign in (b"a", b"b", b"c")} for data in found.values())
+
+
+# --- names and places -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,8 @@ def test_without_masks_there_is_no_ground_truth(tmp_path: Path) -> None:
         ("a\r\nb\r\n", ["a", "b"]),
         ("b\na\nb\n", ["b", "a"]),
         ("sub/a\n", ["sub/a"]),
+        ("a\rb\r", ["a", "b"]),  # as old Macs end lines
+        ("# those of May\na\n./a\nsub//a\n", ["a", "sub/a"]),
     ],
 )
 def test_split(tmp_path: Path, text: str, ids: list[str]) -> None:
@@ -45,13 +47,14 @@ def test_split(tmp_path: Path, text: str, ids: list[str]) -> None:
 
 @pytest.mark.parametrize(
     ("content", "complaint"),
-    [(None, "no such file"), (b"", "empty split"), (b" \n\n", "empty split"), (b"\xff\xfe\x00", "not a text file"),
-     (b"a\n../b\n", "'../b' leaves"), (b"/etc/passwd\n", "leaves"), (b"a\0b\n", "leaves")],
+    [(None, "no such file"), (b"", "empty split"), (b" \n\n", "empty split"), (b"\xff\xfe\x00", "UTF-16 text"),
+     (b"a\n../b\n", "line 2: id '../b' leaves"), (b"/etc/passwd\n", "leaves"), (b"a\0b\n", "a binary file"),
+     (b"a\nb\n\xe9\n", "line 3: not UTF-8 text"), (b"a\nb\x1b[2J\n", r"line 2: a control character \('\\x1b'\)")],
 )  # fmt: skip
 def test_a_bad_split_is_named(tmp_path: Path, content: bytes | None, complaint: str) -> None:
     if content is not None:
         (tmp_path / "s.txt").write_bytes(content)
-    with pytest.raises(UserError, match=rf"s\.txt: .*{complaint}"):
+    with pytest.raises(UserError, match=rf"s\.txt[:,] .*{complaint}"):
         read_split(tmp_path / "s.txt")
 
 

@@ -60,6 +60,17 @@ def test_made_by_comes_back(tmp_path: Path, text: str, palette: bool) -> None:
     assert mask_made_by(tmp_path / "m.png") == text
 
 
+def test_a_mask_that_was_cut_or_changed_anywhere_is_damaged(tmp_path: Path) -> None:
+    write_mask(tmp_path / "m.png", LABELS, made_by="x")
+    whole = (tmp_path / "m.png").read_bytes()
+    cut = [whole[:length] for length in range(0, len(whole), 7)]
+    changed = [whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :] for at in range(0, len(whole), 7)]
+    for data in (*cut, *changed):
+        (tmp_path / "m.png").write_bytes(data)
+        with pytest.raises(UserError):
+            mask_made_by(tmp_path / "m.png")
+
+
 def test_made_by_of_a_foreign_mask_is_empty(tmp_path: Path) -> None:
     Image.fromarray(LABELS).save(tmp_path / "m.png")
     assert mask_made_by(tmp_path / "m.png") == ""

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from clip.load import Clip
-from common.errors import UserError
+from common.errors import StopRun, UserError
+from common.version import VERSION
 from dataset.spec import Sample
 from dataset.voc_layout import read_split, voc_paths, voc_samples
 from pipeline import batches, stage_cams
-from pipeline.batches import shards
 from pipeline.methods import CamSettings
 from pipeline.stage_cams import CamJob, finished_ids, record, text_set
 from pipeline.storage import load_cams, read_arrays
@@ -192,17 +192,31 @@ def test_a_bad_image_fails_and_the_others_are_made(
     assert not job.path(at).exists() and len(list(job.out_dir.iterdir())) == 4
 
 
-def test_windows_are_dealt_whole_and_cover_all(
-    make_job: MakeJob, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_who_works_on_which_batch_changes_no_byte(
+    make_job: MakeJob, samples: list[Sample], monkeypatch: pytest.MonkeyPatch, batch_size: int
 ) -> None:
-    monkeypatch.setattr(batches, "WINDOW", 2)
-    assert [[sample.id for sample in shard] for shard in shards(samples, 2)] == [["a", "b", "e"], ["c", "d"]]
-    assert [[sample.id for sample in shard] for shard in shards(samples, 4)] == [["a", "b"], ["c", "d"], ["e"], []]
-    one, two = make_job(2, out="one"), make_job(2, out="two")
+    monkeypatch.setattr(batches, "WINDOW", 3)
+    one, shared = make_job(batch_size, out="one"), make_job(batch_size, out="shared")
     outcomes(one, samples)
-    for shard in shards(samples, 2):
-        outcomes(two, shard)
-    assert tree(one.out_dir) == tree(two.out_dir)
+    planned = list(batches.plan(shared.reader, batch_size, samples))
+    found = [
+        outcome for part in (planned[1::2], planned[::2]) for outcome in stage_cams.run_batches(shared, part, set())
+    ]
+    assert sorted(outcome.id for outcome in found) == list("abcde")
+    assert tree(one.out_dir) == tree(shared.out_dir)
+
+
+def test_outcomes_of_a_batch_come_before_those_of_the_next(make_job: MakeJob, samples: list[Sample]) -> None:
+    job = make_job(2)
+    samples[4].image.write_bytes(samples[4].image.read_bytes()[:-200])
+    planned = [batch for batch in batches.plan(job.reader, 2, samples) if batch.samples]
+    ids = [{sample.id for sample in batch.samples} for batch in planned]
+    found = [outcome.id for outcome in stage_cams.run_batches(job, planned, set())]
+    for members in ids:
+        assert set(found[: len(members)]) == members
+        del found[: len(members)]
+    assert not found and len(ids) > 1
 
 
 @pytest.mark.parametrize(
@@ -222,21 +236,119 @@ def test_a_large_image_is_shrunk_and_its_map_stands_for_all_of_it(make_job: Make
             assert max(arrays["cam"].shape[1:]) <= 2  # 16 pixels at patch 8
 
 
-def test_too_little_memory_costs_one_batch(
+NO_MEMORY = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"
+
+
+def scarce(monkeypatch: pytest.MonkeyPatch, holds: int) -> list[int]:
+    """A device that holds so many images and no more; returns how many it was asked to hold, each time."""
+    compute, asked = stage_cams.compute_maps, list[int]()
+
+    def limited(clip: object, images: torch.Tensor, *rest: object) -> list:
+        asked.append(len(images))
+        if len(images) > holds:
+            raise RuntimeError(NO_MEMORY)
+        return compute(clip, images, *rest)
+
+    monkeypatch.setattr(stage_cams, "compute_maps", limited)
+    return asked
+
+
+def test_too_little_memory_halves_the_batch(
+    make_job: MakeJob, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """a, b, c and e share a patch grid; the files are those of batches of two, which is how they were computed."""
+    pairs, halved = make_job(2, out="pairs"), make_job(4, out="halved")
+    outcomes(pairs, samples)
+    asked = scarce(monkeypatch, holds=3)
+    found = list(stage_cams.run(halved, samples, set()))
+    assert asked == [4, 2, 2, 1]
+    assert {outcome.id: outcome.note for outcome in found} == {
+        **dict.fromkeys("abce", "batch halved: out of memory"),
+        "d": "",
+    }
+    assert {outcome.status for outcome in found} == {"made"} and tree(pairs.out_dir) == tree(halved.out_dir)
+
+
+def test_too_little_memory_for_one_image_costs_that_image(
     make_job: MakeJob, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compute = stage_cams.compute_maps
 
-    def scarce(clip: object, images: torch.Tensor, labels: list, *rest: object) -> list:
-        if labels == [samples[1].labels]:
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+    def limited(clip: object, images: torch.Tensor, labels: list, *rest: object) -> list:
+        if samples[1].labels in labels:
+            raise RuntimeError(NO_MEMORY)
         return compute(clip, images, labels, *rest)
 
-    monkeypatch.setattr(stage_cams, "compute_maps", scarce)
-    found = list(stage_cams.run(make_job(batch_size=1), samples, set()))
-    failed = [outcome for outcome in found if outcome.status == "failed"]
-    assert {outcome.id for outcome in failed} == {s.id for s in samples if s.labels == samples[1].labels}
-    assert all("not enough memory" in outcome.reason for outcome in failed) and len(found) == len(samples) > len(failed)
+    monkeypatch.setattr(stage_cams, "compute_maps", limited)
+    found = {outcome.id: outcome for outcome in stage_cams.run(make_job(4), samples, set())}
+    assert {image_id for image_id, outcome in found.items() if outcome.status == "failed"} == {"b"} and len(found) == 5
+    assert str(samples[1].image) in found["b"].reason and "not enough memory" in found["b"].reason
+
+
+# --- whatever goes wrong with one image -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["read_image", "prepare_image", "compute_maps", "save_cams", "plan"])
+def test_an_error_that_nobody_thought_of_costs_one_image(
+    make_job: MakeJob, samples: list[Sample], monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    module = stage_cams if place in ("compute_maps", "save_cams") else batches
+    name = "image_size" if place == "plan" else place
+    true, bad = getattr(module, name), samples[1]
+    broken = {"read_image": bad.image, "plan": bad.image, "save_cams": make_job().path("b")}.get(place)
+
+    def failing(*given: object, **named: object) -> object:
+        of_bad = given[0] == broken
+        if place == "prepare_image":
+            of_bad = given[0].size == (40, 32)  # type: ignore[attr-defined]
+        if place == "compute_maps":
+            of_bad = bad.labels in given[2]  # type: ignore[operator]
+        if of_bad:
+            raise ArithmeticError("no such\nnumber")
+        return true(*given, **named)
+
+    monkeypatch.setattr(module, name, failing)
+    found = {outcome.id: outcome for outcome in stage_cams.run(make_job(3), samples, set())}
+    assert {image_id: outcome.status for image_id, outcome in found.items()} == {
+        **dict.fromkeys("acde", "made"),
+        "b": "failed",
+    }
+    assert found["b"].reason == f"{bad.image}: ArithmeticError: no such number"
+
+
+def test_a_file_that_cannot_be_written_costs_one_image(make_job: MakeJob, samples: list[Sample]) -> None:
+    job = make_job()
+    job.path("b").mkdir(parents=True)
+    found = {outcome.id: outcome for outcome in stage_cams.run(job, samples, set())}
+    assert found.pop("b").reason.startswith(f"{job.path('b')}: cannot be written")
+    assert {outcome.status for outcome in found.values()} == {"made"} and len(found) == 4
+
+
+@pytest.mark.parametrize("place", ["read_image", "compute_maps", "save_cams"])
+def test_what_stops_the_run_is_no_images_failure(
+    make_job: MakeJob, samples: list[Sample], monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    def full(*given: object, **named: object) -> None:
+        raise StopRun("disk full")
+
+    monkeypatch.setattr(batches if place == "read_image" else stage_cams, place, full)
+    with pytest.raises(StopRun, match="disk full"):
+        list(stage_cams.run(make_job(), samples, set()))
+
+
+def test_files_of_another_version_of_the_code_are_refused(make_job: MakeJob, samples: list[Sample]) -> None:
+    job = make_job()
+    outcomes(job, samples[:1])
+    assert job.made_by["code"] == VERSION
+    with pytest.raises(UserError, match=r"code .* \(now 99\.0\)"):
+        finished_ids(replace(job, made_by={**job.made_by, "code": "99.0"}), samples)
+
+
+def test_the_first_of_many_refused_files_is_named(make_job: MakeJob, samples: list[Sample]) -> None:
+    """Files are looked at side by side; what is told does not depend on who comes first."""
+    outcomes(make_job(), samples)
+    with pytest.raises(UserError, match=r"[/\\]a\.npz: made with other settings"):
+        finished_ids(make_job(box_threshold=0.7), samples)
 
 
 def test_a_replaced_image_is_worked_on_again(make_job: MakeJob, samples: list[Sample]) -> None:

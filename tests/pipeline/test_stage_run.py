@@ -108,7 +108,8 @@ def with_pairs(pair: Callable[[int, int, int], MapPair]) -> Callable[[CamJob, Ba
     [
         (torch.full((1, 2, 2), float("nan")), (9, 9), "not finite"),
         (torch.full((1, 2, 2), 1e6), (9, 9), "not finite"),  # beyond float16
-        (torch.zeros((1, 2, 2)), (1, 40_000), "40000 x 1 pixels"),
+        (torch.full((1, 2, 2), 1.1), (9, 9), "values from 1.1 to 1.1"),
+        (torch.full((1, 2, 2), -0.5), (9, 9), "values from -0.5"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:overflow")
@@ -200,6 +201,10 @@ def test_scores_are_of_the_labels_before_the_255s(
     ("record", "words"),
     [
         ('{"confidence": 0.5}', r"confidence 0\.5 \(now 0\.95\)"),
+        ('{"confidence": "\\u001b[2J\\n"}', r"confidence \?\[2J \(now 0\.95\)"),
+        ('{"confidence": "' + "x" * 999 + '"}', r"confidence x{77}\.\.\. \(now"),
+        ("[" * 100_000, "it does not say which"),
+        ("{" * 300_000, "it does not say which"),  # longer than any record: as if there were none
         ("", "it does not say which"),
         ("[3]", "it does not say which"),
         ("null", "it does not say which"),
@@ -283,3 +288,50 @@ def test_an_image_that_changes_its_size_meanwhile_fails(
     monkeypatch.setattr(stage_cams, "compute_batch", replaced)
     statuses, _, _ = run(job, samples)
     assert "b.jpg: replaced by one of another size" in statuses.pop("b") and set(statuses.values()) == {"made"}
+
+
+@pytest.mark.parametrize("limit", [300, 31 * 40])
+def test_large_images_get_the_masks_of_the_two_stages(
+    job: RunJob, samples: list[Sample], limit: int, quick_crf: None, tmp_path: Path
+) -> None:
+    """Maps through a CAM file and straight from the model, brought to the smaller size at which the CRF works."""
+    direct = replace(job, crf=replace(job.crf, max_pixels=limit, confidence=0.3))
+    notes = {outcome.id: outcome.note for outcome in stage_run.run(direct, samples, set(), job.crf.empty_totals())}
+    assert set(notes.values()) == ({stage_crf.SHRUNK} if limit == 300 else {"", stage_crf.SHRUNK})
+    cams = replace(job.cams, out_dir=tmp_path / "cams")
+    assert {outcome.status for outcome in stage_cams.run(cams, samples, set())} == {"made"}
+    staged = replace(direct.crf, cams=cams.out_dir, out_dir=tmp_path / "staged")
+    ids = [sample.id for sample in samples]
+    assert {outcome.status for outcome in stage_crf.run(staged, ids, staged.empty_totals(), 1)} == {"made"}
+    assert staged.out_dir is not None and tree(staged.out_dir) == folder(direct)
+
+
+def test_an_unexpected_error_costs_its_image_only(
+    job: RunJob, samples: list[Sample], quick_crf: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = stage_crf.read_within
+
+    def broken(path: Path, most: int) -> Image.Image:
+        if path.stem == "b":
+            raise MemoryError("no room")
+        return read(path, most)
+
+    monkeypatch.setattr(stage_crf, "read_within", broken)
+    statuses, _, _ = run(job, samples)
+    assert statuses.pop("b") == "failedMemoryError: no room" and set(statuses.values()) == {"made"}
+
+
+def test_what_is_noted_of_the_maps_is_told(
+    job: RunJob, samples: list[Sample], quick_crf: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute = stage_cams.compute_batch
+
+    def noted(job: CamJob, batch: Batch) -> Batch:
+        batch = compute(job, batch)
+        batch.notes |= {sample.id: "on the CPU" for sample in batch.samples if sample.id in "bd"}
+        return batch
+
+    monkeypatch.setattr(stage_cams, "compute_batch", noted)
+    limited = replace(job, crf=replace(job.crf, max_pixels=32 * 40))  # which d alone exceeds
+    found = {each.id: each.note for each in stage_run.run(limited, samples, set(), job.crf.empty_totals())}
+    assert found == {"a": "", "b": "on the CPU", "c": "", "d": f"on the CPU; {stage_crf.SHRUNK}", "e": ""}

@@ -16,6 +16,7 @@ from PIL import Image
 from pipeline import stage_cams
 from pipeline.batches import Batch
 from pipeline.stage_cams import CamJob
+from tests.made import made
 from tests.support import ROOT, Command, Desk, Ended, photo, tree
 from toyworld.layout import write_scene
 from toyworld.scenes import draw_scene
@@ -64,7 +65,7 @@ def test_masks_and_scores_are_those_of_the_staged_road(way: str, command: Comman
     out = ["--pseudo_mask_save_path", tmp_path / "run", "--json", two]
     ended = command(RUN, *data, "--device", "cpu", *first, *second, *out)
     assert ended.code == 0 and "3 masks written in" in ended.out and not ended.err
-    assert tree(tmp_path / "run") == tree(tmp_path / "masks") and len(tree(tmp_path / "run")) == 3
+    assert made(tmp_path / "run") == made(tmp_path / "masks") and len(made(tmp_path / "run")) == 3
     assert json.loads(two.read_text()) == json.loads(one.read_text())
     assert f"mIoU {100 * json.loads(one.read_text())['miou']:5.1f}" in ended.out
 
@@ -74,15 +75,15 @@ def test_a_continued_run_gives_the_same_bytes(command: Command, toy: Path, tmp_p
     masks = tmp_path / "run"
     options = ["--img_root", toy, "--device", "cpu", "--pseudo_mask_save_path", masks]
     assert command(RUN, *options, "--batch_size", 3).code == 0
-    before = tree(masks)
+    before = made(masks)
     (masks / "t27.png").unlink()
     (masks / "t8.png").write_bytes(before["t8.png"][:200])
     written = (masks / "t5.png").stat().st_mtime_ns
     ended = command(RUN, *options, "--batch_size", 3)
     assert ended.code == 0 and "2 masks written, 1 already there" in ended.out and "3 images" in ended.out
-    assert tree(masks) == before and (masks / "t5.png").stat().st_mtime_ns == written
+    assert made(masks) == before and (masks / "t5.png").stat().st_mtime_ns == written
     staged(command, tmp_path, ["--img_root", toy], ["--device", "cpu"], [*options[-2:]])
-    assert tree(masks) == before
+    assert made(masks) == before
 
 
 # --- own data, labels by CLIP ---------------------------------------------------------------------
@@ -108,8 +109,8 @@ def test_own_images_with_labels_as_csv(desk: Desk, own: list[object], quick_crf:
     staged(desk.command, desk.root, own, model(desk), [])
     ended = desk.command(RUN, *own, *model(desk))
     assert ended.code == 0, ended.err
-    made = tree(desk.root / "output/folder/masks")
-    assert made == tree(desk.masks) and made.keys() == {"trip 1/a.png", "trip 1/b.png", "c.png"}
+    masks = made(desk.root / "output/folder/masks")
+    assert masks == made(desk.masks) and masks.keys() == {"trip 1/a.png", "trip 1/b.png", "c.png"}
 
 
 def test_labels_by_clip(desk: Desk, own: list[object], quick_crf: None) -> None:
@@ -121,9 +122,10 @@ def test_labels_by_clip(desk: Desk, own: list[object], quick_crf: None) -> None:
     assert desk.command("eval_cam_with_crf", *own[:-2], *again).code == 3
     ended = desk.command(RUN, *by_clip, *model(desk), *tags, "--pseudo_mask_save_path", desk.root / "run")
     assert ended.code == 3 and ended.err.startswith("1 image failed:\n  d: ") and "3 masks written" in ended.out
-    made = tree(desk.root / "run")
-    assert made.pop("tags.txt") == (desk.cams / "tags.txt").read_bytes()
-    assert made == tree(desk.masks) and len(made) == 3
+    masks, scored = made(desk.root / "run"), made(desk.masks)
+    assert masks.pop("tags.txt") == (desk.cams / "tags.txt").read_bytes()
+    assert b'"stage": "tags"' in masks.pop("failures.jsonl") and b'"stage": "crf"' in scored.pop("failures.jsonl")
+    assert masks == scored and len(masks) == 3
 
 
 # --- with the tiny CLIP and a stand-in for the CRF ------------------------------------------------
@@ -141,7 +143,7 @@ def test_nothing_but_masks_is_written(desk: Desk, run: Callable[..., Ended]) -> 
     ended = run()
     assert ended.code == 0 and not ended.err and "mIoU" not in ended.out
     after = tree(desk.root)
-    assert after.keys() - before.keys() == {f"masks/{image_id}.png" for image_id in "abc"}
+    assert after.keys() - before.keys() == {f"masks/{image_id}.png" for image_id in "abc"} | {"masks/run.json"}
     assert {name: after[name] for name in before} == before
 
 
@@ -150,13 +152,13 @@ def test_the_toy_world_by_default(command: Command, tmp_path: Path, monkeypatch:
     monkeypatch.setattr("toyworld.spec.DEMO_COUNT", 1)
     ended = command(RUN)
     assert ended.code == 0 and "mIoU" in ended.out
-    assert list(tree(tmp_path / "output/toyworld/masks")) == ["toy_2025_0000.png"]
+    assert list(made(tmp_path / "output/toyworld/masks")) == ["toy_2025_0000.png"]
 
 
 def test_bad_images_fail_alone(desk: Desk, run: Callable[..., Ended]) -> None:
     """One that breaks off, one without annotation; the third is the same as without them."""
     assert run().code == 0
-    before = tree(desk.masks)
+    before = made(desk.masks)
     for path in desk.masks.iterdir():
         path.unlink()
     desk.image("b").write_bytes(desk.image("b").read_bytes()[:-150])
@@ -165,7 +167,9 @@ def test_bad_images_fail_alone(desk: Desk, run: Callable[..., Ended]) -> None:
     lines = ended.err.splitlines()
     assert ended.code == 3 and len(lines) == 3 and lines[0] == "2 images failed:"
     assert "c.xml: no such annotation" in ended.err and "b.jpg: not a readable image" in ended.err
-    assert tree(desk.masks) == {"a.png": before["a.png"]}
+    after = made(desk.masks)
+    failures = [json.loads(line) for line in after.pop("failures.jsonl").splitlines()]
+    assert after == {"a.png": before["a.png"]} and [failure["id"] for failure in failures] == ["b", "c"]
     assert json.loads((desk.root / "s.json").read_text())["images"] == 1
 
 
@@ -181,7 +185,7 @@ def test_ground_truth_that_is_missing_costs_the_score_only(desk: Desk, run: Call
     (truth / "b.png").unlink()
     ended = run("--gt_root", truth)
     assert ended.code == 3 and "b.png: no ground truth" in ended.err and "2 images" in ended.out
-    assert tree(desk.masks).keys() == {"a.png", "b.png", "c.png"}
+    assert made(desk.masks).keys() == {"a.png", "b.png", "c.png", "failures.jsonl"}
 
 
 @pytest.mark.parametrize(
@@ -197,18 +201,18 @@ def test_ground_truth_that_is_missing_costs_the_score_only(desk: Desk, run: Call
 )
 def test_other_settings_are_refused(desk: Desk, run: Callable[..., Ended], options: list[object], shown: str) -> None:
     assert run().code == 0
-    before = tree(desk.masks)
+    before = made(desk.masks)
     ended = run(*options)
     assert ended.code == 2 and ended.err.count("\n") == 1 and re.search(f"other settings: .*{shown}", ended.err)
-    assert tree(desk.masks) == before
-    assert run(*options, "--overwrite").code == 0 and tree(desk.masks) != before
+    assert made(desk.masks) == before
+    assert run(*options, "--overwrite").code == 0 and made(desk.masks) != before
     assert "0 masks written, 3 already there" in run(*options).out
 
 
 def test_ctrl_c_leaves_whole_masks(desk: Desk, run: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch) -> None:
     """Pressed while the model is at work on b, the last by patch grid."""
     assert run().code == 0
-    whole = tree(desk.masks)
+    whole = made(desk.masks)
     (desk.masks / "b.png").unlink()
     (desk.masks / "c.png").unlink()
     compute = stage_cams.compute_batch
@@ -222,10 +226,10 @@ def test_ctrl_c_leaves_whole_masks(desk: Desk, run: Callable[..., Ended], monkey
         patch.setattr(stage_cams, "compute_batch", pressed)
         ended = run()
     assert ended.code == 130 and "the same command goes on from here" in ended.err
-    left = tree(desk.masks)
+    left = made(desk.masks)
     assert left.items() <= whole.items() and "a.png" in left and "b.png" not in left
     ended = run()
-    assert ended.code == 0 and f"{len(left)} already there" in ended.out and tree(desk.masks) == whole
+    assert ended.code == 0 and f"{len(left)} already there" in ended.out and made(desk.masks) == whole
 
 
 # --- mistakes -------------------------------------------------------------------------------------
@@ -323,7 +327,7 @@ def test_reader_processes_change_nothing(command: Command, toy: Path, tmp_path: 
         out = ["--pseudo_mask_save_path", tmp_path / f"readers {readers}"]
         ended = command(RUN, "--img_root", toy, "--device", "cpu", "--batch_size", 3, "--readers", readers, *out)
         assert ended.code == 0, ended.err
-    assert tree(tmp_path / "readers 0") == tree(tmp_path / "readers 1") and len(tree(tmp_path / "readers 1")) == 3
+    assert made(tmp_path / "readers 0") == made(tmp_path / "readers 1") and len(made(tmp_path / "readers 1")) == 3
 
 
 @pytest.mark.slow
@@ -352,6 +356,6 @@ def test_a_signal_ends_the_process_with_whole_masks(toy: Path, tmp_path: Path) -
     os.kill(process.pid, signal.SIGINT)
     _, err = process.communicate()
     assert process.returncode == 130 and "Traceback" not in err and "interrupted" in err
-    names = {path.name for path in masks.iterdir()}
-    assert 1 <= len(names) < 30 and all(re.fullmatch(r"i\d\d\.png", name) for name in names)
-    assert len({path.read_bytes() for path in masks.iterdir()}) == 1  # the same photo, the same mask
+    written = made(masks)
+    assert 1 <= len(written) < 30 and all(re.fullmatch(r"i\d\d\.png", name) for name in written)
+    assert len(set(written.values())) == 1  # the same photo, the same mask

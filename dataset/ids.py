@@ -1,0 +1,32 @@
+"""Image ids: what may name the files of an image. Imports common.errors, dataset.text_files and the standard library.
+
+An id is the path of an image below its folder, with `/` and without suffix; results are written under the same path.
+"""
+
+import re
+from pathlib import PurePosixPath
+
+from common.errors import UserError
+from dataset.text_files import shown
+
+# What moves a terminal's cursor, begins a line or turns the direction of writing; halves of characters (from JSON).
+_UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def plain_id(image_id: str, where: object) -> str:
+    """The id in its plain form (no `./`, no `//`), if it names a file below a folder and nowhere else.
+
+    Raises UserError, naming `where` it stands: for absolute ids, `..`, backslashes and control characters.
+    """
+    path = PurePosixPath(image_id)
+    if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in image_id or "\0" in image_id:
+        expected = "expected plain ids such as 2007_000032"
+        raise UserError(f"{where}: id {shown(image_id)} leaves the image folder; {expected}")
+    if unfit(image_id):
+        raise UserError(f"{where}: id {shown(image_id)} holds control characters; rename it")
+    return str(path)
+
+
+def unfit(name: str) -> bool:
+    """Whether a name holds control characters, or is no Unicode text."""
+    return _UNFIT.search(name) is not None

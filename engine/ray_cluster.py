@@ -1,0 +1,237 @@
+"""Units of work through a pool of Ray actors, each of which holds what is costly to make. May import ray and common.
+
+A unit is a JSON text and so is the report on it: Ray carries nothing else. A worker that dies is started anew, on
+another node if need be, and its unit is given out again; files that were finished are found and skipped. A unit that
+costs several workers their lives is given out again in smaller pieces (`smaller`) and at last only looked at, so that
+it is reported, and costs nothing but itself.
+"""
+
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.errors import StopRun, UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+CODE = ("clip", "coco14", "common", "dataset", "engine", "pipeline", "toyworld", "voc12")
+LIVES = 3  # workers that one unit may cost before it is set aside
+FALSE_STARTS = 10  # workers in a row that may end before they are ready, such as on nodes that come and go
+CONNECT_S = 10
+PATIENCE_S = 6 * 3600  # without any report the run is given up
+UNITS_A_WORKER = 8  # at least, where units may be small, so that workers end at about the same time
+
+Unit = dict[str, Any]  # "id", and whatever the work wants to know
+Report = dict[str, Any]
+Work = Callable[[Unit], Report]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The workers of a run: at most `size`, each with so many cores (and threads) and GPUs."""
+
+    size: int
+    cpus: int
+    gpus: int
+
+    @property
+    def device(self) -> str:
+        return "cuda" if self.gpus else "cpu"
+
+
+@contextmanager
+def cluster(address: str | None, shared_code: bool) -> Iterator[None]:
+    """Connect to a running cluster, or start one on this machine; on the way out leave or end it.
+
+    The code is sent to the nodes of a running cluster, unless they see it under the same path.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # tell nobody
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its news go to stderr, past Python's logging,
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # or to stdout; they are in Ray's log files as well
+    on_terminate = signal.getsignal(signal.SIGTERM)
+    import ray
+
+    address = address or os.environ.get("RAY_ADDRESS")
+    _check_reachable(address)
+    with tempfile.TemporaryDirectory(prefix="clip-pseudo-masks-code-") as folder:
+        sent = bool(address) and not shared_code
+        code = {"working_dir": str(_copied_code(Path(folder)))} if sent else {"env_vars": {"PYTHONPATH": str(ROOT)}}
+        own: dict[str, Any] = {} if address else {"include_dashboard": False}
+        try:
+            with _silent_stderr():
+                ray.init(
+                    address=address or "local",
+                    runtime_env=code,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    **own,
+                )
+        except Exception as error:  # Ray raises whatever it likes, such as Exception itself when a node is slow
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(f"--address {address or 'not given'}: no Ray cluster to work with ({reason})") from error
+        try:
+            with suppress(ValueError):  # not in the main thread, where Ray changes nothing either
+                signal.signal(signal.SIGTERM, on_terminate)  # Ray's own would end the process on the spot
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _check_reachable(address: str | None) -> None:
+    """Raise UserError when nobody listens at host:port; Ray would try for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if not host or "://" in host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(f"--address {address}: nobody listens there ({error}); expected that of `ray start`") from error
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Drop what is written to the process's stderr: by Ray's compiled part, on how it logs. What matters is raised."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _copied_code(folder: Path) -> Path:
+    """The code alone, without data, results and environments that lie beside it."""
+    for name in CODE:
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for script in ROOT.glob("*.py"):
+        shutil.copy(script, folder)
+    return folder
+
+
+def pool_for(workers: int | None, cpus: int | None, want_gpus: bool) -> Pool:
+    """As many workers as the cluster has room for now, one a GPU where it has GPUs and they are wanted."""
+    import ray
+
+    there = ray.cluster_resources()
+    gpus = int(there.get("GPU", 0)) if want_gpus else 0
+    cpus = cpus or (4 if gpus else 1)
+    fitting = gpus or int(there.get("CPU", 0)) // cpus
+    return Pool(workers or max(1, fitting), cpus, 1 if gpus else 0)
+
+
+def unit_size(count: int, pool: Pool, largest: int, multiple: int = 1) -> int:
+    """Images a unit where they may be cut anywhere at a multiple: few enough that every worker gets several."""
+    wanted = min(largest, max(1, count // (pool.size * UNITS_A_WORKER)))
+    return -(-wanted // multiple) * multiple
+
+
+def reports(
+    pool: Pool,
+    make: Callable[[Any], Work],
+    plan: Any,
+    units: Sequence[Unit],
+    smaller: Callable[[Unit], Sequence[Unit]],
+) -> Iterator[Report]:
+    """What `make(plan)`, called once a worker, returns for each unit; as they come, one a unit.
+
+    Raises UserError or StopRun when a worker did.
+    """
+    lost = list(units)
+    for round_of in (lambda unit: [unit], smaller, lambda unit: [{**unit, "only_look": True}]):
+        todo = {unit["id"]: unit for kept in lost for unit in round_of(kept)}
+        if todo:
+            for report in _one_round(pool, make, plan, list(todo.values())):
+                if todo.pop(report["id"], None) is not None:  # Ray may do again what it had done when a node is lost
+                    yield report
+        lost = list(todo.values())
+    if lost:
+        raise StopRun(f"{len(lost)} units of work came back from no worker; the same command goes on with them")
+
+
+def _one_round(pool: Pool, make: Callable[[Any], Work], plan: Any, units: Sequence[Unit]) -> Iterator[Report]:
+    import ray
+    import ray.data
+
+    _calm(ray.data.DataContext.get_current())
+    warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")  # 2.60 has no other way to bound retries
+    rows = [{"unit": json.dumps(unit)} for unit in units]
+    done = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        Actor,
+        fn_constructor_args=(make, plan, str(Path.cwd())),
+        batch_size=1,
+        batch_format="numpy",
+        num_cpus=pool.cpus,
+        num_gpus=pool.gpus or None,
+        # Elastic: of a pool of fixed size, those whose node is lost would hold what is left of the cluster and wait.
+        # One unit at a time, so that a worker that dies takes no other one with it.
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=pool.size, max_tasks_in_flight_per_actor=1),
+        max_restarts=-1,
+        max_task_retries=LIVES - 1,
+    )
+    try:
+        for row in done.iter_rows():
+            yield _checked(json.loads(row["report"]))
+    except ray.exceptions.RayError as error:
+        raise StopRun(f"Ray: {' '.join(str(error).split())[:300]}; the same command goes on from here") from error
+
+
+def _calm(context: Any) -> None:
+    """Ray Data without bars and news of its own, and patient with nodes that are lost."""
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.max_errored_blocks = -1  # a unit that cannot be done is given out again in another round
+    context.max_consecutive_actor_init_deaths = FALSE_STARTS
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0  # more workers when all have a unit
+    context.execution_no_progress_timeout_s = PATIENCE_S
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+
+
+def _checked(report: Report) -> Report:
+    if "mistake" in report:
+        raise UserError(report["mistake"])
+    if "stop" in report:
+        raise StopRun(report["stop"])
+    return report
+
+
+class Actor:
+    """What Ray holds on a node: the work, made once. A user's mistake becomes a report, never a traceback."""
+
+    def __init__(self, make: Callable[[Any], Work], plan: Any, folder: str) -> None:
+        with suppress(OSError):  # where the folder is not shared, all paths are absolute or addresses
+            os.chdir(folder)
+        self.trouble: Mapping[str, str] = {}
+        self.work: Work
+        try:
+            self.work = make(plan)
+        except UserError as error:
+            self.trouble = {"mistake": str(error)}
+        except Exception as error:  # raised here, Ray would try again and again
+            reason = str(error) if isinstance(error, StopRun) else f"{type(error).__name__}: {error}"
+            self.trouble = {"stop": f"a worker could not begin: {' '.join(reason.split())}"}
+
+    def __call__(self, rows: Mapping[str, Any]) -> dict[str, list[str]]:
+        return {"report": [json.dumps(self._report(json.loads(str(unit)))) for unit in rows["unit"]]}
+
+    def _report(self, unit: Unit) -> Report:
+        if self.trouble:
+            return {"id": unit["id"], **self.trouble}
+        try:
+            return {"id": unit["id"], **self.work(unit)}
+        except UserError as error:
+            return {"id": unit["id"], "mistake": str(error)}
+        except StopRun as error:
+            return {"id": unit["id"], "stop": str(error)}

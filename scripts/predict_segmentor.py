@@ -1,0 +1,156 @@
+"""Images -> mask PNGs by a trained network, in the form in which eval_cam_with_crf.py writes them.
+
+python -m scripts.predict_segmentor --weights output/toyworld/segmentor/weights.safetensors \
+    --img_root photos --out output/photos/masks
+python eval_cam.py --cam_type png --cam_out_dir MASKS ...    # scores them
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from common import run_log
+from common.errors import UserError
+from common.model_options import MAX_PIXELS, scale
+from common.options import (
+    DATASETS,
+    Parser,
+    add_log_options,
+    positive,
+    share,
+)
+
+if TYPE_CHECKING:
+    from segmentor.stage_predict import PredictJob
+    from segmentor.weights import Description
+
+FOLDER = "folder"
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser(
+        "Images -> PNG masks by a network of scripts.train_segmentor; no labels are needed.",
+        "The masks have the form of eval_cam_with_crf.py's: score them with eval_cam.py --cam_type png, or train on "
+        "them again. Finished masks are kept: an interrupted run is continued by repeating it.",
+    )
+    parser.add_argument("--weights", type=Path, required=True, metavar="FILE", help="weights.safetensors of a training")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the masks go")
+    data = parser.add_argument_group("data")
+    data.add_argument("--dataset", choices=DATASETS, default=FOLDER, help="whose layout and usual split")
+    data.add_argument("--img_root", "--image_root", type=Path, metavar="DIR", help="folder of images, at any depth")
+    data.add_argument("--split_file", type=Path, metavar="FILE", help="images to take, one id a line; not given: all")
+    data.add_argument("--classes", type=Path, metavar="FILE", help="classes file to compare with those of the weights")
+    looks = parser.add_argument_group("how it looks")
+    looks.add_argument("--scales", type=scale, nargs="+", default=[1.0], help="sizes whose probabilities are averaged")
+    looks.add_argument("--flip", action="store_true", help="average with the mirrored image")
+    looks.add_argument(
+        "--precision", choices=("float32", "bfloat16", "float16"), default="float32", help="of the network"
+    )
+    masks = parser.add_argument_group("masks")
+    masks.add_argument(
+        "--confidence", type=share, default=0.0, help="below this probability a pixel becomes 255; 0: none"
+    )
+    masks.add_argument(
+        "--crf", nargs="?", const="numba", choices=("numba", "torch", "pydensecrf"), help="sharpen by DenseCRF; numba"
+    )
+    masks.add_argument("--palette", action="store_true", help="write coloured masks of mode P, for people")
+    masks.add_argument(
+        "--max_pixels", type=positive, default=MAX_PIXELS, help="larger images are worked on smaller; masks are not"
+    )
+    run = parser.add_argument_group("run")
+    run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
+    run.add_argument("--num_workers", type=positive, default=2, help="images that are read and written side by side")
+    run.add_argument("--overwrite", action="store_true", help="make masks again that are there already")
+    add_log_options(parser)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    return run_log.run("-m scripts.predict_segmentor", "segmentor", argv, args, _run)
+
+
+def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
+    from common.files import need_writable
+    from segmentor import stage_predict
+    from segmentor.weights import read_weights
+
+    images, ids, problems = _images(args)
+    network, description = read_weights(args.weights)
+    _check_classes(args, description)
+    need_writable(args.out, "--out")
+    job = _job(args, images, network, description)
+    log.into(run_log.Output(args.out, ".png", "--out", ids, job.settings(), str(job.looks.device), args.overwrite))
+    _announce(job, description, len(ids))
+    log.failed(problems)
+    log.follow(stage_predict.run(job, ids, args.num_workers), len(ids), "masks")
+    return log.report("masks", args.out)
+
+
+def _images(args: argparse.Namespace) -> tuple[Path, list[str], list[tuple[str, str]]]:
+    """The folder of images, the ids of those that are asked for, and (id, reason) of what cannot be used."""
+    from dataset.folder import find_images, read_ids, restricted
+    from dataset.lookup import select
+
+    if args.dataset != FOLDER:
+        found = select(args.dataset, args.img_root, args.split_file, None, images_needed=True)
+        return found.paths.images, found.ids, found.problems
+    if args.img_root is None:
+        raise UserError("--img_root is needed: the folder of your images")
+    there = find_images(args.img_root)
+    if args.split_file is None:
+        return args.img_root, list(there.paths), there.problems
+    ids = list(dict.fromkeys(there.spelled(read_ids(args.split_file))))
+    return args.img_root, ids, restricted(there, ids).problems
+
+
+def _check_classes(args: argparse.Namespace, description: "Description") -> None:
+    """Raise UserError when the weights know other classes than the data set that was named."""
+    from dataset.lookup import dataset_spec
+
+    if args.dataset == FOLDER and args.classes is None:
+        return
+    wanted = dataset_spec(args.dataset, args.classes).label_names
+    if wanted != description.labels:
+        known = ", ".join(description.labels[:6])
+        raise UserError(f"--weights {args.weights}: knows {len(description.labels)} other labels ({known}, ...)")
+
+
+def _job(args: argparse.Namespace, images: Path, network: object, description: "Description") -> "PredictJob":
+    from clip.device import pick_device
+    from segmentor.networks import Segmentor
+    from segmentor.prediction import Looks
+    from segmentor.stage_predict import PredictJob, digest
+
+    assert isinstance(network, Segmentor)
+    device = pick_device(args.device)
+    looks = Looks(description.normalisation, device, tuple(args.scales), args.flip, args.precision)
+    return PredictJob(
+        network.to(device),
+        digest(args.weights),
+        len(description.labels),
+        images,
+        args.out,
+        looks,
+        confidence=args.confidence,
+        crf=args.crf,
+        palette=args.palette,
+        overwrite=args.overwrite,
+        max_pixels=args.max_pixels,
+    )
+
+
+def _announce(job: "PredictJob", description: "Description", count: int) -> None:
+    """What is about to be done, before it takes long."""
+    looks = job.looks
+    print(f"data    {count} images in {job.images}")
+    print(f"network {description.arch} after {description.iterations} iterations, on {looks.device}, {looks.precision}")
+    print(f"labels  {', '.join(description.labels)}")
+    print(f"looks   scales {' '.join(f'{each:g}' for each in looks.scales)}{' and mirrored' if looks.flip else ''}")
+    unsure = f"255 below a probability of {job.confidence:g}" if job.confidence else "no 255s"
+    print(f"masks   to {job.out_dir}, {unsure}, {f'CRF by {job.crf}' if job.crf else 'no CRF'}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The network that is trained on the masks: SegFormer or DeepLab. Sits above pipeline, below scripts."""

@@ -1,0 +1,134 @@
+"""Random views of a training image and its labels. May import numpy and OpenCV.
+
+Images are (H, W, 3) uint8 RGB, labels (H, W) uint8 with 255 to ignore; all chance comes from the generator given.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+IGNORE = 255
+TRIES = 10
+MOST_OF_ONE = 0.75  # a crop in which one label has a larger share is drawn again
+NORMALISATIONS = {  # mean and standard deviation of RGB in 0..255
+    "imagenet": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+    "clip": ((122.7709383, 116.7460125, 104.09373615), (68.5005327, 66.6321579, 70.32316305)),
+}
+
+
+@dataclass(frozen=True)
+class Views:
+    """How images are varied.
+
+    crop    side of the square that is cut out, pixels
+    scales  least and greatest factor of the size
+    resize  (long, short): the image is fitted into this box before the factor; None keeps its own size
+    flip    whether half of the images are mirrored
+    colours whether brightness, contrast, saturation and hue are varied
+    """
+
+    crop: int = 512
+    scales: tuple[float, float] = (0.5, 2.0)
+    resize: tuple[int, int] | None = None
+    flip: bool = True
+    colours: bool = True
+    normalisation: str = "imagenet"
+
+
+def view(
+    image: np.ndarray, labels: np.ndarray, views: Views, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """One random view: (3, S, S) float32 normalised image, 0 where padded, and (S, S) int64 labels, 255 there."""
+    height, width = labels.shape
+    image, labels = resized(image, labels, fitted((height, width), views.resize, rng.uniform(*views.scales)))
+    image, labels = cropped(image, labels, views.crop, rng)
+    if views.flip and rng.random() < 0.5:
+        image, labels = image[:, ::-1].copy(), labels[:, ::-1].copy()  # OpenCV and PyTorch want them so
+    if views.colours:
+        image = recoloured(image, rng)
+    return padded(normalised(image, views.normalisation), labels, views.crop)
+
+
+def fitted(size: tuple[int, int], box: tuple[int, int] | None, factor: float) -> tuple[int, int]:
+    """(H, W) after fitting into the box of (long, short) sides times the factor; aspect kept, halves rounded up."""
+    if box is not None:
+        long, short = (side * factor for side in box)
+        factor = min(long / max(size), short / min(size))
+    height, width = (max(1, int(side * factor + 0.5)) for side in size)
+    return height, width
+
+
+def resized(image: np.ndarray, labels: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Both at (H, W): the image bilinear, the labels by nearest pixel."""
+    if labels.shape == size:
+        return image, labels
+    return (
+        cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR),
+        cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST),
+    )
+
+
+def cropped(
+    image: np.ndarray, labels: np.ndarray, side: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """A random square, or as much of it as there is; drawn again, up to 10 times, where one label has most of it."""
+    for _ in range(TRIES):
+        top, left = (int(rng.integers(max(0, whole - side) + 1)) for whole in labels.shape)
+        part = labels[top : top + side, left : left + side]
+        if mixed(part):
+            break
+    return image[top : top + side, left : left + side], part
+
+
+def mixed(labels: np.ndarray) -> bool:
+    """Whether there are several labels, none with MOST_OF_ONE of the pixels or more; 255 is no label."""
+    counts = np.bincount(labels.ravel(), minlength=IGNORE + 1)[:IGNORE]
+    return bool((counts > 0).sum() > 1 and counts.max() < MOST_OF_ONE * counts.sum())
+
+
+def normalised(image: np.ndarray, normalisation: str) -> np.ndarray:
+    """(H, W, 3) uint8 to (3, H, W) float32 with the mean and deviation of NORMALISATIONS."""
+    mean, deviation = (np.array(values, np.float32) for values in NORMALISATIONS[normalisation])
+    return ((image.astype(np.float32) - mean) / deviation).transpose(2, 0, 1)
+
+
+def padded(image: np.ndarray, labels: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """(3, H, W) and (H, W), at most `side` each, filled up below and on the right with 0 and 255; labels as int64."""
+    whole = np.zeros((3, side, side), np.float32)
+    truth = np.full((side, side), IGNORE, np.int64)
+    height, width = labels.shape
+    whole[:, :height, :width], truth[:height, :width] = image, labels
+    return whole, truth
+
+
+# --- colours --------------------------------------------------------------------------------------
+
+BRIGHTNESS, CONTRAST, SATURATION, HUE = 32.0, (0.5, 1.5), (0.5, 1.5), 18  # hue in OpenCV's 180 steps
+
+
+def recoloured(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Brightness, contrast, saturation and hue, each varied with probability one half; contrast first or last."""
+    if rng.random() < 0.5:
+        image = _linear(image, 1.0, rng.uniform(-BRIGHTNESS, BRIGHTNESS))
+    contrast = rng.uniform(*CONTRAST) if rng.random() < 0.5 else 1.0
+    first = rng.random() < 0.5
+    if first:
+        image = _linear(image, contrast, 0.0)
+    saturation = rng.uniform(*SATURATION) if rng.random() < 0.5 else 1.0
+    hue = int(rng.integers(-HUE, HUE + 1)) if rng.random() < 0.5 else 0
+    image = _tinted(image, saturation, hue)
+    return image if first else _linear(image, contrast, 0.0)
+
+
+def _linear(image: np.ndarray, factor: float, offset: float) -> np.ndarray:
+    return np.clip(image.astype(np.float32) * factor + offset, 0, 255).astype(np.uint8)
+
+
+def _tinted(image: np.ndarray, saturation: float, hue: int) -> np.ndarray:
+    if saturation == 1.0 and hue == 0:
+        return image
+    hsv = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2HSV)
+    hsv[..., 1] = _linear(hsv[..., 1], saturation, 0.0)
+    hsv[..., 0] = (hsv[..., 0].astype(np.int16) + hue) % 180
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)

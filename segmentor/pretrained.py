@@ -1,0 +1,179 @@
+"""Weights to start from, by path or by name. May import torch, segmentor and common; transformers, torchvision within.
+
+Whatever is wrong with them ends in a UserError that says which file to put where. No code in them is run.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import UserError
+from segmentor.networks import DEEPLABS, SEGFORMERS, Segmentor
+from segmentor.weights import KEY, read_state
+
+REACHED_S = 10  # within which the hub must answer
+READABLE = (".safetensors", ".bin", ".pt", ".pth")
+
+
+def start_from(network: Segmentor, arch: str, source: str) -> str:
+    """Load weights into a network of `arch`; returns what was loaded, for people.
+
+    source  a weight file of ours (classes may differ), a folder or file in transformers' form, a file in torchvision's
+            form (an ImageNet classifier or a DeepLabV3), or a name: of the Hugging Face hub for SegFormer
+            (nvidia/mit-b0), of torchvision for DeepLab (ResNet101_Weights.IMAGENET1K_V2)
+    """
+    path = Path(source)
+    if path.is_file() and path.suffix not in READABLE:
+        raise UserError(f"--pretrained {path}: expected a file ending in {', '.join(READABLE)}, or a folder")
+    if path.is_file() and _is_ours(path):
+        return _from_ours(network, arch, path)
+    if arch in SEGFORMERS:
+        return _from_transformers(network, arch, source)
+    return _from_torchvision(network, arch, source)
+
+
+def _is_ours(path: Path) -> bool:
+    from safetensors import SafetensorError, safe_open
+
+    if path.suffix != ".safetensors":
+        return False
+    try:
+        with safe_open(path, "pt") as opened:
+            return KEY in (opened.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"--pretrained {path}: cannot be read as safetensors (truncated?); get it again") from error
+
+
+def _from_ours(network: Segmentor, arch: str, path: Path) -> str:
+    state, description = read_state(path)
+    if description.arch != arch:
+        raise UserError(f"--pretrained {path}: weights of a {description.arch}; pass --arch {description.arch}")
+    own = network.state_dict()
+    fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
+    lost = [name for name in own if name not in fitting and not name.startswith("head.")]
+    if lost:
+        raise UserError(f"--pretrained {path}: not the tensors of a {arch}: {lost[0]} is missing")
+    network.load_state_dict(fitting, strict=False)
+    return f"{path} ({'all' if len(fitting) == len(own) else 'all but the head, whose classes are others'})"
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors or PyTorch file, by name; raises UserError."""
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises whatever its unpickler meets
+        raise UserError(f"--pretrained {path}: not a readable weight file (truncated, or more than weights)") from error
+    if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
+        found = found["state_dict"]
+    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise UserError(f"--pretrained {path}: holds no state dict; expected tensors by name")
+    return dict(found)
+
+
+# --- SegFormer ------------------------------------------------------------------------------------
+
+
+def _from_transformers(network: Segmentor, arch: str, source: str) -> str:
+    """transformers knows the older names of its own tensors, so it does the loading."""
+    _quiet()
+    path = Path(source)
+    tensors = read_tensors(path) if path.is_file() else None
+    try:
+        whole, info = _loaded(arch, source, tensors)
+    except Exception as error:  # of many libraries: no network, no such name, damaged files
+        raise UserError(f"--pretrained {source}: {_where_to_get(source)}") from error
+    missing = {name for name in info["missing_keys"] if name.startswith("segformer.")}
+    wrong = {str(found[0]) for found in info["mismatched_keys"] if str(found[0]).startswith("segformer.")}
+    if missing or wrong:
+        raise UserError(f"--pretrained {source}: not the encoder of a {arch} ({min(missing | wrong)} does not fit)")
+    whole.decode_head.classifier = nn.Identity()
+    network.body.encoder.load_state_dict(whole.segformer.state_dict())
+    network.body.decode_head.load_state_dict(whole.decode_head.state_dict())
+    new = [name for name in info["missing_keys"] if name.startswith("decode_head.l")]
+    return f"{source} ({'the encoder' if new else 'encoder and decoder'})"
+
+
+def _loaded(arch: str, source: str, tensors: dict[str, Tensor] | None) -> tuple[Any, dict[str, Any]]:
+    """The whole model of transformers, and which of its tensors were missing or of another shape."""
+    from huggingface_hub import HfApi
+    from transformers import SegformerForSemanticSegmentation
+
+    how = {"config": SEGFORMERS[arch].config(), "ignore_mismatched_sizes": True, "output_loading_info": True}
+    load: Any = partial(SegformerForSemanticSegmentation.from_pretrained, **how)
+    if tensors is not None:
+        return load(None, state_dict=tensors)
+    if not Path(source).is_dir():
+        try:
+            return load(source, local_files_only=True)
+        except OSError:
+            HfApi().repo_info(source, timeout=REACHED_S)  # fails at once where loading would try for minutes
+    return load(source)
+
+
+def _quiet() -> None:
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def _where_to_get(source: str) -> str:
+    if Path(source).is_dir():
+        return "no weights of a SegFormer in this folder; expected config.json and model.safetensors of nvidia/mit-b*"
+    files = f"config.json and model.safetensors (or pytorch_model.bin) of huggingface.co/{source}"
+    return f"not on this machine, and cannot be downloaded; put {files} into a folder and pass that"
+
+
+# --- DeepLab --------------------------------------------------------------------------------------
+
+
+def _from_torchvision(network: Segmentor, arch: str, source: str) -> str:
+    state = read_tensors(Path(source)) if Path(source).is_file() else _downloaded(arch, source)
+    whole = any(name.startswith("backbone.") for name in state)
+    encoder = _below(state, "backbone.") if whole else _below(state, "features.") or state
+    _load_encoder(network, arch, source, encoder)
+    if not whole:
+        return f"{source} (the encoder)"
+    last = len(list(network.body.decode_head.children()))
+    kept = {
+        name: value for name, value in _below(state, "classifier.").items() if not name.startswith(f"{last}.")
+    }  # the last convolution scores other classes
+    network.body.decode_head.load_state_dict(kept)
+    return f"{source} (encoder and decoder)"
+
+
+def _load_encoder(network: Segmentor, arch: str, source: str, encoder: Mapping[str, Tensor]) -> None:
+    own = network.body.encoder.state_dict()
+    for name, value in own.items():
+        if name not in encoder or encoder[name].shape != value.shape:
+            raise UserError(f"--pretrained {source}: not the encoder of a {arch} ({name} does not fit)")
+    network.body.encoder.load_state_dict({name: encoder[name] for name in own})
+
+
+def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def _downloaded(arch: str, source: str) -> dict[str, Tensor]:
+    from torchvision.models import get_weight
+
+    try:
+        weights = get_weight(source)
+    except (ValueError, KeyError, AttributeError) as error:
+        example = "MobileNet_V3_Large" if "mobilenet" in arch else arch.split("-")[1].replace("resnet", "ResNet")
+        raise UserError(
+            f"--pretrained {source}: neither a file nor a name in torchvision; expected {DEEPLABS[arch]} weights or "
+            f"such as {example}_Weights.IMAGENET1K_V2"
+        ) from error
+    try:
+        return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
+    except Exception as error:  # no network, a proxy, a full disk, a damaged file
+        raise UserError(f"--pretrained {source}: cannot be downloaded; get {weights.url} and pass the file") from error

@@ -1,0 +1,184 @@
+"""Which image with which view goes where, and reading it. May import torch, augment, pipeline.masks and common.
+
+The sample at a position of the run depends on the seed and the position alone, so that a run can be taken up at any
+iteration, by any number of processes, and sees the same.
+"""
+
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from common.errors import UserError
+from common.images import image_size, read_image
+from pipeline.masks import read_mask
+from segmentor.augment import IGNORE, Views, view
+
+LOOKED_INTO = 16  # masks whose labels are checked before the run begins
+
+_ORDER, _VIEW, _CHANCE = range(3)  # what a random number is for
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A training image and its mask."""
+
+    id: str
+    image: Path
+    mask: Path
+
+
+@dataclass(frozen=True)
+class Batch:
+    """images (B, 3, S, S) float32 normalised, labels (B, S, S) int64; (id, reason) of what could not be read."""
+
+    images: Tensor
+    labels: Tensor
+    problems: tuple[tuple[str, str], ...] = ()
+
+    def to(self, device: torch.device) -> "Batch":
+        return Batch(
+            self.images.to(device, non_blocking=True), self.labels.to(device, non_blocking=True), self.problems
+        )
+
+
+@dataclass(frozen=True)
+class Deal:
+    """How the positions of a run are dealt to steps, ranks and batches: one step after the other, in this order."""
+
+    batch: int
+    accumulate: int = 1
+    ranks: int = 1
+
+    @property
+    def step(self) -> int:
+        """Images a step."""
+        return self.batch * self.accumulate * self.ranks
+
+    def batches(self, rank: int, first: int, end: int) -> Iterator[list[int]]:
+        """The positions of a rank's batches, `accumulate` an iteration, of the iterations first..end-1."""
+        for iteration in range(first, end):
+            for part in range(self.accumulate):
+                start = iteration * self.step + (part * self.ranks + rank) * self.batch
+                yield list(range(start, start + self.batch))
+
+
+def chance(seed: int, *place: int) -> int:
+    """A 64-bit seed for PyTorch that belongs to a place of the run."""
+    return int(np.random.SeedSequence([seed, _CHANCE, *place]).generate_state(1, np.uint64)[0])
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    return np.random.default_rng([seed, _ORDER, epoch]).permutation(count)
+
+
+class Samples(Dataset):
+    """The sample at each position of a run; every image comes once an epoch, in an order of the epoch's own."""
+
+    def __init__(self, pairs: Sequence[Pair], num_labels: int, views: Views, seed: int) -> None:
+        self.pairs, self.num_labels, self.views, self.seed = list(pairs), num_labels, views, seed
+
+    def pair(self, position: int) -> Pair:
+        epoch, place = divmod(position, len(self.pairs))
+        return self.pairs[int(_order(self.seed, epoch, len(self.pairs))[place])]
+
+    def __getitem__(self, position: int) -> tuple[np.ndarray, np.ndarray, tuple[str, str] | None]:
+        """Image (3, S, S), labels (S, S), and (id, reason) if they could not be read; all labels are 255 then."""
+        pair, side = self.pair(position), self.views.crop
+        try:
+            image, labels = read_pair(pair, self.num_labels)
+        except UserError as error:
+            blank = np.zeros((3, side, side), np.float32), np.full((side, side), IGNORE, np.int64)
+            return *blank, (pair.id, str(error))
+        rng = np.random.default_rng([self.seed, _VIEW, position])
+        return *view(image, labels, self.views, rng), None
+
+
+def together(samples: Sequence[tuple[np.ndarray, np.ndarray, tuple[str, str] | None]]) -> Batch:
+    """A batch of samples."""
+    images, labels, problems = zip(*samples)
+    told = tuple(problem for problem in problems if problem is not None)
+    return Batch(torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels)), told)
+
+
+def batches(samples: Samples, deal: Deal, rank: int, first: int, end: int, readers: int, pin: bool) -> Iterator[Batch]:
+    """The batches of a rank in order, read by so many processes ahead of their use; 0: read when asked for."""
+    positions = deal.batches(rank, first, end)
+    loader: DataLoader = DataLoader(
+        samples,
+        batch_sampler=list(positions),
+        num_workers=readers,
+        collate_fn=together,
+        pin_memory=pin,
+        worker_init_fn=_begin_reading,
+    )
+    return iter(loader)
+
+
+def _begin_reading(_index: int) -> None:
+    cv2.setNumThreads(0)  # the readers work side by side already
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes; the trainer ends its readers
+
+
+def read_pair(pair: Pair, num_labels: int) -> tuple[np.ndarray, np.ndarray]:
+    """(H, W, 3) uint8 RGB and (H, W) uint8 labels; raises UserError, naming the file, when they do not fit."""
+    labels = read_mask(pair.mask)
+    image = np.asarray(read_image(pair.image))
+    if image.shape[:2] != labels.shape:
+        raise UserError(f"{pair.mask}: size {labels.shape} for an image of {image.shape[:2]}; made from other images?")
+    strange = labels[(labels >= num_labels) & (labels != IGNORE)]
+    if strange.size:
+        expected = f"expected 0 to {num_labels - 1}, and 255 to ignore; masks of other classes?"
+        raise UserError(f"{pair.mask}: holds label {strange[0]}; {expected}")
+    return image, labels
+
+
+def usable(pairs: Sequence[Pair], num_labels: int) -> tuple[list[Pair], list[tuple[str, str]]]:
+    """The pairs whose files are there and of one size, by their headers, and (id, reason) of the others.
+
+    Raises UserError when none is left, or when one of the first masks holds labels of other classes.
+    """
+    good, failures = [], []
+    for pair in pairs:
+        try:
+            _check_headers(pair)
+            good.append(pair)
+        except UserError as error:
+            failures.append((pair.id, str(error)))
+    if not good:
+        raise UserError(f"nothing to train on: {failures[0][1] if failures else 'no image in the split'}")
+    looked = [_unreadable(pair, num_labels) for pair in good[:LOOKED_INTO]]
+    if all(looked):  # single ones are told when their turn comes
+        raise UserError(looked[0])
+    return good, failures
+
+
+def _check_headers(pair: Pair) -> None:
+    if not pair.mask.is_file():
+        raise UserError(f"{pair.mask}: no such mask")
+    image, mask = image_size(pair.image), image_size(pair.mask)
+    if image != mask:
+        raise UserError(f"{pair.mask}: size {mask} for an image of {image}; made from other images?")
+
+
+def _unreadable(pair: Pair, num_labels: int) -> str:
+    """Why a mask cannot be read, empty if it can; raises UserError for labels that there are not."""
+    try:
+        labels = np.unique(read_mask(pair.mask))
+    except UserError as error:
+        return str(error)
+    strange = [int(label) for label in labels if num_labels <= label != IGNORE]
+    if strange:
+        raise UserError(
+            f"{pair.mask}: holds label {strange[0]}, but there are labels 0 to {num_labels - 1} only;"
+            " pass the --dataset or --classes that the masks were made with"
+        )
+    return ""

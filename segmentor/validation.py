@@ -1,0 +1,63 @@
+"""Scores of the network on images that are not trained on. May import torch, segmentor, pipeline, common."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from common.errors import UserError
+from common.images import read_image
+from common.parallel import ordered_map
+from dataset.voc_layout import find_image
+from pipeline.scores import Scores, confusion_matrix, scores_of
+from pipeline.stage_eval import check_shape, read_truth
+from segmentor.prediction import Looks, probabilities
+from segmentor.ranks import Ranks
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """The images to validate on and the folder of their ground-truth masks."""
+
+    ids: Sequence[str]
+    images: Path
+    truth: Path
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What was found: scores, and (id, reason) of the images of this rank that could not be scored."""
+
+    scores: Scores
+    failures: list[tuple[str, str]]
+
+
+def validate(network: nn.Module, unseen: Unseen, num_labels: int, normalisation: str, ranks: Ranks) -> Validation:
+    """Scores over all ranks' images, each at its own size and once."""
+    confusion, failures = np.zeros((num_labels, num_labels + 1), np.int64), []
+    training = network.training
+    network.eval()
+    looks = Looks(normalisation=normalisation, device=ranks.device)
+    for image_id, found in ordered_map(lambda key: _read(unseen, key, num_labels), ranks.mine(list(unseen.ids)), 2):
+        if isinstance(found, str):
+            failures.append((image_id, found))
+            continue
+        image, truth = found
+        labels = probabilities(network, image, looks).argmax(0).astype(np.uint8)
+        confusion += confusion_matrix(truth, labels, num_labels)
+    network.train(training)
+    return Validation(scores_of(ranks.sum(torch.from_numpy(confusion)).cpu().numpy()), failures)
+
+
+def _read(unseen: Unseen, image_id: str, num_labels: int) -> tuple[str, tuple[np.ndarray, np.ndarray] | str]:
+    try:
+        path = find_image(unseen.images, image_id)
+        truth = read_truth(unseen.truth, image_id, num_labels)
+        image = np.asarray(read_image(path))
+        check_shape(path, image.shape[:2], truth)
+        return image_id, (image, truth)
+    except UserError as error:
+        return image_id, str(error)

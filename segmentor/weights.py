@@ -1,0 +1,93 @@
+"""The weight file of a trained network: safetensors, with what it is as JSON in its header. May import torch, common.
+
+Nothing in it is run when it is read.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from common.errors import UserError
+from common.files import atomic_write
+from common.version import VERSION
+from segmentor.augment import NORMALISATIONS
+from segmentor.heads import HEADS
+from segmentor.networks import ARCHES, Segmentor, build
+
+KEY = "segmentor"  # of the header's metadata
+FORMAT = 1
+EXPECTED = "expected a file of scripts/train_segmentor.py (weights.safetensors)"
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a weight file says of itself.
+
+    labels          names by mask value; "background" first where there is one
+    normalisation   of the images; one of segmentor.augment.NORMALISATIONS
+    iterations      how long it was trained
+    """
+
+    arch: str
+    labels: tuple[str, ...]
+    normalisation: str
+    iterations: int
+    head: str = "linear"
+    code: str = VERSION
+
+    def network(self) -> Segmentor:
+        """A network of this kind with random weights."""
+        return build(self.arch, len(self.labels), self.head)
+
+
+def write_weights(path: Path, state: Mapping[str, Tensor], description: Description) -> None:
+    """Write a network's state, whole or not at all."""
+    from safetensors.torch import save
+
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    told = {KEY: json.dumps({"format": FORMAT, **asdict(description)})}
+    with atomic_write(path) as stream:
+        stream.write(save(tensors, metadata=told))
+
+
+def read_weights(path: Path) -> tuple[Segmentor, Description]:
+    """The network of a weight file, on the CPU in evaluation mode, and what it says of itself; raises UserError."""
+    state, description = read_state(path)
+    network = description.network()
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(f"{path}: its tensors are not those of a {description.arch}; {EXPECTED}") from error
+    return network.eval(), description
+
+
+def read_state(path: Path) -> tuple[dict[str, Tensor], Description]:
+    """The tensors and the description of a weight file; raises UserError, naming it, when it is another."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise UserError(f"{path}: no such weight file; {EXPECTED}")
+    try:
+        with safe_open(path, "pt") as opened:
+            description = _description(path, opened.metadata() or {})
+            return {name: opened.get_tensor(name) for name in opened.keys()}, description  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: cannot be read as safetensors; {EXPECTED}") from error
+
+
+def _description(path: Path, metadata: Mapping[str, str]) -> Description:
+    try:
+        told = dict(json.loads(metadata[KEY]))
+        if told.pop("format") != FORMAT:
+            raise UserError(f"{path}: made by another version of this code ({told.get('code')}); train it again")
+        description = Description(**{**told, "labels": tuple(map(str, told["labels"]))})
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: does not say which network it is; {EXPECTED}") from error
+    known = (("arch", set(ARCHES)), ("head", set(HEADS)), ("normalisation", set(NORMALISATIONS)))
+    for name, names in known:
+        if getattr(description, name) not in names:
+            raise UserError(f"{path}: its {name} {getattr(description, name)!r} is unknown here; {EXPECTED}")
+    return description

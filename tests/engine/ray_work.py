@@ -1,0 +1,38 @@
+"""Work for the workers of tests/engine/test_ray_cluster.py, in a file they can import. May import common."""
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from common.errors import StopRun, UserError
+
+
+def make(plan: dict[str, Any]) -> Any:
+    if "mistake" in plan:
+        raise UserError(plan["mistake"])
+    if "surprise" in plan:
+        raise ZeroDivisionError(plan["surprise"])
+    return partial(work, plan)
+
+
+def work(plan: dict[str, Any], unit: dict[str, Any]) -> dict[str, Any]:
+    """Doubles numbers. 13 ends the process, 14 as well but for the second time; 15 stops the run, 16 is a mistake."""
+    if unit.get("only_look"):
+        return {"looked": unit["items"]}
+    for number in unit["items"]:
+        if number == 13 or (number == 14 and first_time(Path(plan["folder"]) / "fourteen")):
+            os._exit(1)
+        if number == 15:
+            raise StopRun("no room")
+        if number == 16:
+            raise UserError("sixteen: not a number")
+    return {"doubled": [2 * number for number in unit["items"]]}
+
+
+def first_time(mark: Path) -> bool:
+    try:
+        mark.touch(exist_ok=False)
+        return True
+    except FileExistsError:
+        return False

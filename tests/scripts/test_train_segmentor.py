@@ -1,0 +1,180 @@
+"""scripts/train_segmentor.py as its users meet it: mistakes in one line, repeats that go on, real processes."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from scripts import train_segmentor
+from segmentor import networks
+from segmentor.board import read_log
+from segmentor.weights import read_state
+from tests.segmentor.small import LABELS, SmallBody, write_scenes
+from tests.support import ROOT, tree
+
+SMALL = ["--crop", "48", "--batch_size", "2", "--lr", "0.01", "--scales", "0.9", "1.2", "--device", "cpu"]
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Options for four scenes and their masks; the tiny SegFormer is replaced by two convolutions."""
+    write_scenes(tmp_path, 4)
+    (tmp_path / "classes.txt").write_text("red\nblue\n")
+    monkeypatch.setitem(networks.ARCHES, "segformer-tiny", SmallBody)
+    monkeypatch.chdir(tmp_path)
+    options = ["--dataset", "folder", "--img_root", "images", "--classes", "classes.txt", "--masks", "masks"]
+    return [*options, "--arch", "segformer-tiny", "--out", "out", *SMALL, "--max_iters", "4"]
+
+
+def test_a_run_from_the_command_line(data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "val.txt").write_text("s0\ns1\n")
+    assert train_segmentor.main([*data, "--val_split", "val.txt", "--gt_root", "masks", "--val_every", "2"]) == 0
+    _, description = read_state(tmp_path / "out" / "weights.safetensors")
+    assert description.labels == LABELS and description.iterations == 4
+    log = read_log(tmp_path / "out")
+    assert [line["iteration"] for line in log] == [1, 2, 2, 3, 4, 4]
+    told = capsys.readouterr().out
+    assert f"mIoU {100 * log[-1]['miou']:.1f} on 2 images" in told and "4 images with masks" in told
+    assert list((tmp_path / "out" / "tensorboard").glob("events*"))
+
+
+def test_tensorboard_shows_losses_scores_and_pictures(data: list[str], tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (tmp_path / "val.txt").write_text("s0\n")
+    train_segmentor.main([*data, "--val_split", "val.txt", "--gt_root", "masks"])
+    events = EventAccumulator(str(tmp_path / "out" / "tensorboard"))
+    events.Reload()
+    log = read_log(tmp_path / "out")
+    shown = [(event.step, event.value) for event in events.Scalars("train/loss")]
+    assert shown == [(line["iteration"], pytest.approx(line["loss"])) for line in log if "loss" in line]
+    assert [event.value for event in events.Scalars("validation/miou")] == [
+        pytest.approx(line["miou"]) for line in log if "miou" in line
+    ]
+    assert len(events.Scalars("train/lr")) == 4 and events.Images("predictions")[-1].step == 4
+
+
+def test_repeating_a_finished_run_changes_nothing(data: list[str], tmp_path: Path) -> None:
+    assert train_segmentor.main(data) == 0
+    before = {name: content for name, content in tree(tmp_path / "out").items() if "tensorboard" not in name}
+    assert train_segmentor.main(data) == 0
+    assert {name: content for name, content in tree(tmp_path / "out").items() if "tensorboard" not in name} == before
+
+
+def test_other_settings_are_refused_and_overwritten(
+    data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train_segmentor.main(data) == 0
+    assert train_segmentor.main([*data, "--seed", "1"]) == 2
+    assert re.search(r"seed 0 \(now 1\); pass --overwrite or another --out", capsys.readouterr().err)
+    assert train_segmentor.main([*data, "--seed", "1", "--overwrite"]) == 0
+    assert len(read_log(tmp_path / "out")) == 4
+    for path in (tmp_path / "out" / "checkpoints").iterdir():
+        path.unlink()
+    assert train_segmentor.main([*data, "--seed", "1"]) == 2
+    assert "holds weights.safetensors without checkpoints" in capsys.readouterr().err
+
+
+def test_images_without_masks_are_listed(data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "masks" / "s1.png").unlink()
+    assert train_segmentor.main(data) == 3
+    ended = capsys.readouterr()
+    assert "3 images with masks" in ended.out
+    assert ended.err.startswith("1 image failed:\n  s1: ") and "no such mask" in ended.err
+
+
+MISTAKES = [
+    (["--masks", "nowhere"], "--masks nowhere: no such folder"),
+    (["--img_root", "nowhere"], "--img_root nowhere: no such folder"),
+    (["--masks", "images"], r"images/s0\.png: a RGB picture, not labels"),
+    (["--arch", "unet"], "invalid choice: 'unet'"),
+    (["--crop", "8"], "--crop 8: expected at least 32"),
+    (["--scales", "2", "0.5"], "--scales 2 0.5: expected the smaller one first"),
+    (["--scales", "0", "1"], "scales"),
+    (["--max_iters", "0"], "max_iters"),
+    (["--ema", "1"], "--ema 1: expected a decay below 1"),
+    (["--seed", "-1"], "--seed -1: expected 0 or more"),
+    (["--gt_root", "masks"], "--gt_root: only with --val_split"),
+    (["--val_split", "none.txt", "--gt_root", "masks"], r"none\.txt: no such file"),
+    (["--arch", "deeplabv3-resnet50", "--batch_size", "1"], "--batch_size 1: deeplabv3-resnet50 needs at least 2"),
+    (["--device", "cuda:99"], "--device cuda:99: not available"),
+    (["--pretrained", "none.zip"], "--pretrained none.zip"),
+    (["--out", "classes.txt"], "--out classes.txt: cannot be written to"),
+]
+
+
+@pytest.mark.parametrize(("options", "words"), MISTAKES, ids=[" ".join(options) for options, _ in MISTAKES])
+def test_a_mistake_is_one_line(
+    data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    options: list[str], words: str,
+) -> None:  # fmt: skip
+    def no_network(*_: object, **__: object) -> None:
+        raise ConnectionError("Name or service not known")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.repo_info", no_network)
+    before = tree(tmp_path)
+    try:
+        code = train_segmentor.main([*data, *options])
+    except SystemExit as ended:
+        code = int(str(ended.code))
+    err = capsys.readouterr().err
+    assert code == 2 and err.count("\n") == 1 and err.startswith("error: ") and re.search(words, err), err
+    assert tree(tmp_path) == before
+
+
+def test_masks_of_more_classes_are_refused(data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "classes.txt").write_text("red\n")
+    assert train_segmentor.main(data) == 2
+    assert "holds label 2, but there are labels 0 to 1 only" in capsys.readouterr().err
+
+
+def test_the_names_here_are_those_of_the_networks() -> None:
+    assert set(train_segmentor.ARCHES) == set(networks.ARCHES)
+
+
+# --- real processes -------------------------------------------------------------------------------
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+RUN = ["-m", "tests.segmentor.run_small"]
+
+
+@pytest.mark.slow
+def test_ctrl_c_and_again_is_a_run_without_a_break(data: list[str], tmp_path: Path) -> None:
+    """A real process, interrupted in the middle; the log and the weights of both ways are the same bytes."""
+    whole = [*data, "--max_iters", "400", "--ema", "0.9"]
+    broken = [sys.executable, *RUN, *whole, "--out", "broken"]
+    assert train_segmentor.main(whole) == 0
+    process = subprocess.Popen(broken, env=ENVIRONMENT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    while not (tmp_path / "broken" / "log.jsonl").exists() and time.monotonic() < until:  # the loop has begun
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    err = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 130 and "interrupted" in err and "Traceback" not in err, err
+    done = max(int(path.stem.rpartition("_")[2]) for path in (tmp_path / "broken" / "checkpoints").iterdir())
+    assert 0 < done < 400 and len((tmp_path / "broken" / "log.jsonl").read_text().splitlines()) == done
+    assert subprocess.run(broken, env=ENVIRONMENT, check=False, capture_output=True).returncode == 0
+    for name in ("log.jsonl", "weights.safetensors"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_torchrun_learns_what_one_process_does(data: list[str], tmp_path: Path) -> None:
+    """Two processes with half the batch each."""
+    one, two = ([*data, "--max_iters", "3", "--batch_size", size] for size in ("4", "2"))
+    assert train_segmentor.main(one) == 0
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *RUN]
+    ended = subprocess.run(
+        [*launcher, *two, "--out", "two"], env=ENVIRONMENT, check=False, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("segformer-tiny after 3 iterations") == 1  # the first process alone tells
+    logs = [read_log(tmp_path / out) for out in ("out", "two")]
+    assert len(logs[0]) == len(logs[1]) == 3
+    for first, second in zip(*logs):
+        assert first["loss"] == pytest.approx(second["loss"], rel=1e-3)

@@ -1,0 +1,86 @@
+"""Which sample goes where: complete epochs, and the same for any number of processes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from common.errors import UserError
+from segmentor.augment import Views
+from segmentor.samples import Deal, Pair, Samples, batches, chance, together, usable
+from tests.segmentor.small import write_scenes
+
+VIEWS = Views(crop=32, scales=(0.8, 1.2))
+
+
+def test_every_image_comes_once_an_epoch_in_another_order() -> None:
+    pairs = [Pair(f"i{index}", Path("x"), Path("y")) for index in range(7)]
+    samples = Samples(pairs, 3, VIEWS, seed=4)
+    epochs = [[samples.pair(epoch * 7 + place).id for place in range(7)] for epoch in range(4)]
+    assert all(sorted(epoch) == [pair.id for pair in pairs] for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 2
+    other = [Samples(pairs, 3, VIEWS, seed=5).pair(place).id for place in range(7)]
+    assert other != epochs[0]
+
+
+@pytest.mark.parametrize(("ranks", "accumulate", "batch"), [(1, 1, 12), (2, 1, 6), (2, 3, 2), (3, 2, 2), (1, 4, 3)])
+def test_a_step_has_the_same_positions_however_it_is_dealt(ranks: int, accumulate: int, batch: int) -> None:
+    deal = Deal(batch, accumulate, ranks)
+    dealt = [list(deal.batches(rank, 5, 8)) for rank in range(ranks)]
+    assert deal.step == 12 and all(len(part) == batch for parts in dealt for part in parts)
+    for step in range(3):
+        parts = [part for parts in dealt for part in parts[step * accumulate : (step + 1) * accumulate]]
+        assert sorted(position for part in parts for position in part) == list(range((5 + step) * 12, (6 + step) * 12))
+
+
+def test_a_run_that_is_taken_up_sees_what_it_would_have_seen() -> None:
+    deal = Deal(3, 2)
+    assert list(deal.batches(0, 0, 9))[10:] == list(deal.batches(0, 5, 9))
+
+
+def test_samples_depend_on_seed_and_position_alone(tmp_path: Path) -> None:
+    pairs = write_scenes(tmp_path, 3)
+    one, two = (Samples(pairs, 3, VIEWS, seed=1) for _ in range(2))
+    later = [one[position] for position in (5, 4, 3)][::-1]
+    for ours, theirs in zip(later, [two[position] for position in (3, 4, 5)]):
+        assert np.array_equal(ours[0], theirs[0]) and np.array_equal(ours[1], theirs[1])
+    assert not np.array_equal(one[3][0], Samples(pairs, 3, VIEWS, seed=2)[3][0])
+    assert not np.array_equal(one[0][0], one[3][0])
+
+
+def test_readers_bring_the_same_batches_in_order(tmp_path: Path) -> None:
+    samples = Samples(write_scenes(tmp_path, 4), 3, VIEWS, seed=1)
+    alone, read = (list(batches(samples, Deal(2), 0, 0, 3, readers, pin=False)) for readers in (0, 2))
+    assert len(alone) == 3
+    for one, two in zip(alone, read):
+        assert one.images.equal(two.images) and one.labels.equal(two.labels)
+
+
+def test_a_bad_file_costs_its_own_place_only(tmp_path: Path) -> None:
+    pairs = write_scenes(tmp_path, 3)
+    pairs[1].image.write_bytes(pairs[1].image.read_bytes()[:200])
+    samples = Samples(pairs, 3, VIEWS, seed=1)
+    batch = together([samples[position] for position in range(3)])
+    place = next(position for position in range(3) if samples.pair(position).id == "s1")
+    assert (batch.labels[place] == 255).all() and not batch.images[place].any()
+    assert [image_id for image_id, _ in batch.problems] == ["s1"] and "s1.png" in batch.problems[0][1]
+    assert all((batch.labels[other] != 255).any() for other in range(3) if other != place)
+
+
+def test_what_does_not_fit_is_found_before_the_run(tmp_path: Path) -> None:
+    pairs = write_scenes(tmp_path, 4)
+    pairs[1].mask.unlink()
+    Image.fromarray(np.zeros((5, 5), np.uint8)).save(pairs[2].mask)
+    good, failures = usable(pairs, 3)
+    assert [pair.id for pair in good] == ["s0", "s3"] and [image_id for image_id, _ in failures] == ["s1", "s2"]
+    assert "no such mask" in failures[0][1] and "size (5, 5)" in failures[1][1]
+    with pytest.raises(UserError, match=r"s0\.png: holds label 2, but there are labels 0 to 1"):
+        usable(pairs, 2)
+    with pytest.raises(UserError, match=r"nothing to train on: .*s1\.png"):
+        usable(pairs[1:3], 3)
+
+
+def test_chance_is_of_the_place() -> None:
+    drawn = {chance(seed, iteration, rank) for seed in range(3) for iteration in range(3) for rank in range(3)}
+    assert len(drawn) == 27 and chance(1, 2, 0) == chance(1, 2, 0)

@@ -1,0 +1,489 @@
+"""Files that mean harm, given to the real commands: each ends in one plain line, and nothing else has happened.
+
+Nothing is run, read or asked for that the file names, nothing is waited for, and nothing is written outside the output
+folder. Images and CAM files have tests of their own; single readers are fuzzed in tests/fuzz.
+"""
+
+import json
+import os
+import pickle
+import socket
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+
+from coco14.spec import CLASSES as COCO
+from tests.fuzz.support import listing, patience
+from tests.support import Command, Ended, annotation, openai_state, photo, tiny_model
+
+ESCAPE = "\x1b]0;owned\x07\x1b[2J"
+Prepare = Callable[[], object]
+
+
+@pytest.fixture(autouse=True)
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder with two photos, their labels, and beside it what must stay as it is."""
+
+    def no_network(*_: object) -> None:
+        raise AssertionError("asked for the network")
+
+    work = tmp_path / "work"
+    (work / "photos").mkdir(parents=True)
+    monkeypatch.chdir(work)
+    monkeypatch.setattr(socket.socket, "connect", no_network)
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    for seed, name in enumerate("ab"):
+        Image.fromarray(photo((16, 24), seed)).save(f"photos/{name}.jpg")
+    Path("classes.txt").write_text("dog\ncat\n")
+    Path("labels.csv").write_text("image,labels\na,dog\nb,cat\n")
+    (tmp_path / "secret.txt").write_text("dog")
+    return work
+
+
+def run(command: Command, name: str, *argv: object) -> Ended:
+    """Run a command; nothing but `out` may have changed, whatever it says."""
+    before = listing(Path(".."))
+    with patience():
+        ended = command(name, *argv)
+    after = listing(Path(".."))
+    changed = {path for path in {*before, *after} if before.get(path) != after.get(path)}
+    assert not {path for path in changed if not path.startswith("../work/out") and path != "../work"}
+    assert all(line.isprintable() for line in (ended.err + ended.out).split("\n")), ascii(ended.err)
+    assert "Traceback" not in ended.err and all(len(line) < 600 for line in ended.err.split("\n"))
+    return ended
+
+
+def refused(ended: Ended, says: str) -> None:
+    lines = [line for line in ended.err.splitlines() if not line.startswith("warning: ")]
+    assert ended.code == 2 and len(lines) == 1, ended.err
+    assert lines[0].startswith("error: ") and says in lines[0], lines[0]
+    assert not [path for path in Path("out").rglob("*") if path.suffix in (".npz", ".png", ".txt")]
+
+
+def write(name: str, content: str | bytes) -> Prepare:
+    return lambda: Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def pipe(name: str) -> Prepare:
+    return lambda: os.mkfifo(name)
+
+
+def link(name: str, target: str) -> Prepare:
+    return lambda: Path(name).symlink_to(target)
+
+
+def folder(name: str) -> Prepare:
+    return lambda: Path(name).mkdir()
+
+
+def sparse(name: str, size: int) -> Prepare:
+    """A file of zeros that takes no room."""
+    return lambda: (Path(name).touch(), os.truncate(name, size))
+
+
+# --- files that are not files -------------------------------------------------------------------------
+
+OWN = ("--dataset", "folder", "--img_root", "photos")
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "generate_cams": ("--cam_out_dir", "out", "--model", "none.pt"),
+    "eval_cam": ("--cam_out_dir", "cams", "--gt_root", "photos"),
+    "eval_cam_with_crf": ("--cam_out_dir", "cams", "--pseudo_mask_save_path", "out"),
+    "scripts.run": ("--pseudo_mask_save_path", "out", "--model", "none.pt"),
+    "scripts.tag_images": ("--out", "out/tags.txt", "--model", "none.pt"),
+    "scripts.report": ("--cam_out_dir", "cams", "--masks", "masks", "--out", "out.html"),
+    "scripts.preview": ("--cam_out_dir", "cams", "--out", "out.png"),
+}
+NO_FILES: dict[str, Prepare] = {
+    "a pipe": pipe("x"),
+    "endless zeros": link("x", "/dev/zero"),
+    "a terminal": link("x", "/dev/tty"),
+    "a folder": folder("x"),
+    "a link to itself": link("x", "x"),
+    "a link to nothing": link("x", "nowhere"),
+    "a huge file": sparse("x", 1 << 40),
+}
+
+
+WAITING = ("a pipe", "endless zeros")  # where a command would hang
+
+
+@pytest.mark.parametrize("option", ["--split_file", "--classes", "--labels"])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(name, kind) for name in COMMANDS for kind in (NO_FILES if name == "generate_cams" else WAITING)],
+)
+def test_only_regular_files_of_a_sensible_size_are_read(name: str, option: str, kind: str, command: Command) -> None:
+    NO_FILES[kind]()
+    files = {"--classes": "classes.txt", "--labels": "labels.csv", option: "x"}
+    ended = run(command, name, *OWN, *(part for pair in files.items() for part in pair), *COMMANDS[name])
+    refused(ended, "x")
+
+
+@pytest.mark.parametrize("kind", NO_FILES)
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_only_regular_files_are_read_as_weights(suffix: str, kind: str, command: Command) -> None:
+    if kind == "a huge file":
+        pytest.skip("weights may have any size")
+    NO_FILES[kind]()
+    Path("x").rename(f"w.{suffix}") if not kind.startswith("a link to it") else link(f"w.{suffix}", f"w.{suffix}")()
+    files = ("--classes", "classes.txt", "--labels", "labels.csv", "--cam_out_dir", "out")
+    refused(run(command, "generate_cams", *OWN, *files, "--model", f"w.{suffix}"), f"w.{suffix}: no such weight file")
+
+
+@pytest.mark.parametrize("kind", NO_FILES)
+def test_only_regular_files_are_read_as_annotations(kind: str, command: Command) -> None:
+    NO_FILES[kind]()
+    refused(run(command, "scripts.prepare_coco14", "--annotations", "x", "--split_out", "out"), "x")
+
+
+# --- text ---------------------------------------------------------------------------------------------
+
+LONG = "a" * 300
+MANY_CLASSES = "\n".join(f"c{n}" for n in range(100_000))
+MANY_NAMES = "a " + " ".join(f"n{n}" for n in range(90_000))
+# which file, its content, what is said of it
+TEXT: dict[str, tuple[str, str | bytes, str]] = {
+    "split: out of the folder": ("s.txt", "a\n../secret\n", "s.txt, line 2: id '../secret' leaves"),
+    "split: out by another way": ("s.txt", "a\nx/../../secret\n", "s.txt, line 2: id 'x/../../secret' leaves"),
+    "split: absolute": ("s.txt", "/etc/passwd\n", "s.txt, line 1: id '/etc/passwd' leaves"),
+    "split: of Windows": ("s.txt", "..\\secret\n", "s.txt, line 1: use / instead of \\"),
+    "split: NUL": ("s.txt", "a\0.jpg\n", "s.txt: a binary file"),
+    "split: escape sequences": ("s.txt", f"a\n{ESCAPE}\n", "s.txt, line 2: a control character ('\\x1b')"),
+    "split: escapes in C1": ("s.txt", "a\n\x9b2J\n", "s.txt, line 2: a control character ('\\x9b')"),
+    "split: not UTF-8": ("s.txt", b"a\n\xff\xfe\n", "s.txt, line 2: not UTF-8 text"),
+    "split: UTF-16": ("s.txt", "a\nb\n".encode("utf-16"), "s.txt: UTF-16 text"),
+    "split: a line without end": ("s.txt", "a" * (2 << 20), "s.txt, line 1: longer than 1048576 characters"),
+    "split: a picture": ("s.txt", b"\x89PNG\r\n\x1a\n\0\0", "s.txt, line 1: not UTF-8 text"),
+    "classes: escape sequences": ("classes.txt", f"dog\n{ESCAPE}\n", "classes.txt, line 2: a control character"),
+    "classes: a line without end": ("classes.txt", "dog\n" + "a" * (2 << 20), "classes.txt, line 2: longer than"),
+    "classes: a long name": ("classes.txt", "dog\n" + "a" * 5000, "classes.txt, line 2: class name 'aaa"),
+    "classes: a long prompt": ("classes.txt", "dog: " + "a" * 50_000, "classes.txt, line 1: more than 1000 prompts"),
+    "classes: too many": ("classes.txt", MANY_CLASSES, "line 255: 255 classes; masks hold"),
+    "text: escape sequences": ("l.txt", f"a dog\nb {ESCAPE}\n", "l.txt, line 2: a control character"),
+    "text: out of the folder": ("l.txt", "../secret dog\n", "l.txt, line 1: id '../secret' leaves"),
+    "text: unknown names without end": ("l.txt", MANY_NAMES, "90000 unknown classes"),
+    "text: one id without end": ("l.txt", "a dog\n" * 50_000, "id: a (line 1, line 2, line 3 and 49997 more)"),
+    "text: a name that is long": ("l.txt", f"a {LONG}\n", "l.txt: 1 unknown class: 'aaaa"),
+    "csv: NUL": ("l.csv", "image,labels\na\0,dog\n", "l.csv: a binary file"),
+    "csv: a quote without end": ("l.csv", 'image,labels\na,"dog\n' + "b,dog\n" * 9, "l.csv, line 12: not CSV"),
+    "csv: a long field": ("l.csv", f"image,labels\na,{'x' * 200_000}\n", "l.csv, line 2: not CSV (field larger than"),
+    "csv: a line without end": ("l.csv", "image,labels\na," + "," * (2 << 20), "l.csv, line 2: longer than"),
+    "csv: an id of two lines": ("l.csv", 'image,labels\n"a\nb",dog\n', "l.csv, line 3: id 'a\\nb' holds control"),
+    "json lines: escape sequences": ("l.jsonl", r'{"image": "\u001b[2J", "labels": ["dog"]}', "'\\x1b[2J' holds"),
+    "json lines: half a character": ("l.jsonl", r'{"image": "\ud800", "labels": ["dog"]}', "id '\\ud800' holds"),
+    "json lines: NUL": ("l.jsonl", r'{"image": "a\u0000", "labels": ["dog"]}', "l.jsonl, line 1: id 'a\\x00' leaves"),
+    "json lines: an escaped name": ("l.jsonl", r'{"image": "a", "labels": ["\u001b[2J"]}', "unknown class: '\\x1b[2J'"),
+    "json lines: deep": ("l.jsonl", "[" * 200_000, "l.jsonl, line 1: not JSON"),
+    "json: deep": ("l.json", '{"images": ' + "[" * 100_000, "l.json: not JSON that can be read"),
+    "json: deep and whole": ("l.json", '{"image": ' + "[" * 100_000 + "]" * 100_000 + "}", "l.json, line 1: not JSON"),
+    "json: a number without end": ("l.json", '{"images": [' + "9" * 900_000 + "]}", "l.json"),
+    "json: another thing": ("l.json", '"\\u001b[2J"', "l.json: neither COCO's instances"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TEXT)
+def test_hostile_text_is_refused(name: str, command: Command) -> None:
+    file, content, says = TEXT[name]
+    write(file, content)()
+    files = {"--classes": "classes.txt", "--labels": "labels.csv"}
+    files |= {"--split_file": file} if file == "s.txt" else {"--labels": file} if file.startswith("l.") else {}
+    argv = [part for pair in files.items() for part in pair]
+    refused(run(command, "generate_cams", *OWN, *argv, *COMMANDS["generate_cams"]), says)
+
+
+def test_what_only_looks_odd_is_taken(command: Command, weights: Path) -> None:
+    """A byte order mark, the line ends of Windows and of old Macs, names in any writing."""
+    Path("photos/b.jpg").rename("photos/мой ü 写真.jpg")
+    Path("classes.txt").write_bytes("\ufeffdog\r\ncat\r\n".encode())
+    Path("l.txt").write_bytes('\ufeffa dog\r"мой ü 写真" cat\r'.encode())
+    Path("s.txt").write_bytes("\ufeffмой ü 写真.jpg\r\n./a\r\n".encode())
+    argv = ("--classes", "classes.txt", "--labels", "l.txt", "--split_file", "s.txt")
+    ended = run(command, "generate_cams", *OWN, *argv, "--cam_out_dir", "out", "--model", weights, "--device", "cpu")
+    assert ended.code == 0, ended.err
+    assert {path.name for path in Path("out").glob("*.npz")} == {"a.npz", "мой ü 写真.npz"}
+
+
+# --- annotations --------------------------------------------------------------------------------------
+
+BOMB = "".join(f'<!ENTITY e{n + 1} "{f"&e{n};" * 10}">' for n in range(9))
+NAMED = "<annotation><object><name>{}</name></object></annotation>"
+XML: dict[str, tuple[Prepare, str]] = {
+    "a bomb": (write("b.xml", f'<!DOCTYPE a [<!ENTITY e0 "cat">{BOMB}]>' + NAMED.format("&e9;")), "XML"),
+    "another file": (
+        write("b.xml", '<!DOCTYPE a [<!ENTITY x SYSTEM "../../secret.txt">]>' + NAMED.format("&x;")),
+        "refused, it declares a DOCTYPE",
+    ),
+    "the network": (
+        write("b.xml", '<!DOCTYPE a SYSTEM "http://example.org/voc.dtd">' + NAMED.format("cat")),
+        "refused, it declares a DOCTYPE",
+    ),
+    "deep": (write("b.xml", "<a>" * 100_000), "damaged XML"),
+    "a huge attribute": (write("b.xml", f'<annotation x="{"a" * 12_000_000}"/>'), "damaged XML"),
+    "a huge file": (sparse("b.xml", 1 << 40), "larger than 16 MiB"),
+    "escape sequences": (write("b.xml", NAMED.format(ESCAPE)), "damaged XML"),
+    "escapes in C1": (write("b.xml", NAMED.format("&#155;2J")), "unknown class '\\x9b2J'"),
+    "a long name": (write("b.xml", NAMED.format("cat" * 9000)), "unknown class 'cat"),
+    "names without number": (
+        write("b.xml", annotation([f"n{n}" for n in range(90_000)])),
+        "unknown class 'n0'",
+    ),
+    "a pipe": (pipe("b.xml"), "no such annotation"),
+    "endless zeros": (link("b.xml", "/dev/zero"), "no such annotation"),
+    "a folder": (folder("b.xml"), "no such annotation"),
+    "a link to itself": (link("b.xml", "b.xml"), "no such annotation"),
+    "no text": (write("b.xml", bytes(range(256)) * 99), "damaged XML"),
+}
+
+
+def test_each_hostile_annotation_fails_alone(desk: Path, command: Command, weights: Path) -> None:
+    for part in ("Annotations", "ImageSets/Segmentation"):
+        Path("VOC", part).mkdir(parents=True)
+    Path("photos").rename("VOC/JPEGImages")
+    Path("VOC/Annotations/a.xml").write_text(annotation(["dog"]))
+    os.chdir("VOC/Annotations")
+    for number, (prepare, _) in enumerate(XML.values()):
+        prepare()
+        Path("b.xml").rename(f"{number}.xml")
+        Path(f"../JPEGImages/{number}.jpg").write_bytes(Path("../JPEGImages/b.jpg").read_bytes())
+    os.chdir(desk)
+    Path("VOC/ImageSets/Segmentation/train.txt").write_text("\n".join(["a", *map(str, range(len(XML)))]))
+    argv = ("--dataset", "voc12", "--img_root", "VOC", "--model", weights, "--device", "cpu", "--cam_out_dir", "out")
+    ended = run(command, "generate_cams", *argv)
+    first, *lines = ended.err.splitlines()
+    assert ended.code == 3 and first == f"{len(XML)} images failed:" and len(lines) == len(XML), ended.err
+    for number, (line, (_, says)) in enumerate(zip(lines, XML.values())):
+        assert line.startswith(f"  {number}: VOC/Annotations/{number}.xml: ") and says in line, line
+    assert [path.name for path in Path("out").glob("*.npz")] == ["a.npz"]
+
+
+def test_names_of_files_are_shown_as_they_are_spelled(command: Command, weights: Path) -> None:
+    """Among images, annotations and masks, whose names are not read from a file but may come from an archive."""
+    for name in (f"x{ESCAPE}.jpg", "x\nforged: line.jpg", "x\u2028y.jpg"):
+        Path("photos", name).write_bytes(Path("photos/a.jpg").read_bytes())
+    Path("xml").mkdir()
+    for name in ("a", "b", f"x{ESCAPE}", "x\nforged: line"):
+        Path("xml", f"{name}.xml").write_text(annotation(["dog"]))
+    argv = (
+        "--classes",
+        "classes.txt",
+        "--labels",
+        "xml",
+        "--cam_out_dir",
+        "out",
+        "--model",
+        weights,
+        "--device",
+        "cpu",
+    )
+    ended = run(command, "generate_cams", *OWN, *argv)
+    assert ended.code == 3 and "5 images failed:" in ended.err and ended.err.count("control characters; rename it") == 5
+    assert sorted(path.stem for path in Path("out").glob("*.npz")) == ["a", "b"]
+
+
+def test_folders_in_folders_without_end(command: Command) -> None:
+    Path("photos", *["d"] * 900).mkdir(parents=True)
+    argv = ("--classes", "classes.txt", "--labels", "labels.csv")
+    refused(
+        run(command, "generate_cams", *OWN, *argv, *COMMANDS["generate_cams"]), "photos: folders in folders, more than"
+    )
+
+
+def test_images_that_are_links_in_a_circle(command: Command, weights: Path) -> None:
+    link("photos/c.jpg", "c.jpg")()
+    link("photos/d.jpg", "e.jpg")()
+    link("photos/e.jpg", "d.jpg")()
+    link("photos/sub", ".")()
+    argv = ("--classes", "classes.txt", "--labels", "labels.csv", "--model", weights, "--device", "cpu")
+    ended = run(command, "generate_cams", *OWN, *argv, "--cam_out_dir", "out")
+    assert ended.code == 3 and sorted(path.stem for path in Path("out").glob("*.npz")) == ["a", "b"]
+
+
+# --- COCO and SBD -------------------------------------------------------------------------------------
+
+
+def instances(*segmentations: Any) -> dict[str, Any]:
+    """An image with a square, and one with each of these segmentations."""
+    drawn = ([[1, 1, 6, 1, 6, 6, 1, 6]], *segmentations)
+    images = [{"id": n, "file_name": f"i{n}.jpg", "height": 8, "width": 9} for n in range(len(drawn))]
+    items = [{"id": n, "image_id": n, "category_id": 1, "segmentation": each} for n, each in enumerate(drawn)]
+    categories = [{"id": n + 1, "name": name} for n, name in enumerate(COCO)]
+    return {"images": images, "annotations": items, "categories": categories}
+
+
+SEGMENTATIONS: dict[str, Any] = {
+    "NaN": [[float("nan"), 1, 2, 3, 4, 5]],
+    "infinite": [[float("inf"), 1, 2, 3, 4, 5]],
+    "far outside": [[1e30, 1, 2, 3, 4, 5]],
+    "a huge number": [[10**400, 1, 2, 3, 4, 5]],
+    "texts": [["1", "2", "3", "4", "5", "6"]],
+    "a path without end": [[0, 0, 8, 0] * 400_000],
+    "runs below zero": {"size": [8, 9], "counts": [-1, 73]},
+    "runs that wrap around": {"size": [8, 9], "counts": [2**32, 72]},
+    "runs of a huge image": {"size": [1 << 30, 1 << 30], "counts": [1 << 60]},
+    "compressed, of another size": {"size": [8, 9], "counts": "PPYo1" * 999},
+    "compressed, damaged": {"size": [8, 9], "counts": "\u001b[2J"},
+    "nothing": None,
+    "a lie": True,
+}
+
+
+def test_each_hostile_segmentation_fails_alone(command: Command) -> None:
+    Path("x.json").write_text(json.dumps(instances(*SEGMENTATIONS.values())))
+    ended = run(command, "scripts.prepare_coco14", "--annotations", "x.json", "--masks_out", "out")
+    first, *lines = ended.err.splitlines()
+    assert ended.code == 3 and first == f"{len(SEGMENTATIONS)} images failed:", ended.err
+    for number, line in enumerate(lines, 1):
+        assert line.startswith(f"  i{number}: x.json, image id {number}, annotation {number}: "), line
+    assert [path.name for path in Path("out").iterdir()] == ["i0.png"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"images": [{"id": 0, "file_name": "../secret.txt"}]}, "id '../secret.txt' leaves"),
+        ({"images": [{"id": 0, "file_name": "a\0.jpg"}]}, "id 'a\\x00' leaves"),
+        ({"images": [{"id": 0, "file_name": "a\nb.jpg"}]}, "id 'a\\nb' holds control characters"),
+        ({"images": [{"id": 0, "file_name": f"{ESCAPE}.jpg"}]}, "holds control characters"),
+        ({"images": [{"id": 10**4000, "file_name": "a.jpg"}]}, "images[0] has no whole number `id`"),
+        ({"images": [{"id": 1e999, "file_name": "a.jpg"}]}, "images[0] has no whole number `id`"),
+        ({"images": [{"id": float("nan"), "file_name": "a.jpg"}]}, "images[0] has no whole number `id`"),
+        ({"annotations": [{"image_id": 1e999, "category_id": 1}]}, "annotations[0] has no whole number `image_id`"),
+        ({"categories": [{"id": n, "name": ESCAPE} for n in range(80)]}, "category 0 is '\\x1b]0;owned\\x07\\x1b[2J'"),
+        ({"images": {"id": 0}}, "no list `images`"),
+    ],
+)  # fmt: skip
+def test_hostile_instances_are_refused(changed: dict[str, Any], says: str, command: Command) -> None:
+    Path("x.json").write_text(json.dumps(instances() | {"annotations": []} | changed))
+    refused(run(command, "scripts.prepare_coco14", "--annotations", "x.json", "--masks_out", "out"), says)
+
+
+def test_names_that_would_forge_a_line_of_a_split(command: Command) -> None:
+    for part in ("SegmentationClass", "SegmentationClassAug", "ImageSets/Segmentation"):
+        Path("VOC", part).mkdir(parents=True)
+    Path("VOC/ImageSets/Segmentation/val.txt").write_text("a\n")
+    Image.fromarray(np.zeros((4, 5), np.uint8)).save("VOC/SegmentationClassAug/x\n..png")
+    refused(run(command, "scripts.prepare_voc12", "--root", "VOC"), "file name 'x\\n..png' is no id")
+
+
+# --- weights ------------------------------------------------------------------------------------------
+
+
+class Bomb:
+    """Pickles to a call that leaves a marker."""
+
+    def __reduce__(self) -> tuple[Any, tuple]:
+        return os.system, ("touch ../executed",)
+
+
+def clip_state() -> dict[str, torch.Tensor]:
+    """A whole CLIP, but for the words it knows: small enough to be written again and again."""
+    state = openai_state(tiny_model(layers=1, text_layers=1))
+    return {**state, "token_embedding.weight": state["token_embedding.weight"][:9].clone()}
+
+
+def text_tower(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {key: value for key, value in state.items() if not key.startswith("visual.")}
+
+
+def traced_with(data: bytes, *names: str) -> Prepare:
+    """A zip file with the marks of a TorchScript archive, and records of these names."""
+
+    def make() -> None:
+        with zipfile.ZipFile("w.pt", "w") as archive:
+            for name, content in {"x/data.pkl": data, "x/constants.pkl": b"", "x/code/a.py": b"import os"}.items():
+                archive.writestr(name, content)
+            for name in names:
+                archive.writestr(name, b"written")
+
+    return make
+
+
+def bombs_in(suffix: str) -> Prepare:
+    """A quarter of a gigabyte of zeros in a quarter of a megabyte, under the name of a record that is always read."""
+
+    def make() -> None:
+        with zipfile.ZipFile("w.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+            with archive.open(f"x/{suffix}", "w", force_zip64=True) as record:
+                for _ in range(256):
+                    record.write(bytes(1 << 20))
+            archive.writestr("x/version" if suffix == "data.pkl" else "x/data.pkl", b"3\n")
+
+    return make
+
+
+def save(change: Callable[[dict[str, torch.Tensor]], object]) -> Prepare:
+    return lambda: torch.save(change(clip_state()), "w.pt")
+
+
+def truncated() -> None:
+    save(lambda state: state)()
+    os.truncate("w.pt", Path("w.pt").stat().st_size // 2)
+
+
+def lying_header() -> None:
+    safetensors.torch.save_file(clip_state(), "w.pt")
+    data = Path("w.pt").read_bytes()
+    Path("w.safetensors").write_bytes(b"\xff\xff\xff\xff\xff\xff\xff\x7f" + data[8:])
+    Path("w.pt").unlink()
+
+
+WEIGHTS: dict[str, tuple[Prepare, str]] = {
+    "a pickle that runs a command": (lambda: Path("w.pt").write_bytes(pickle.dumps(Bomb(), 2)), "would run code"),
+    "the same in a torch file": (lambda: torch.save({"x": Bomb()}, "w.pt"), "would run code"),
+    "the same in an old torch file": (
+        lambda: torch.save({"x": Bomb()}, "w.pt", _use_new_zipfile_serialization=False),
+        "would run code",
+    ),
+    "the same under state_dict": (lambda: torch.save({"state_dict": {"x": Bomb()}}, "w.pt"), "would run code"),
+    "the same in a traced archive": (traced_with(pickle.dumps(Bomb(), 2)), "the archive asks for posix.system"),
+    "paths that leave the archive": (traced_with(b"N.", "../../escaped", "/tmp/escaped"), "without a module"),
+    "a bomb for a pickle": (bombs_in("data.pkl"), "unfold to far more"),
+    "a bomb for a version": (bombs_in("version"), "unfold to far more"),
+    "cut in half": (truncated, "w.pt: cannot be read as weights"),
+    "a header that lies": (lying_header, "w.safetensors: cannot be read as weights"),
+    "a ResNet": (save(lambda state: {**state, "visual.layer1.0.conv1.weight": torch.zeros(2)}), "is a ResNet"),
+    "a text tower": (save(text_tower), "not the weights of a CLIP"),
+    "SigLIP": (save(lambda _: {"visual.trunk.pos_embed": torch.zeros(2)}), "not the weights of a CLIP"),
+    "of transformers": (
+        save(lambda _: {"vision_model.embeddings.class_embedding": torch.zeros(2)}),
+        "not the weights of a CLIP",
+    ),
+    "names with escape sequences": (save(lambda _: {ESCAPE: torch.zeros(2)}), "found \\x1b]0;owned"),
+    "a weight too many": (save(lambda state: {**state, f"visual.{ESCAPE}": torch.zeros(2)}), "visual.\\x1b]0;"),
+    "not a number": (
+        save(lambda state: {**state, "logit_scale": torch.tensor(float("nan"))}),
+        "logit_scale has values that are not finite",
+    ),
+    "a huge scale": (save(lambda state: {**state, "logit_scale": torch.tensor(1e4)}), "logit_scale 1e+04 is no CLIP's"),
+    "larger than its file": (
+        save(lambda state: {**state, "visual.proj": torch.zeros(1).expand(1 << 20, 1 << 20)}),
+        "claim to be larger than the file",
+    ),
+    "without memory": (
+        save(lambda state: {**state, "visual.proj": torch.empty(64, 32, device="meta")}),
+        "is no array of real numbers (float32, meta",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", WEIGHTS)
+def test_hostile_weights_are_refused(kind: str, desk: Path, command: Command) -> None:
+    prepare, says = WEIGHTS[kind]
+    prepare()
+    (path,) = desk.glob("w.*")
+    files = ("--classes", "classes.txt", "--labels", "labels.csv", "--cam_out_dir", "out", "--device", "cpu")
+    refused(run(command, "generate_cams", *OWN, *files, "--model", path.name), says)
+    assert not Path("../executed").exists()
+
+
+def test_the_bomb_would_work() -> None:
+    """Otherwise the tests above would prove nothing."""
+    pickle.loads(pickle.dumps(Bomb()))  # noqa: S301
+    assert Path("../executed").exists()
