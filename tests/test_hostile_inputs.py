@@ -129,12 +129,10 @@ def test_only_regular_files_of_a_sensible_size_are_read(name: str, option: str, 
 @pytest.mark.parametrize("kind", NO_FILES)
 @pytest.mark.parametrize("suffix", ["pt", "safetensors"])
 def test_only_regular_files_are_read_as_weights(suffix: str, kind: str, command: Command) -> None:
-    if kind == "a huge file":
-        pytest.skip("weights may have any size")
     NO_FILES[kind]()
     Path("x").rename(f"w.{suffix}") if not kind.startswith("a link to it") else link(f"w.{suffix}", f"w.{suffix}")()
     files = ("--classes", "classes.txt", "--labels", "labels.csv", "--cam_out_dir", "out")
-    refused(run(command, "generate_cams", *OWN, *files, "--model", f"w.{suffix}"), f"w.{suffix}: no such weight file")
+    refused(run(command, "generate_cams", *OWN, *files, "--model", f"w.{suffix}"), f"w.{suffix}: ")
 
 
 @pytest.mark.parametrize("kind", NO_FILES)
