@@ -6,13 +6,15 @@ from common.errors import UserError
 
 
 def pick_device(name: str, worker: int = 0) -> torch.device:
-    """The device for `--device NAME`; "auto" is a GPU when there is one, else the CPU, and spreads workers over GPUs.
+    """The device for `--device NAME`; "auto" is a GPU when there is one, else the CPU.
+
+    "auto" and "cuda" spread workers over the GPUs; "cuda:1" is that one for all of them.
 
     Raises UserError for a device this machine does not have.
     """
+    if name in ("auto", "cuda") and torch.cuda.is_available():
+        return torch.device("cuda", worker % torch.cuda.device_count())
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda", worker % torch.cuda.device_count())
         return torch.device("cpu")
     try:
         device = torch.device(name)
