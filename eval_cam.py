@@ -10,8 +10,10 @@ import sys
 from typing import TYPE_CHECKING
 
 from common import run_log
+from common.errors import UserError
 from common.options import (
     Parser,
+    add_absent,
     add_cam_dir,
     add_data_options,
     add_json,
@@ -47,6 +49,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         default="float32",
         help="precision of the background score; the reference computed it in float16",
     )
+    add_absent(parser)
+    parser.add_argument(
+        "--splits", action="store_true", help="show the means of seen and unseen classes too, and their harmonic mean"
+    )
     parser.add_argument("--num_workers", type=positive, default=2, help="images that are read side by side")
     add_json(parser)
     add_log_options(parser)
@@ -66,6 +72,8 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     from pipeline import stage_eval
     from pipeline.storage import check_classes
 
+    if args.splits and not selection.spec.unseen:
+        raise UserError(f"--splits: {selection.spec.name} has no split into seen and unseen classes; leave it out")
     job = _job(args, selection)
     check_classes(job.folder, stage_eval.cam_record(job.folder, selection.ids), selection.spec)
     check_place(args.json, "--json", "scores.json")
@@ -112,21 +120,22 @@ def _print_scores(
     spec, split = selection.spec, selection.paths.split
     if args.cam_type == "png":
         confusion = totals.confusions[0]
-        result = report.summary("masks", spec, report.scores_of(confusion), totals.images, split, confusion)
+        scores = report.scores_of(confusion, args.absent)
+        result = report.summary("masks", spec, scores, totals.images, split, confusion)
     else:
         stage = report.STAGES[args.cam_type]
         made_by = cam_record(job.folder, selection.ids)
         settings = {"cam_type": args.cam_type, "bg_precision": args.bg_precision, "cams": made_by}
         if len(job.backgrounds) > 1:
             result = report.swept_summary(
-                stage, spec, totals.confusions, job.backgrounds, totals.images, split, settings=settings
+                stage, spec, totals.confusions, job.backgrounds, totals.images, split, args.absent, settings=settings
             )
         else:  # maps that know their background's score, or a data set without one
             confusion = totals.confusions[0]
-            scores = report.scores_of(confusion)
+            scores = report.scores_of(confusion, args.absent)
             result = report.summary(stage, spec, scores, totals.images, split, confusion, settings=settings)
     log.scored(result)
-    report.print_table(result)
+    report.print_table(result, splits=args.splits or not spec.has_background)
     report.write_json(args.json, result)
 
 

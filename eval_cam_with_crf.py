@@ -15,6 +15,7 @@ from common import run_log
 from common.model_options import add_crf_options
 from common.options import (
     Parser,
+    add_absent,
     add_cam_dir,
     add_data_options,
     add_json,
@@ -50,6 +51,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="auto", help="of the CRF on a GPU: auto, cpu, cuda, cuda:1")
     parser.add_argument("--num_workers", type=positive, default=2, help="images that are worked on side by side")
     parser.add_argument("--overwrite", action="store_true", help="make masks again that are there already")
+    add_absent(parser)
     add_json(parser)
     add_log_options(parser)
     ray_options.add_engine_options(parser)
@@ -160,14 +162,14 @@ def _print_scores(
     result = report.summary(
         "crf",
         selection.spec,
-        report.scores_of(confusion),
+        report.scores_of(confusion, args.absent),
         totals.images,
         selection.paths.split,
         confusion,
         settings=settings,
     )
     log.scored(result)
-    report.print_table(result)
+    report.print_table(result, splits=not selection.spec.has_background)
     report.write_json(args.json, result)
 
 

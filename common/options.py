@@ -7,7 +7,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-DATASETS = ("toyworld", "voc12", "coco14", "folder")
+DATASETS = ("toyworld", "voc12", "coco14", "voc20", "context59", "cocostuff", "ade20k", "cityscapes", "folder")
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -80,6 +80,17 @@ def data_options(args: argparse.Namespace) -> str:
 def add_cam_dir(parser: argparse.ArgumentParser, help_text: str) -> None:
     """--cam_out_dir, output/<dataset>/cams when not given."""
     parser.add_argument("--cam_out_dir", type=Path, metavar="DIR", help=f"{help_text}; not given: output/DATASET/cams")
+
+
+def add_absent(parser: argparse.ArgumentParser) -> None:
+    """--absent, for the commands that score."""
+    parser.add_argument(
+        "--absent",
+        choices=("truth", "union"),
+        default="truth",
+        help="classes that the ground truth never shows: left out of the means (truth, as in CLIP-ES), or counted with "
+        "IoU 0 where they are predicted (union, as in mmsegmentation and detectron2)",
+    )
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,6 @@
 """From `--dataset NAME` and the paths given to what the stages need. May import the data sets, dataset and common.
 
-Adding a data set: a folder with its spec, a line in SPECS, and what is special about its paths below.
+Adding a data set: a module with its spec, a line in SPECS, and what is special about its paths below.
 """
 
 import argparse
@@ -12,27 +12,40 @@ from common.errors import UserError
 from common.files import need_dir
 from dataset.classes_file import read_classes
 from dataset.folder import Images, find_images, images_of, read_ids, restricted
-from dataset.labels import read_labels_argument
+from dataset.labels import EVERY_CLASS, read_labels_argument
 from dataset.matching import match, repeated_images, tell_errors
 from dataset.spec import DatasetSpec, Sample
 from dataset.voc_layout import VocPaths, read_split, voc_paths, voc_samples
 
-SPECS = {"toyworld": "toyworld.spec", "voc12": "voc12.spec", "coco14": "coco14.spec"}
+SPECS = {
+    "toyworld": "toyworld.spec",
+    "voc12": "voc12.spec",
+    "coco14": "coco14.spec",
+    "voc20": "dense.voc20",
+    "context59": "dense.context59",
+    "cocostuff": "dense.cocostuff",
+    "ade20k": "dense.ade20k",
+    "cityscapes": "dense.cityscapes",
+}
 FOLDER = "folder"  # a user's own images, with the classes of --classes
 ROOT = Path(__file__).resolve().parent.parent
 TOYWORLD_DATA = Path("output/toyworld/data")
 OPENAI = ("ViT-B-16", "openai")
-DEFAULT_MODELS = {
+DEFAULT_MODELS: dict[str, tuple[str, str | None]] = {
+    **dict.fromkeys((*SPECS, FOLDER), OPENAI),
     "toyworld": (str(ROOT / "toyworld" / "clip.pt"), None),
-    "voc12": OPENAI,
-    "coco14": OPENAI,
-    FOLDER: OPENAI,
 }
 HOLDS = {  # what --img_root is
     "voc12": "the JPEGImages folder of the data set",
     "coco14": "the folder of COCO's images (train2014)",
+    "voc20": "the JPEGImages folder of VOC2012",
+    "context59": "the JPEGImages folder of VOC2010",
+    "cocostuff": "the folder of COCO's images (train2017)",
+    "ade20k": "the folder of its images (images/training)",
+    "cityscapes": "the folder of its cities (leftImg8bit/train)",
     FOLDER: "the folder of your images",
 }
+AS_A_FOLDER = (FOLDER, "context59", "cocostuff", "ade20k", "cityscapes")  # images by path; labels and masks are given
 
 
 def dataset_spec(name: str, classes: Path | None = None) -> DatasetSpec:
@@ -64,14 +77,15 @@ class Selection:
     def need_masks(self) -> Path:
         """The folder of ground-truth masks; raises UserError when there is none."""
         if self.paths.masks is None:
-            beside = self.paths.images.parent / "SegmentationClass"
-            where = (
-                f": no masks in {beside}"
-                if self.paths.annotations
-                else f": {self.spec.name} has no usual place for masks"
-            )
-            raise UserError(f"--gt_root is needed to score{where}")
+            raise UserError(f"--gt_root is needed to score: {self._without_masks()}")
         return need_dir(self.paths.masks, "--gt_root", "one mask PNG an image")
+
+    def _without_masks(self) -> str:
+        if not self.spec.has_background:
+            return f"python -m scripts.prepare_dense {self.spec.name} --masks_out DIR makes the masks"
+        if self.paths.annotations:
+            return f"no masks in {self.paths.images.parent / 'SegmentationClass'}"
+        return f"{self.spec.name} has no usual place for masks"
 
     def samples(self) -> tuple[list[Sample], list[tuple[str, str]]]:
         """Images with labels, and (id, reason) of the ids that have none to be used."""
@@ -80,7 +94,9 @@ class Selection:
         if self.spec.name == "coco14":  # its split file holds the labels too
             return self.labelled_by(str(self.paths.split)).samples()
         if self.paths.annotations is None:
-            raise UserError(f"--labels is needed with --dataset {self.spec.name}: a file, a folder, or classes as a,b")
+            known = "" if self.spec.has_background else f", or `{EVERY_CLASS}` for all classes (--method maskclip)"
+            needed = f"--labels is needed with --dataset {self.spec.name}"
+            raise UserError(f"{needed}: a file, a folder, or classes as a,b{known}")
         return voc_samples(self.paths, self.spec.classes, self.ids)
 
     def labelled_by(self, labels: str) -> "Selection":
@@ -118,15 +134,17 @@ def select(
         return Selection(spec, VocPaths(gt_root, None, split_file, gt_root), _read_ids(name, split_file))
     if img_root is None:
         img_root = _default_img_root(name)
-    if name == FOLDER or (name == "coco14" and split_file is None and labels is not None):
+    if name in AS_A_FOLDER or (name == "coco14" and split_file is None and labels is not None):
         return _own_images(spec, img_root, split_file, gt_root, labels)
     paths = _coco_paths(img_root, split_file, gt_root) if name == "coco14" else voc_paths(img_root, split_file, gt_root)
+    if not spec.has_background:  # SegmentationClass counts from the background on
+        paths = replace(paths, masks=gt_root)
     selection = Selection(spec, paths, read_split(paths.split))
     return selection if labels is None else selection.labelled_by(labels)
 
 
 def _read_ids(name: str, split_file: Path) -> list[str]:
-    return read_ids(split_file) if name == FOLDER else read_split(split_file)
+    return read_ids(split_file) if name in AS_A_FOLDER else read_split(split_file)
 
 
 def _default_img_root(name: str) -> Path:

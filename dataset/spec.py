@@ -19,6 +19,7 @@ class DatasetSpec:
     aliases             pairs (other spelling, class name) that label files may use
     plain_prompts       K tuples as above for MaskCLIP, which asks for plain names; (): the prompts
     maskclip_frame      (long, short) sides that MaskCLIP's images are scaled to just fit into; (): their own size
+    unseen              indices of the classes that the field's zero-shot split leaves without labels; (): no such split
     """
 
     name: str
@@ -31,11 +32,14 @@ class DatasetSpec:
     aliases: tuple[tuple[str, str], ...] = ()
     plain_prompts: tuple[tuple[str, ...], ...] = ()
     maskclip_frame: tuple[int, ...] = (2048, 512)
+    unseen: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for prompts in filter(None, (self.prompts, self.plain_prompts)):
             if len(self.classes) != len(prompts):
                 raise ValueError(f"{self.name}: {len(self.classes)} classes but prompts for {len(prompts)}")
+        if not set(self.unseen) <= set(range(len(self.classes))):
+            raise ValueError(f"{self.name}: unseen classes {self.unseen} of {len(self.classes)}")
 
     @property
     def num_labels(self) -> int:
@@ -46,6 +50,11 @@ class DatasetSpec:
     def label_names(self) -> tuple[str, ...]:
         """Names by mask value."""
         return ("background", *self.classes) if self.has_background else self.classes
+
+    @property
+    def unseen_labels(self) -> tuple[int, ...]:
+        """Mask values of the unseen classes. The background, where there is one, is among the seen."""
+        return tuple(index + int(self.has_background) for index in self.unseen)
 
 
 @dataclass(frozen=True)

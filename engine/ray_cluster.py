@@ -24,7 +24,7 @@ from typing import Any
 from common.errors import StopRun, UserError
 
 ROOT = Path(__file__).resolve().parent.parent
-CODE = ("clip", "coco14", "common", "dataset", "engine", "pipeline", "toyworld", "voc12")
+CODE = ("clip", "coco14", "common", "dataset", "dense", "engine", "pipeline", "toyworld", "voc12")
 LIVES = 3  # workers that one unit may cost before it is set aside
 FALSE_STARTS = 10  # workers in a row that may end before they are ready, such as on nodes that come and go
 CONNECT_S = 10

@@ -1,16 +1,21 @@
 """Step 5: labels against the ground truth, from one confusion matrix (clip_es section 5). Imports numpy, dataset.
 
-The rule for absent classes: a class that the ground truth never shows is left out of every mean. (A prediction of
-such a class still counts as an error of the class it stands in for.)
+Two rules for classes that the ground truth never shows, by name (other_systems section 0.5):
+truth  they are left out of every mean, as in the reference CLIP-ES
+union  those that are predicted somewhere have IoU 0 and count in mIoU, as in mmsegmentation and detectron2
+By either, a prediction of such a class is an error of the class it stands in for, and the mean accuracy is of the
+classes that the ground truth shows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
 from dataset.spec import IGNORE_INDEX
+
+ABSENT_RULES = ("truth", "union")
 
 
 def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, num_labels: int) -> np.ndarray:
@@ -39,9 +44,10 @@ def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, num_labels: int) 
 class Scores:
     """What a confusion matrix says; shares in [0, 1].
 
-    iou             by label; None where the ground truth never shows it
+    iou             by label; None for classes that do not count, by the rule for absent ones
     coverage        share of the scored pixels that were predicted at all (not 255)
     precision       share of those predicted pixels that are right
+    absent          that rule, one of ABSENT_RULES
     """
 
     miou: float
@@ -50,24 +56,54 @@ class Scores:
     mean_accuracy: float
     coverage: float
     precision: float
+    absent: str = "truth"
 
 
-def scores_of(confusion: np.ndarray) -> Scores:
-    """Scores of a (C, C+1) confusion matrix. All are 0 when it counts no pixel."""
+def scores_of(confusion: np.ndarray, absent: str = "truth") -> Scores:
+    """Scores of a (C, C+1) confusion matrix, by one of ABSENT_RULES. All are 0 when it counts no pixel."""
     right = np.diag(confusion).astype(np.float64)
     true, predicted = confusion.sum(axis=1), confusion[:, :-1].sum(axis=0)
-    shown = true > 0
-    iou = right[shown] / (true + predicted - right)[shown]
+    shown, union = true > 0, true + predicted - right
+    counted = shown if absent == "truth" else union > 0
     by_label = np.full(len(true), np.nan)
-    by_label[shown] = iou
+    by_label[counted] = right[counted] / union[counted]
     return Scores(
-        miou=float(iou.mean()) if shown.any() else 0.0,
+        miou=float(by_label[counted].mean()) if counted.any() else 0.0,
         iou=tuple(None if np.isnan(value) else float(value) for value in by_label),
         pixel_accuracy=_share(right.sum(), true.sum()),
         mean_accuracy=float((right[shown] / true[shown]).mean()) if shown.any() else 0.0,
         coverage=_share(predicted.sum(), true.sum()),
         precision=_share(right.sum(), predicted.sum()),
+        absent=absent,
     )
+
+
+@dataclass(frozen=True)
+class SplitScores:
+    """Mean IoU of the seen and of the unseen classes, and hIoU, their harmonic mean; None without such classes."""
+
+    seen: float | None
+    unseen: float | None
+    harmonic: float | None
+
+
+def split_scores(iou: Sequence[float | None], unseen: Collection[int]) -> SplitScores:
+    """The means over both sets of labels, of those that count; `unseen` are labels, all others are seen."""
+    of_seen = _mean([value for label, value in enumerate(iou) if label not in unseen])
+    of_unseen = _mean([value for label, value in enumerate(iou) if label in unseen])
+    return SplitScores(of_seen, of_unseen, harmonic_mean(of_seen, of_unseen))
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def harmonic_mean(seen: float | None, unseen: float | None) -> float | None:
+    """2su / (s + u), which is 0 where both are 0; None where either is missing."""
+    if seen is None or unseen is None:
+        return None
+    return 2 * seen * unseen / (seen + unseen) if seen + unseen else 0.0
 
 
 def _share(part: float, whole: float) -> float:

@@ -177,8 +177,11 @@ def from_cam_file(maps: Tensor, size: tuple[int, int], kind: str = "cam") -> np.
 # --- scores ---------------------------------------------------------------------------------------
 
 
-def summary(job: RunJob, spec: DatasetSpec, split: Path, totals: Totals) -> dict[str, Any]:
-    """The scores in the form of eval_cam_with_crf.py: of the labels before the 255s, with the settings behind them."""
+def summary(job: RunJob, spec: DatasetSpec, split: Path, totals: Totals, absent: str = "truth") -> dict[str, Any]:
+    """The scores in the form of eval_cam_with_crf.py: of the labels before the 255s, with the settings behind them.
+
+    absent  the rule for absent classes, one of pipeline.scores.ABSENT_RULES
+    """
     confusion = totals.confusions[0]
     settings = {
         "crf_image": job.crf.crf_image,
@@ -188,5 +191,5 @@ def summary(job: RunJob, spec: DatasetSpec, split: Path, totals: Totals) -> dict
         "confidence": job.crf.confidence,
         "cams": dict(sorted(job.cams.made_by.items())),  # sorted, as in a CAM file
     }
-    scores = report.scores_of(confusion)
+    scores = report.scores_of(confusion, absent)
     return report.summary("crf", spec, scores, totals.images, split, confusion, settings=settings)

@@ -34,7 +34,7 @@ from pipeline.tagclip import TagSettings
 
 TEMPLATES = ("auto", "dataset", "maskclip85")
 PUBLISHED = TagSettings()
-BARE_NAMES = ("voc12", "coco14")  # TagCLIP's authors ask for these by class name, without CLIP-ES's synonyms
+BARE_NAMES = ("voc12", "voc20", "coco14")  # TagCLIP's authors ask for these by class name, without CLIP-ES's synonyms
 
 
 @dataclass(frozen=True)

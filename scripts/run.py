@@ -26,6 +26,7 @@ from common.model_options import (
 )
 from common.options import (
     Parser,
+    add_absent,
     add_data_options,
     add_json,
     add_log_options,
@@ -73,6 +74,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     run.add_argument("--num_workers", type=positive, default=2, help="images in the CRF side by side, beside the model")
     run.add_argument("--overwrite", action="store_true", help="make masks again that are there already")
+    add_absent(parser)
     add_json(parser)
     add_log_options(parser)
     return parser.parse_args(argv)
@@ -221,9 +223,10 @@ def _print_scores(
     if not totals.images:
         print("nothing could be scored", file=sys.stderr)
         return
-    result = stage_run.summary(job, selection.spec, selection.paths.split, totals)
+    spec = selection.spec
+    result = stage_run.summary(job, spec, selection.paths.split, totals, args.absent)
     log.scored(result)
-    report.print_table(result)
+    report.print_table(result, splits=not spec.has_background)
     report.write_json(args.json, result)
 
 

@@ -12,7 +12,7 @@ import pytest
 from tests.support import ROOT
 
 FOLDERS = tuple(
-    "clip common dataset pipeline engine segmentor maskclip voc12 coco14 toyworld scripts benchmarks".split()
+    "clip common dataset pipeline engine segmentor maskclip voc12 coco14 dense toyworld scripts benchmarks".split()
 )
 SOURCES = sorted(
     [*ROOT.glob("*.py"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))],
@@ -66,7 +66,7 @@ def test_a_step_imports_no_other_step(step: str) -> None:
 
 
 NETWORKS = {"torch", "torchvision", "open_clip", "clip"}
-DATA_SETS = {"voc12", "coco14", "toyworld"}
+DATA_SETS = {"voc12", "coco14", "dense", "toyworld"}
 ABOVE = {"engine", "segmentor", "maskclip", "scripts", "benchmarks"}
 
 
@@ -78,6 +78,7 @@ ABOVE = {"engine", "segmentor", "maskclip", "scripts", "benchmarks"}
         ("dataset", {*NETWORKS, "pipeline", *ABOVE}, set()),
         ("voc12", {*NETWORKS, "pipeline", "scripts"}, {"pipeline.masks"}),
         ("coco14", {*NETWORKS, "pipeline", "scripts"}, {"pipeline.masks"}),
+        ("dense", {*NETWORKS, "pipeline", "scripts"}, {"pipeline.masks"}),
         ("pipeline", {*ABOVE, *DATA_SETS}, set()),
         ("engine", {"scripts", "benchmarks", "segmentor", "maskclip", *DATA_SETS}, set()),
     ],
@@ -94,7 +95,7 @@ def test_a_folder_imports_only_what_lies_before_it(folder: str, others: set[str]
 
 def test_data_sets_can_be_read_without_torch() -> None:
     """Nor does anything that they import, import it."""
-    paths = [path for path in of_folders("dataset", "voc12", "coco14", "toyworld") if "training" not in path.parts]
+    paths = [path for path in of_folders("dataset", *DATA_SETS) if "training" not in path.parts]
     modules = [name_of(path).removesuffix(".py").replace("/", ".").removesuffix(".__init__") for path in paths]
     code = (
         f"import importlib, sys\nfor name in {modules}: importlib.import_module(name)\nsys.exit('torch' in sys.modules)"

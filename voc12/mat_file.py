@@ -1,4 +1,4 @@
-"""One field of one struct of a MATLAB file, read within bounds. May import numpy only.
+"""One matrix of a MATLAB file, or one field of a struct, read within bounds. May import numpy only.
 
 A reader of whole files, such as scipy's, recurses and allocates as deep and as much as the file says. Version 5 of the
 format (MathWorks, "MAT-File Format"): a header of 128 bytes, then elements: type, size and data.
@@ -6,7 +6,7 @@ format (MathWorks, "MAT-File Format"): a header of 128 bytes, then elements: typ
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 
 import numpy as np
@@ -28,6 +28,16 @@ def struct_field(data: bytes, variable: str, field: str, max_bytes: int) -> np.n
     max_bytes  what a compressed variable may become
     Raises DamagedMat for everything but such a file.
     """
+    return _read(data, variable, max_bytes, lambda body, order: _numbers(_field(body, order, field), order))
+
+
+def matrix(data: bytes, variable: str, max_bytes: int) -> np.ndarray:
+    """A numeric matrix that is a variable of its own; else as `struct_field`."""
+    return _read(data, variable, max_bytes, _numbers)
+
+
+def _read(data: bytes, variable: str, max_bytes: int, numbers_of: Callable[[bytes, str], np.ndarray]) -> np.ndarray:
+    """What `numbers_of` makes of a variable's bytes and their order ("<" or ">"); DamagedMat where it cannot."""
     order = {b"IM": "<", b"MI": ">"}.get(data[HEADER - 2 : HEADER])
     if order is None:
         raise DamagedMat("no header of version 5")
@@ -36,7 +46,7 @@ def struct_field(data: bytes, variable: str, field: str, max_bytes: int) -> np.n
             if kind == COMPRESSED:
                 kind, body = next(_elements(_inflated(body, max_bytes), order))
             if kind == MATRIX and _name(body, order) == variable:
-                return _numbers(_field(body, order, field), order)
+                return numbers_of(body, order)
     except (struct.error, zlib.error, StopIteration, KeyError) as error:
         raise DamagedMat("cut short or overwritten") from error
     raise DamagedMat(f"no {variable} in it")

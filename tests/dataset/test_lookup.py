@@ -68,6 +68,42 @@ def test_toy_images_are_made_once_where_the_command_runs(
     assert (tmp_path / "output/toyworld/data/JPEGImages/t.jpg").is_file()
 
 
+# --- data sets without a background class -----------------------------------------------------------
+
+
+def test_vocs_own_masks_are_not_those_of_voc_without_background(world: Path, tmp_path: Path) -> None:
+    """They count from the background on: taken for ground truth, every class would be another one."""
+    selection = select("voc20", world / "JPEGImages", None, None)
+    assert [sample.labels for sample in selection.samples()[0]] == [(0,), (14, 0, 11), (), (7,), (17, 14)]
+    with pytest.raises(UserError, match=r"--gt_root is needed to score: python -m scripts\.prepare_dense voc20"):
+        selection.need_masks()
+    assert select("voc20", world / "JPEGImages", None, tmp_path).need_masks() == tmp_path
+
+
+@pytest.mark.parametrize("name", ["context59", "cocostuff", "ade20k", "cityscapes"])
+def test_images_by_path_with_labels_of_a_file(name: str, tmp_path: Path) -> None:
+    for key in ("ulm/a", "ulm/b", "bonn/c"):
+        (tmp_path / "photos" / key).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "photos" / f"{key}.png")
+    (tmp_path / "labels.txt").write_text("ulm/a 0 5 18\nbonn/c 3\n")
+    (tmp_path / "split.txt").write_text("ulm/a\nbonn/c\n")
+    labels = str(tmp_path / "labels.txt")
+    split = select(name, tmp_path / "photos", tmp_path / "split.txt", None, labels=labels)
+    samples, problems = split.samples()
+    assert [(sample.id, sample.labels) for sample in samples] == [("ulm/a", (0, 5, 18)), ("bonn/c", (3,))]
+    assert not problems and samples[0].image == tmp_path / "photos/ulm/a.png"
+    every = select(name, tmp_path / "photos", None, None)
+    assert every.ids == ["bonn/c", "ulm/a", "ulm/b"]
+    with pytest.raises(UserError, match=rf"--labels is needed with --dataset {name}: .*, or `all` for all classes"):
+        every.samples()
+    with pytest.raises(UserError, match=rf"--gt_root is needed to score: python -m scripts\.prepare_dense {name}"):
+        every.need_masks()
+    with pytest.raises(UserError, match=f"--img_root is needed with --dataset {name}: the "):
+        select(name, None, None, None)
+    only_scored = select(name, None, tmp_path / "split.txt", tmp_path)
+    assert only_scored.ids == ["ulm/a", "bonn/c"] and only_scored.need_masks() == tmp_path
+
+
 # --- from the options of a command ----------------------------------------------------------------
 
 

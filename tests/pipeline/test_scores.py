@@ -5,7 +5,15 @@ import pytest
 import torch
 from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
 
-from pipeline.scores import backgrounds_for, confusion_matrix, least_winning, scores_of, sweep_confusions
+from pipeline.scores import (
+    backgrounds_for,
+    confusion_matrix,
+    harmonic_mean,
+    least_winning,
+    scores_of,
+    split_scores,
+    sweep_confusions,
+)
 
 LABELS = 6
 
@@ -58,6 +66,81 @@ def test_scores_by_hand() -> None:
     assert found.mean_accuracy == pytest.approx((6 / 10 + 3 / 4) / 2)
     assert found.coverage == pytest.approx(11 / 14)
     assert found.precision == pytest.approx(9 / 11)
+
+
+# --- the two rules for absent classes, and the split ------------------------------------------------
+
+
+def of_random_labels(shown: list[int], predicted: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    return random_labels(11, shown), random_labels(12, predicted)
+
+
+@pytest.mark.parametrize(
+    ("shown", "predicted"),
+    [([0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5]), ([0, 2, 255], [0, 1, 2]), ([0, 255], [3, 4]), ([5], [5]), ([1], [2])],
+)
+def test_union_counts_what_either_shows(shown: list[int], predicted: list[int]) -> None:
+    """torchmetrics' macro average leaves out what neither shows, as mmsegmentation's nanmean does."""
+    truth, labels = of_random_labels(shown, predicted)
+    found = scores_of(confusion_matrix(truth, labels, LABELS), "union")
+    metric = MulticlassJaccardIndex(LABELS, average="macro", ignore_index=255)
+    assert found.miou == pytest.approx(float(metric(as_long(labels), as_long(truth))))
+    for label, iou in enumerate(found.iou):
+        valid = truth != 255
+        union = int(((truth == label) | (labels == label))[valid].sum())
+        both = int(((truth == label) & (labels == label))[valid].sum())
+        assert iou == (pytest.approx(both / union) if union else None)
+
+
+def test_the_rules_by_hand() -> None:
+    """Label 2 is predicted at two of eight pixels and never shown; label 3 is neither."""
+    truth, labels = np.array([[0, 0, 0, 0, 1, 1, 1, 1]], np.uint8), np.array([[0, 0, 2, 2, 1, 1, 1, 1]], np.uint8)
+    confusion = confusion_matrix(truth, labels, 4)
+    of_truth, of_union = scores_of(confusion), scores_of(confusion, "union")
+    assert of_truth.iou == (0.5, 1.0, None, None) and of_truth.miou == 0.75 and of_truth.absent == "truth"
+    assert of_union.iou == (0.5, 1.0, 0.0, None) and of_union.miou == 0.5 and of_union.absent == "union"
+    assert of_truth.mean_accuracy == of_union.mean_accuracy == 0.75  # of the classes that are shown, by either
+    assert of_truth.pixel_accuracy == of_union.pixel_accuracy == 0.75
+
+
+def test_where_every_class_is_shown_the_rules_agree() -> None:
+    confusion = confusion_matrix(*of_random_labels([0, 1, 2, 3, 4, 5], [0, 1, 2, 255]), LABELS)
+    assert scores_of(confusion).iou == scores_of(confusion, "union").iou
+
+
+def test_nothing_to_score_is_zero_by_either_rule() -> None:
+    found = scores_of(np.zeros((3, 4), np.int64), "union")
+    assert found.iou == (None, None, None) and found.miou == 0
+
+
+@pytest.mark.parametrize(
+    ("seen", "unseen", "harmonic"),
+    [(60.5, 52.4, 56.16), (20.4, 35.3, 25.86), (0, 0, 0), (10, 0, 0), (None, 5, None), (5, None, None)],
+)
+def test_harmonic_mean(seen: float | None, unseen: float | None, harmonic: float | None) -> None:
+    assert harmonic_mean(seen, unseen) == (None if harmonic is None else pytest.approx(harmonic, abs=0.005))
+
+
+@pytest.mark.parametrize(
+    ("of_seen", "of_unseen", "counts", "both"), [(60.5, 52.4, (15, 5), 58.48), (20.4, 35.3, (49, 10), 22.93)]
+)
+def test_both_sets_together_are_the_whole(of_seen: float, of_unseen: float, counts: tuple, both: float) -> None:
+    """Published rows: the mean over all classes is that of both sets, weighted by their sizes."""
+    spread = [(-1) ** place * 3 for place in range(counts[0] - 1)]  # classes differ; their mean does not
+    iou = [of_seen + value for value in spread[: len(spread) // 2 * 2]]
+    iou += [of_seen] * (counts[0] - len(iou)) + [of_unseen] * counts[1]
+    found = split_scores(iou, range(counts[0], sum(counts)))
+    assert found.seen == pytest.approx(of_seen) and found.unseen == pytest.approx(of_unseen)
+    assert sum(iou) / len(iou) == pytest.approx(both, abs=0.005)
+    assert (found.seen * counts[0] + found.unseen * counts[1]) / sum(counts) == pytest.approx(both, abs=0.005)
+
+
+def test_classes_that_do_not_count_are_in_neither_set() -> None:
+    found = split_scores([0.5, None, 0.1, None, 0.3], [2, 3])
+    assert found.seen == pytest.approx(0.4) and found.unseen == pytest.approx(0.1)
+    assert found.harmonic == pytest.approx(2 * 0.4 * 0.1 / 0.5)
+    lone = split_scores([0.5, None, None], [1, 2])
+    assert (lone.seen, lone.unseen, lone.harmonic) == (0.5, None, None)
 
 
 def test_unpredicted_pixels_count_as_missed() -> None:

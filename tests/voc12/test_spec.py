@@ -33,5 +33,7 @@ def test_a_spec_without_background_starts_its_labels_with_the_first_class() -> N
 def test_mistakes_in_a_spec_are_told() -> None:
     with pytest.raises(ValueError, match="2 classes but prompts for 1"):
         DatasetSpec("x", ("a", "b"), (("a",),), (), True, 0.5)
+    with pytest.raises(ValueError, match=r"unseen classes \(2,\) of 2"):
+        DatasetSpec("x", ("a", "b"), (("a",), ("b",)), (), True, 0.5, unseen=(2,))
     with pytest.raises(ValueError, match="brid"):
         prompts_with(("bird",), {"brid": "bird avian"})
