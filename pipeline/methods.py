@@ -60,12 +60,14 @@ class TextSet:
     background: Tensor
 
 
-def _trunk(visual: VisionTransformer, images: Tensor, settings: CamSettings, how: str) -> TrunkFeatures:
-    """All blocks but the last in the precision asked for; `how` positions are resized."""
+def _trunk(
+    visual: VisionTransformer, images: Tensor, settings: CamSettings, how: str, kept: int = ATTENTION_BLOCKS
+) -> TrunkFeatures:
+    """All blocks but the last in the precision asked for; `how` positions are resized, `kept` blocks' attention."""
     precision = PRECISIONS[settings.precision]
     with torch.autocast(images.device.type, precision, enabled=precision != torch.float32):
         run = compiled_block() if settings.compile else run_block
-        return vision_trunk(visual, images, ATTENTION_BLOCKS, run=run, positions=how)
+        return vision_trunk(visual, images, kept, run=run, positions=how)
 
 
 @cache
@@ -101,7 +103,7 @@ class _Patches:
 
     features   (B, N, E) in the space of the text embeddings
     keys       (B, N, D) for key smoothing, or None for the variant without it
-    attention  one (B, N, N) tensor a block for the affinity; none of a ResNet
+    attention  one (B, N, N) tensor a block for the affinity; none of a ResNet, nor where it was not asked for
     """
 
     features: Tensor
@@ -117,33 +119,51 @@ def maskclip(
 
     The image tower runs with the exact GELU and a smaller epsilon in its layer norms, whatever it was trained with.
     """
-    if is_resnet(clip.visual):
-        cells, grid = _resnet_cells(clip, images, settings)
-        patches = _Patches(*dense.identity_features_resnet(clip.visual, cells), (), grid)
-    else:
-        visual = _exact_gelu(clip.visual)
-        trunk = _trunk(visual, images, settings, "bicubic")
-        last_input = trunk.last_input.float()
-        _, attention = dense.last_block(visual, last_input)
-        features, keys = dense.identity_features(visual, last_input)
-        patches = _Patches(features, keys, (*trunk.attention, attention), trunk.grid)
-    return _dense_maps(clip, patches, labels, text, settings)
+    return _dense_maps(clip, _official_patches(clip, images, settings), labels, text, settings)
 
 
 def maskclip_v(
     clip: Clip, images: Tensor, labels: Sequence[Sequence[int]], text: TextSet, settings: CamSettings
 ) -> list[MapPair]:
     """MaskCLIP as the pip package has it: B pairs of (k_i, h, w) logits, of features that are not of unit length."""
+    return _dense_maps(clip, _package_patches(clip, images, settings), labels, text, settings)
+
+
+def dense_scores(clip: Clip, images: Tensor, text: TextSet, settings: CamSettings) -> Tensor:
+    """What a dense method's maps are before the affinity, of all classes of `text`: (B, K, h, w), of the method's kind.
+
+    images  (B, 3, h*p, w*p), normalised as the method wants them
+    Nothing is spent on the affinity, and there is no test-time augmentation.
+    """
+    patches_of = METHODS[settings.method].patches
+    assert patches_of is not None, f"{settings.method} is not dense"
+    every = [range(len(text.foreground))] * len(images)
+    return torch.stack(_score_maps(clip, patches_of(clip, images, settings, 0), every, text, settings))
+
+
+def _official_patches(clip: Clip, images: Tensor, settings: CamSettings, kept: int = ATTENTION_BLOCKS) -> _Patches:
+    """Of the official variant; the attention of the last `kept` blocks, or of none."""
     if is_resnet(clip.visual):
         cells, grid = _resnet_cells(clip, images, settings)
-        patches = _Patches(dense.value_features_resnet(clip.visual, cells, grid), None, (), grid)
-    else:
-        trunk = _trunk(clip.visual, images, settings, "bicubic")
-        last_input = trunk.last_input.float()
-        last_output, attention = dense.last_block(clip.visual, last_input)
-        features = dense.value_features(clip.visual, last_input, last_output)
-        patches = _Patches(features, None, (*trunk.attention, attention), trunk.grid)
-    return _dense_maps(clip, patches, labels, text, settings)
+        return _Patches(*dense.identity_features_resnet(clip.visual, cells), (), grid)
+    visual = _exact_gelu(clip.visual)
+    trunk = _trunk(visual, images, settings, "bicubic", kept)
+    last_input = trunk.last_input.float()
+    attention = (*trunk.attention, dense.last_block(visual, last_input)[1]) if kept else ()
+    features, keys = dense.identity_features(visual, last_input)
+    return _Patches(features, keys, attention, trunk.grid)
+
+
+def _package_patches(clip: Clip, images: Tensor, settings: CamSettings, kept: int = ATTENTION_BLOCKS) -> _Patches:
+    """Of the pip package's variant; the attention of the last `kept` blocks, or of none."""
+    if is_resnet(clip.visual):
+        cells, grid = _resnet_cells(clip, images, settings)
+        return _Patches(dense.value_features_resnet(clip.visual, cells, grid), None, (), grid)
+    trunk = _trunk(clip.visual, images, settings, "bicubic", kept)
+    last_input = trunk.last_input.float()
+    last_output, attention = dense.last_block(clip.visual, last_input)
+    features = dense.value_features(clip.visual, last_input, last_output)
+    return _Patches(features, None, (*trunk.attention, attention) if kept else (), trunk.grid)
 
 
 def _resnet_cells(clip: Clip, images: Tensor, settings: CamSettings) -> tuple[Tensor, tuple[int, int]]:
@@ -162,16 +182,23 @@ def _dense_maps(
     clip: Clip, patches: _Patches, labels: Sequence[Sequence[int]], text: TextSet, settings: CamSettings
 ) -> list[MapPair]:
     """Scores of the given classes against each other and the background prompts, and the same along the affinity."""
+    every = _score_maps(clip, patches, labels, text, settings)
+    return [(maps, _refined(maps, [block[index] for block in patches.attention])) for index, maps in enumerate(every)]
+
+
+def _score_maps(
+    clip: Clip, patches: _Patches, labels: Sequence[Sequence[int]], text: TextSet, settings: CamSettings
+) -> list[Tensor]:
+    """B maps (k_i, h, w): scores of the given classes against each other and the background prompts."""
     own = settings.maskclip or MaskClipSettings()
     cosines = patches.features @ torch.cat([text.foreground, text.background]).T  # (B, N, K+b)
     background = range(len(text.foreground), cosines.shape[-1])
-    pairs = []
+    found = []
     for index, present in enumerate(labels):
         keys = None if patches.keys is None else patches.keys[index]
         scores = _scores(cosines[index][:, [*present, *background]], keys, len(present), clip.logit_scale, own)
-        maps = scores.T.reshape(len(present), *patches.grid)  # (N, k) -> (k, h, w)
-        pairs.append((maps, _refined(maps, [block[index] for block in patches.attention])))
-    return pairs
+        found.append(scores.T.reshape(len(present), *patches.grid))  # (N, k) -> (k, h, w)
+    return found
 
 
 def _scores(cosines: Tensor, keys: Tensor | None, count: int, scale: Tensor, own: MaskClipSettings) -> Tensor:
@@ -192,6 +219,7 @@ def _refined(maps: Tensor, attention: Sequence[Tensor]) -> Tensor:
 # --- the methods by name --------------------------------------------------------------------------
 
 MapsOf = Callable[[Clip, Tensor, Sequence[Sequence[int]], TextSet, CamSettings], list[MapPair]]
+PatchesOf = Callable[[Clip, Tensor, CamSettings, int], _Patches]
 
 
 @dataclass(frozen=True)
@@ -200,17 +228,24 @@ class Method:
 
     maps         the function
     preparation  how it wants its images, given the model and settings
-    dense        its maps are scores of every patch for itself (kinds "logit" and "probability"), told
-                 MaskClipSettings, asked for with MASKCLIP85 unless told otherwise; else they are of kind "cam"
     resnets      whether it can do with a CLIP whose image tower is a ResNet
     smoothing    whether it knows key smoothing
+    patches      of a dense method: what its scores are made of, for `dense_scores`
     """
 
     maps: MapsOf
     preparation: Callable[[Clip, CamSettings], Preparation]
-    dense: bool = False
+    patches: PatchesOf | None = None
     resnets: bool = False
     smoothing: bool = False
+
+    @property
+    def dense(self) -> bool:
+        """Whether its maps are scores of every patch for itself (kinds "logit" and "probability").
+
+        It is then told MaskClipSettings, and asked with MASKCLIP85 unless told otherwise; else its maps are "cam".
+        """
+        return self.patches is not None
 
     def kind(self, settings: CamSettings) -> str:
         """What the values of the maps are; one of pipeline.maps.KINDS."""
@@ -245,8 +280,8 @@ def native_side(clip: Clip) -> int:
 
 METHODS: dict[str, Method] = {
     "clip-es": Method(clip_es, _as_clip_es),
-    "maskclip": Method(maskclip, _official, dense=True, resnets=True, smoothing=True),
-    "maskclip-v": Method(maskclip_v, _package, dense=True, resnets=True),
+    "maskclip": Method(maskclip, _official, _official_patches, resnets=True, smoothing=True),
+    "maskclip-v": Method(maskclip_v, _package, _package_patches, resnets=True),
 }
 
 

@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    collected = {stage: _read(args.folder / f"{stage}.json") for stage in STAGES}
+    collected = {stage: read_scores(args.folder / f"{stage}.json") for stage in STAGES}
     write_text(args.out, json.dumps(collected, indent=2) + "\n")
     published = importlib.import_module(f"{args.published}.spec").PUBLISHED if args.published else {}
     _print(collected, published)
@@ -41,7 +41,8 @@ def _run(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_scores(path: Path) -> dict[str, Any]:
+    """What a stage wrote with --json; raises UserError, naming the file."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -43,6 +43,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     data.add_argument("--classes", type=Path, metavar="FILE", help="classes file to compare with those of the weights")
     looks = parser.add_argument_group("how it looks")
     looks.add_argument("--scales", type=scale, nargs="+", default=[1.0], help="sizes whose probabilities are averaged")
+    looks.add_argument(
+        "--resize", type=positive, nargs=2, metavar="N", help="fit into this box (long and short side) before that"
+    )
     looks.add_argument("--flip", action="store_true", help="average with the mirrored image")
     looks.add_argument(
         "--precision", choices=("float32", "bfloat16", "float16"), default="float32", help="of the network"
@@ -125,7 +128,8 @@ def _job(args: argparse.Namespace, images: Path, network: object, description: "
 
     assert isinstance(network, Segmentor)
     device = pick_device(args.device)
-    looks = Looks(description.normalisation, device, tuple(args.scales), args.flip, args.precision)
+    resize = (args.resize[0], args.resize[1]) if args.resize else None
+    looks = Looks(description.normalisation, device, tuple(args.scales), args.flip, args.precision, resize)
     return PredictJob(
         network.to(device),
         digest(args.weights),
@@ -143,11 +147,13 @@ def _job(args: argparse.Namespace, images: Path, network: object, description: "
 
 def _announce(job: "PredictJob", description: "Description", count: int) -> None:
     """What is about to be done, before it takes long."""
-    looks = job.looks
+    looks, arch = job.looks, f"{description.arch}{' with a text head' if description.head == 'text' else ''}"
     print(f"data    {count} images in {job.images}")
-    print(f"network {description.arch} after {description.iterations} iterations, on {looks.device}, {looks.precision}")
+    print(f"network {arch} after {description.iterations} iterations, on {looks.device}, {looks.precision}")
     print(f"labels  {', '.join(description.labels)}")
-    print(f"looks   scales {' '.join(f'{each:g}' for each in looks.scales)}{' and mirrored' if looks.flip else ''}")
+    box = f", fitted into {looks.resize[0]} x {looks.resize[1]}" if looks.resize else ""
+    scales = " ".join(f"{each:g}" for each in looks.scales)
+    print(f"looks   scales {scales}{' and mirrored' if looks.flip else ''}{box}")
     unsure = f"255 below a probability of {job.confidence:g}" if job.confidence else "no 255s"
     print(f"masks   to {job.out_dir}, {unsure}, {f'CRF by {job.crf}' if job.crf else 'no CRF'}")
 

@@ -1,14 +1,17 @@
 """Random views of a training image and its labels. May import numpy and OpenCV.
 
 Images are (H, W, 3) uint8 RGB, labels (H, W) uint8 with 255 to ignore; all chance comes from the generator given.
+Labels are hidden before a view is chosen, which looks at them; what is hidden counts as one label there, as published.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 IGNORE = 255
+HIDDEN = 254  # a label that is there but must not be known; it is to be found in another way
 TRIES = 10
 MOST_OF_ONE = 0.75  # a crop in which one label has a larger share is drawn again
 NORMALISATIONS = {  # mean and standard deviation of RGB in 0..255
@@ -57,6 +60,13 @@ def fitted(size: tuple[int, int], box: tuple[int, int] | None, factor: float) ->
         factor = min(long / max(size), short / min(size))
     height, width = (max(1, int(side * factor + 0.5)) for side in size)
     return height, width
+
+
+def hide(labels: np.ndarray, hidden: Collection[int]) -> np.ndarray:
+    """(H, W) uint8 labels with HIDDEN in place of those that are to be hidden."""
+    table = np.arange(IGNORE + 1, dtype=np.uint8)
+    table[list(hidden)] = HIDDEN
+    return table[labels]
 
 
 def resized(image: np.ndarray, labels: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

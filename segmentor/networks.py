@@ -5,7 +5,8 @@ name belongs to what is new and learns faster. transformers and torchvision are 
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segmentor.heads import HEADS
+from segmentor.heads import TextHead, linear
 
 LEAST_SIDE = 64  # the coarsest stages of SegFormer need some patches to look at; smaller images are padded
 
@@ -51,10 +52,16 @@ def enlarged(scores: Tensor, images: Tensor) -> Tensor:
     return F.interpolate(scores.float(), size=grown, mode="bilinear", align_corners=False)[..., :height, :width]
 
 
-def build(arch: str, labels: int, head: str = "linear") -> Segmentor:
-    """A network with random weights for C labels; `arch` is one of ARCHES, `head` one of segmentor.heads.HEADS."""
+def build(arch: str, labels: int, head: str = "linear", text_width: int = 0, background: bool = True) -> Segmentor:
+    """A network with random weights for C labels; `arch` is one of ARCHES, `head` one of segmentor.heads.HEADS.
+
+    text_width, background  for the text head: D of its embeddings, and whether label 0 is the background
+    """
+    if head == "text":
+        body = ARCHES[arch](text_width)
+        return Segmentor(body, TextHead(text_width, labels - int(background), background))
     body = ARCHES[arch]()
-    return Segmentor(body, HEADS[head](body.width, labels))
+    return Segmentor(body, linear(body.width, labels))
 
 
 # --- SegFormer ------------------------------------------------------------------------------------
@@ -100,10 +107,16 @@ SEGFORMERS = {
 
 
 class SegformerBody(Body):
-    """SegFormer up to its fused features, on a quarter of the image's grid."""
+    """SegFormer up to its fused features, on a quarter of the image's grid.
 
-    def __init__(self, sizes: SegformerSizes) -> None:
+    width  of the features, if not the usual one; they are for the text head then, which was published without dropout
+    """
+
+    def __init__(self, sizes: SegformerSizes, width: int | None = None) -> None:
         super().__init__()
+        if width is not None:
+            sizes = replace(sizes, decoder=width, dropout=0.0)
+        self.sizes = sizes
         from transformers import SegformerModel
         from transformers.models.segformer.modeling_segformer import SegformerDecodeHead
 
@@ -148,23 +161,26 @@ DEEPLABS = {  # torchvision's names
 
 
 class DeeplabBody(Body):
-    """DeepLabV3 up to its last but one convolution; an eighth of the image's grid (MobileNet: a sixteenth)."""
+    """DeepLabV3 up to its last but one convolution; an eighth of the image's grid (MobileNet: a sixteenth).
 
-    width = 256
+    width  of the features, if not the usual one: up to its last convolution, which then gives so many channels
+    """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, width: int | None = None) -> None:
         super().__init__()
         from torchvision.models import get_model
 
-        whole = get_model(name, weights=None, weights_backbone=None, num_classes=1, aux_loss=False)
+        whole = get_model(name, weights=None, weights_backbone=None, num_classes=width or 1, aux_loss=False)
+        layers = list(whole.classifier)
+        self.width = width or layers[-1].in_channels
         self.encoder = whole.backbone
-        self.decode_head = nn.Sequential(*list(whole.classifier)[:-1])
+        self.decode_head = nn.Sequential(*(layers if width else layers[:-1]))
 
     def features(self, images: Tensor) -> Tensor:
         return self.decode_head(self.encoder(images)["out"])
 
 
-ARCHES = {name: partial(SegformerBody, sizes) for name, sizes in SEGFORMERS.items()} | {
+ARCHES: dict[str, Callable[..., Body]] = {name: partial(SegformerBody, sizes) for name, sizes in SEGFORMERS.items()} | {
     name: partial(DeeplabBody, theirs) for name, theirs in DEEPLABS.items()
 }
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from segmentor.augment import normalised
+from segmentor.augment import fitted, normalised
 from segmentor.networks import enlarged
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -16,13 +16,18 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 
 @dataclass(frozen=True)
 class Looks:
-    """How an image is looked at: sizes (factors of its own) whose probabilities are averaged, and mirrored too."""
+    """How an image is looked at: sizes whose probabilities are averaged, and mirrored too.
+
+    scales  factors of its own size, or of that at which it fits into `resize`
+    resize  (long, short) sides of a box; None: its own size
+    """
 
     normalisation: str
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
     precision: str = "float32"
+    resize: tuple[int, int] | None = None
 
     def on(self, device: torch.device) -> "Looks":
         """The same on another device."""
@@ -52,7 +57,7 @@ def probabilities(network: nn.Module, image: np.ndarray, looks: Looks) -> np.nda
 def _each(image: np.ndarray, looks: Looks) -> Iterator[tuple[np.ndarray, bool]]:
     """Normalised images (3, h, w) and whether they are mirrored."""
     for scale in looks.scales:
-        height, width = (max(1, int(side * scale + 0.5)) for side in image.shape[:2])
+        height, width = fitted((image.shape[0], image.shape[1]), looks.resize, scale)
         same = (height, width) == image.shape[:2]
         sized = image if same else cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
         look = normalised(sized, looks.normalisation)

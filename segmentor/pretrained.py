@@ -16,6 +16,7 @@ from segmentor.networks import DEEPLABS, SEGFORMERS, Segmentor
 from segmentor.weights import KEY, read_state
 
 REACHED_S = 10  # within which the hub must answer
+LAST = "4."  # layer of torchvision's classifier, which scores the classes it was trained for
 READABLE = (".safetensors", ".bin", ".pt", ".pth")
 
 
@@ -53,12 +54,20 @@ def _from_ours(network: Segmentor, arch: str, path: Path) -> str:
     if description.arch != arch:
         raise UserError(f"--pretrained {path}: weights of a {description.arch}; pass --arch {description.arch}")
     own = network.state_dict()
-    fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
-    lost = [name for name in own if name not in fitting and not name.startswith("head.")]
-    if lost:
-        raise UserError(f"--pretrained {path}: not the tensors of a {arch}: {lost[0]} is missing")
+    fitting = _fitting(state, own)
+    lost = [name for name in own if name not in fitting]
+    needed = [name for name in lost if name.startswith("body.encoder.")]
+    if needed:
+        raise UserError(f"--pretrained {path}: not the tensors of a {arch}: {needed[0]} is missing")
     network.load_state_dict(fitting, strict=False)
-    return f"{path} ({'all' if len(fitting) == len(own) else 'all but the head, whose classes are others'})"
+    if all(name.startswith("head.") for name in lost):
+        return f"{path} ({'all but the head, whose classes are others' if lost else 'all'})"
+    return f"{path} (all that fits: the decoder of another head has another width)"
+
+
+def _fitting(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of the tensors that a network has by this name and shape."""
+    return {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -87,26 +96,29 @@ def _from_transformers(network: Segmentor, arch: str, source: str) -> str:
     path = Path(source)
     tensors = read_tensors(path) if path.is_file() else None
     try:
-        whole, info = _loaded(arch, source, tensors)
+        whole, info = _loaded(network, source, tensors)
     except Exception as error:  # of many libraries: no network, no such name, damaged files
         raise UserError(f"--pretrained {source}: {_where_to_get(source)}") from error
     missing = {name for name in info["missing_keys"] if name.startswith("segformer.")}
     wrong = {str(found[0]) for found in info["mismatched_keys"] if str(found[0]).startswith("segformer.")}
     if missing or wrong:
         raise UserError(f"--pretrained {source}: not the encoder of a {arch} ({min(missing | wrong)} does not fit)")
-    whole.decode_head.classifier = nn.Identity()
     network.body.encoder.load_state_dict(whole.segformer.state_dict())
+    unknown = [*info["missing_keys"], *(str(found[0]) for found in info["mismatched_keys"])]
+    if any(name.startswith("decode_head.l") for name in unknown):
+        return f"{source} (the encoder)"  # the decoder starts as segmentor.networks draws it
+    whole.decode_head.classifier = nn.Identity()
     network.body.decode_head.load_state_dict(whole.decode_head.state_dict())
-    new = [name for name in info["missing_keys"] if name.startswith("decode_head.l")]
-    return f"{source} ({'the encoder' if new else 'encoder and decoder'})"
+    return f"{source} (encoder and decoder)"
 
 
-def _loaded(arch: str, source: str, tensors: dict[str, Tensor] | None) -> tuple[Any, dict[str, Any]]:
+def _loaded(network: Segmentor, source: str, tensors: dict[str, Tensor] | None) -> tuple[Any, dict[str, Any]]:
     """The whole model of transformers, and which of its tensors were missing or of another shape."""
     from huggingface_hub import HfApi
     from transformers import SegformerForSemanticSegmentation
 
-    how = {"config": SEGFORMERS[arch].config(), "ignore_mismatched_sizes": True, "output_loading_info": True}
+    sizes: Any = network.body.sizes
+    how = {"config": sizes.config(), "ignore_mismatched_sizes": True, "output_loading_info": True}
     load: Any = partial(SegformerForSemanticSegmentation.from_pretrained, **how)
     if tensors is not None:
         return load(None, state_dict=tensors)
@@ -142,11 +154,10 @@ def _from_torchvision(network: Segmentor, arch: str, source: str) -> str:
     _load_encoder(network, arch, source, encoder)
     if not whole:
         return f"{source} (the encoder)"
-    last = len(list(network.body.decode_head.children()))
-    kept = {
-        name: value for name, value in _below(state, "classifier.").items() if not name.startswith(f"{last}.")
-    }  # the last convolution scores other classes
-    network.body.decode_head.load_state_dict(kept)
+    own = network.body.decode_head.state_dict()
+    theirs = {name: value for name, value in _below(state, "classifier.").items() if not name.startswith(LAST)}
+    ours = {name: value for name, value in own.items() if name.startswith(LAST)}
+    network.body.decode_head.load_state_dict(theirs | ours)
     return f"{source} (encoder and decoder)"
 
 

@@ -5,7 +5,7 @@ iteration, by any number of processes, and sees the same.
 """
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from common.errors import UserError
 from common.images import image_size, read_image
 from pipeline.masks import read_mask
-from segmentor.augment import IGNORE, Views, view
+from segmentor.augment import HIDDEN, IGNORE, Views, hide, view
 
 LOOKED_INTO = 16  # masks whose labels are checked before the run begins
 
@@ -28,16 +28,19 @@ _ORDER, _VIEW, _CHANCE = range(3)  # what a random number is for
 
 @dataclass(frozen=True)
 class Pair:
-    """A training image and its mask."""
+    """A training image and its mask; None: there is none, and all of the image is hidden."""
 
     id: str
     image: Path
-    mask: Path
+    mask: Path | None
 
 
 @dataclass(frozen=True)
 class Batch:
-    """images (B, 3, S, S) float32 normalised, labels (B, S, S) int64; (id, reason) of what could not be read."""
+    """images (B, 3, S, S) float32 normalised, labels (B, S, S) int64; (id, reason) of what could not be read.
+
+    Labels are mask values, HIDDEN where one is to be found, 255 to ignore.
+    """
 
     images: Tensor
     labels: Tensor
@@ -81,10 +84,16 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
 
 
 class Samples(Dataset):
-    """The sample at each position of a run; every image comes once an epoch, in an order of the epoch's own."""
+    """The sample at each position of a run; every image comes once an epoch, in an order of the epoch's own.
 
-    def __init__(self, pairs: Sequence[Pair], num_labels: int, views: Views, seed: int) -> None:
+    hidden  mask values that nobody may see
+    """
+
+    def __init__(
+        self, pairs: Sequence[Pair], num_labels: int, views: Views, seed: int, hidden: Collection[int] = ()
+    ) -> None:
         self.pairs, self.num_labels, self.views, self.seed = list(pairs), num_labels, views, seed
+        self.hidden = tuple(hidden)
 
     def pair(self, position: int) -> Pair:
         epoch, place = divmod(position, len(self.pairs))
@@ -94,7 +103,7 @@ class Samples(Dataset):
         """Image (3, S, S), labels (S, S), and (id, reason) if they could not be read; all labels are 255 then."""
         pair, side = self.pair(position), self.views.crop
         try:
-            image, labels = read_pair(pair, self.num_labels)
+            image, labels = read_pair(pair, self.num_labels, self.hidden)
         except UserError as error:
             blank = np.zeros((3, side, side), np.float32), np.full((side, side), IGNORE, np.int64)
             return *blank, (pair.id, str(error))
@@ -128,17 +137,22 @@ def _begin_reading(_index: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes; the trainer ends its readers
 
 
-def read_pair(pair: Pair, num_labels: int) -> tuple[np.ndarray, np.ndarray]:
-    """(H, W, 3) uint8 RGB and (H, W) uint8 labels; raises UserError, naming the file, when they do not fit."""
-    labels = read_mask(pair.mask)
+def read_pair(pair: Pair, num_labels: int, hidden: Collection[int] = ()) -> tuple[np.ndarray, np.ndarray]:
+    """(H, W, 3) uint8 RGB and (H, W) uint8 labels, HIDDEN in place of the hidden ones.
+
+    Raises UserError, naming the file, when they do not fit.
+    """
     image = np.asarray(read_image(pair.image))
+    if pair.mask is None:
+        return image, np.full(image.shape[:2], HIDDEN, np.uint8)
+    labels = read_mask(pair.mask)
     if image.shape[:2] != labels.shape:
         raise UserError(f"{pair.mask}: size {labels.shape} for an image of {image.shape[:2]}; made from other images?")
     strange = labels[(labels >= num_labels) & (labels != IGNORE)]
     if strange.size:
         expected = f"expected 0 to {num_labels - 1}, and 255 to ignore; masks of other classes?"
         raise UserError(f"{pair.mask}: holds label {strange[0]}; {expected}")
-    return image, labels
+    return image, hide(labels, hidden) if hidden else labels
 
 
 def usable(pairs: Sequence[Pair], num_labels: int) -> tuple[list[Pair], list[tuple[str, str]]]:
@@ -155,30 +169,33 @@ def usable(pairs: Sequence[Pair], num_labels: int) -> tuple[list[Pair], list[tup
             failures.append((pair.id, str(error)))
     if not good:
         raise UserError(f"nothing to train on: {failures[0][1] if failures else 'no image in the split'}")
-    looked = [_unreadable(pair, num_labels) for pair in good[:LOOKED_INTO]]
-    if all(looked):  # single ones are told when their turn comes
+    looked = [_unreadable(pair.mask, num_labels) for pair in good[:LOOKED_INTO] if pair.mask]
+    if looked and all(looked):  # single ones are told when their turn comes
         raise UserError(looked[0])
     return good, failures
 
 
 def _check_headers(pair: Pair) -> None:
+    image = image_size(pair.image)
+    if pair.mask is None:
+        return
     if not pair.mask.is_file():
         raise UserError(f"{pair.mask}: no such mask")
-    image, mask = image_size(pair.image), image_size(pair.mask)
+    mask = image_size(pair.mask)
     if image != mask:
         raise UserError(f"{pair.mask}: size {mask} for an image of {image}; made from other images?")
 
 
-def _unreadable(pair: Pair, num_labels: int) -> str:
+def _unreadable(mask: Path, num_labels: int) -> str:
     """Why a mask cannot be read, empty if it can; raises UserError for labels that there are not."""
     try:
-        labels = np.unique(read_mask(pair.mask))
+        labels = np.unique(read_mask(mask))
     except UserError as error:
         return str(error)
     strange = [int(label) for label in labels if num_labels <= label != IGNORE]
     if strange:
         raise UserError(
-            f"{pair.mask}: holds label {strange[0]}, but there are labels 0 to {num_labels - 1} only;"
+            f"{mask}: holds label {strange[0]}, but there are labels 0 to {num_labels - 1} only;"
             " pass the --dataset or --classes that the masks were made with"
         )
     return ""

@@ -11,6 +11,51 @@ from segmentor.augment import Views
 
 
 @dataclass(frozen=True)
+class Teaching:
+    """Which labels are hidden from the network, and who finds them instead (other_systems section 3.1).
+
+    masks          whether there are mask files; without them all of every image is hidden
+    hidden         mask values
+    teacher        one of pipeline.methods.METHODS that is dense; "": nobody teaches
+    guided         the first and the last iteration, counted from 1, in which the teacher finds the hidden labels
+    own_from       the first iteration in which the network finds them itself; 0: never
+    confidence     where the teacher's highest probability is lower, the label stays unknown
+    padding        whether the teacher sees the padding of crops
+    key_smoothing, smoothing_norm, denoising  the teacher's; see pipeline.maskclip.MaskClipSettings
+    """
+
+    masks: bool = True
+    hidden: tuple[int, ...] = ()
+    teacher: str = ""
+    guided: tuple[int, int] = (0, 0)
+    own_from: int = 0
+    confidence: float = 0.0
+    padding: bool = False
+    key_smoothing: float = 0.0
+    smoothing_norm: str = "position"
+    denoising: float = 0.0
+
+    def finder(self, iteration: int) -> str:
+        """Who finds the hidden labels in an iteration, counted from 1: "teacher", "network" or "" for nobody."""
+        if self.teacher and self.guided[0] <= iteration <= self.guided[1]:
+            return "teacher"
+        return "network" if 0 < self.own_from <= iteration else ""
+
+
+@dataclass(frozen=True)
+class Words:
+    """Which CLIP tells what the classes' names mean, and how it is asked; empty where there is none."""
+
+    model: str = ""
+    activation: str = ""
+    prompts: str = ""
+    templates: str = ""
+
+
+NESTED = {"views": "view_", "teaching": "teaching_", "words": "clip_"}  # fields, and how what is in them is recorded
+
+
+@dataclass(frozen=True)
 class Settings:
     """
     labels      names by mask value
@@ -19,6 +64,8 @@ class Settings:
     accumulate  batches before the weights change; batch norms see one of them
     ranks       processes
     ema         decay of the running mean of the weights, which is then validated and written; 0: none
+    background  whether label 0 is the background
+    text_width  D of the text head
     """
 
     arch: str
@@ -28,10 +75,13 @@ class Settings:
     batch: int
     accumulate: int = 1
     ranks: int = 1
+    background: bool = True
     head: str = "linear"
-    label_source: str = "masks"
+    text_width: int = 0
     pretrained: str = ""
     views: Views = field(default_factory=Views)
+    teaching: Teaching = field(default_factory=Teaching)
+    words: Words = field(default_factory=Words)
     optimizer: str = "adamw"
     lr: float = 6e-5
     min_lr: float = 0.0
@@ -48,9 +98,9 @@ class Settings:
 
     def record(self) -> dict[str, Any]:
         """All of it, as JSON would give it back, on one level."""
-        views = asdict(self.views)
-        record = {**asdict(self), **{f"view_{name}": value for name, value in views.items()}}
-        del record["views"]
+        record = asdict(self)
+        for name, prefix in NESTED.items():
+            record |= {prefix + part: value for part, value in record.pop(name).items()}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in record.items()}
 
 

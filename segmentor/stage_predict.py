@@ -71,6 +71,7 @@ class PredictJob:
             "confidence": self.confidence,
             "palette": self.palette,
             "max_pixels": self.max_pixels,
+            **({"resize": list(looks.resize)} if looks.resize else {}),
             **sharpened,
         }
 
@@ -121,7 +122,8 @@ def _difference(found: str, wanted: Mapping[str, Any]) -> str:
         then = dict(json.loads(found))
     except (ValueError, TypeError):
         return "not made by scripts.predict_segmentor"
-    differing = [f"{key} {then.get(key)} (now {wanted[key]})" for key in wanted if then.get(key) != wanted[key]]
+    every = {**wanted, **then}  # what is left out in a record was not asked for
+    differing = [f"{key} {then.get(key)} (now {wanted.get(key)})" for key in every if then.get(key) != wanted.get(key)]
     return f"made with other settings: {', '.join(differing) or 'an older form'}"
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from segmentor import label_sources, signals
+from segmentor.augment import HIDDEN, IGNORE
 from segmentor.board import LOG, TENSORBOARD, Board
 from segmentor.losses import label_counts, label_weights, weighted_cross_entropy
 from segmentor.networks import enlarged
@@ -65,7 +66,15 @@ class Job:
 
     def describe(self, iterations: int) -> Description:
         asked = self.settings
-        return Description(asked.arch, asked.labels, asked.views.normalisation, iterations, asked.head)
+        return Description(
+            asked.arch,
+            asked.labels,
+            asked.views.normalisation,
+            iterations,
+            asked.head,
+            text_width=asked.text_width,
+            background=asked.background,
+        )
 
 
 @dataclass
@@ -76,12 +85,12 @@ class Report:
     miou: float | None = None
 
 
-def train(job: Job, state: State, ranks: Ranks, source: label_sources.Source | None = None) -> Report:
+def train(job: Job, state: State, ranks: Ranks, source: label_sources.Source = label_sources.masks) -> Report:
     """Go on from the state to the last iteration, then write the weights.
 
+    source  where the labels of a step come from
     Ctrl-C and SIGTERM end the run after the step at work: a checkpoint is written, then KeyboardInterrupt is raised.
     """
-    source = source or label_sources.SOURCES[job.settings.label_source]
     model, report = ranks.wrapped(state.network), Report()
     model.train()
     with ExitStack() as around:
@@ -120,10 +129,11 @@ def result(state: State) -> dict[str, Tensor]:
 
 def _steps(job: Job, state: State, ranks: Ranks) -> Iterator[list[Batch]]:
     """The batches of one iteration after the other, on the device."""
-    samples = Samples(job.pairs, len(job.settings.labels), job.settings.views, job.settings.seed)
+    asked = job.settings
+    samples = Samples(job.pairs, len(asked.labels), asked.views, asked.seed, asked.teaching.hidden)
     pin = ranks.device.type == "cuda"
-    found = batches(samples, job.deal, ranks.index, state.iteration, job.settings.max_iters, job.readers, pin)
-    while parts := [batch.to(ranks.device) for batch in islice(found, job.settings.accumulate)]:
+    found = batches(samples, job.deal, ranks.index, state.iteration, asked.max_iters, job.readers, pin)
+    while parts := [batch.to(ranks.device) for batch in islice(found, asked.accumulate)]:
         yield parts
 
 
@@ -183,24 +193,26 @@ def _between(job: Job, state: State, ranks: Ranks, board: Board | None, report: 
 def _validate(job: Job, state: State, ranks: Ranks, board: Board | None, report: Report) -> None:
     views = job.settings.views
     if job.unseen is not None:
-        found = validate(state.network, job.unseen, len(job.settings.labels), views.normalisation, ranks)
+        labels = len(job.settings.labels)
+        found = validate(state.network, job.unseen, labels, views.normalisation, ranks, views.resize)
         report.miou = found.scores.miou
         report.failures.update(found.failures)
         if board:
             board.scored(state.iteration, found.scores)
     if board:
-        looks = Looks(views.normalisation, ranks.device)
+        looks = Looks(views.normalisation, ranks.device, resize=views.resize)
         board.pictures(state.iteration, list(_rows(job, state, looks)), job.settings.labels)
 
 
 def _rows(job: Job, state: State, looks: Looks) -> Iterator[list[np.ndarray]]:
-    """Image, mask and prediction of the first images."""
+    """Image, mask and prediction of the first images; what is hidden in a mask is shown as 255."""
     training = state.network.training
     state.network.eval()
     for pair in job.pairs[:SHOWN]:
         try:
-            image, mask = read_pair(pair, len(job.settings.labels))
+            image, mask = read_pair(pair, len(job.settings.labels), job.settings.teaching.hidden)
         except UserError:  # told when its turn comes
             continue
+        mask = np.where(mask == HIDDEN, np.uint8(IGNORE), mask)
         yield [image, mask, probabilities(state.network, image, looks).argmax(0).astype(np.uint8)]
     state.network.train(training)

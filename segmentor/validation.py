@@ -35,12 +35,19 @@ class Validation:
     failures: list[tuple[str, str]]
 
 
-def validate(network: nn.Module, unseen: Unseen, num_labels: int, normalisation: str, ranks: Ranks) -> Validation:
-    """Scores over all ranks' images, each at its own size and once."""
+def validate(
+    network: nn.Module,
+    unseen: Unseen,
+    num_labels: int,
+    normalisation: str,
+    ranks: Ranks,
+    resize: tuple[int, int] | None = None,
+) -> Validation:
+    """Scores over all ranks' images, each once, at its own size or fitted into the box that it is trained in."""
     confusion, failures = np.zeros((num_labels, num_labels + 1), np.int64), []
     training = network.training
     network.eval()
-    looks = Looks(normalisation=normalisation, device=ranks.device)
+    looks = Looks(normalisation, ranks.device, resize=resize)
     for image_id, found in ordered_map(lambda key: _read(unseen, key, num_labels), ranks.mine(list(unseen.ids)), 2):
         if isinstance(found, str):
             failures.append((image_id, found))

@@ -14,7 +14,7 @@ from common.errors import UserError
 from common.files import atomic_write
 from common.version import VERSION
 from segmentor.augment import NORMALISATIONS
-from segmentor.heads import HEADS
+from segmentor.heads import HEADS, WIDEST
 from segmentor.networks import ARCHES, Segmentor, build
 
 KEY = "segmentor"  # of the header's metadata
@@ -29,6 +29,7 @@ class Description:
     labels          names by mask value; "background" first where there is one
     normalisation   of the images; one of segmentor.augment.NORMALISATIONS
     iterations      how long it was trained
+    text_width, background  of the text head: see segmentor.networks.build; 0 and unused for the other one
     """
 
     arch: str
@@ -37,10 +38,12 @@ class Description:
     iterations: int
     head: str = "linear"
     code: str = VERSION
+    text_width: int = 0
+    background: bool = True
 
     def network(self) -> Segmentor:
         """A network of this kind with random weights."""
-        return build(self.arch, len(self.labels), self.head)
+        return build(self.arch, len(self.labels), self.head, self.text_width, self.background)
 
 
 def write_weights(path: Path, state: Mapping[str, Tensor], description: Description) -> None:
@@ -90,4 +93,17 @@ def _description(path: Path, metadata: Mapping[str, str]) -> Description:
     for name, names in known:
         if getattr(description, name) not in names:
             raise UserError(f"{path}: its {name} {getattr(description, name)!r} is unknown here; {EXPECTED}")
+    if description.head == "text" and not _sound(description):
+        raise UserError(f"{path}: its text head has no possible size; {EXPECTED}")
     return description
+
+
+def _sound(description: Description) -> bool:
+    """Whether a network with this text head can be built, and in the memory that one takes."""
+    width, background = description.text_width, description.background
+    return (
+        isinstance(width, int)
+        and 0 < width <= WIDEST
+        and isinstance(background, bool)
+        and len(description.labels) > int(background)
+    )

@@ -16,7 +16,7 @@ from clip.vision import vision_forward, vision_trunk
 from dataset.spec import DatasetSpec
 from pipeline import affinity, cam, maskclip
 from pipeline.maskclip import MaskClipSettings
-from pipeline.methods import METHODS, CamSettings, TextSet, compute_maps
+from pipeline.methods import METHODS, CamSettings, TextSet, compute_maps, dense_scores
 from pipeline.stage_cams import text_set
 from tests.tiny_resnet import tiny_resnet_clip
 
@@ -174,6 +174,24 @@ def test_without_background_the_best_class_is_at_zero(
     alone = TextSet(text.foreground, text.background[:0])
     ((maps, _),) = compute_maps(tiny_clip, images[:1], [(0, 1, 2, 3)], alone, CamSettings(name))
     assert torch.allclose(maps.amax(dim=0), torch.zeros(5, 3)) and maps.amin() < -0.05
+
+
+@pytest.mark.parametrize(
+    "own", [None, SMOOTHED, MaskClipSettings(denoising=0.1)], ids=["plain", "smoothed", "denoised"]
+)
+@pytest.mark.parametrize("name", DENSE)
+@pytest.mark.parametrize("tower", ["vit", "resnet"])
+def test_dense_scores_are_the_maps_before_the_affinity(
+    tower: str, name: str, own: MaskClipSettings | None, tiny_clip: Clip, resnet: Clip, text: TextSet
+) -> None:
+    clip, settings = tiny_clip if tower == "vit" else resnet, CamSettings(name, maskclip=own)
+    torch.manual_seed(7)
+    batch = torch.randn(2, 3, 64, 96)
+    found = dense_scores(clip, batch, text, settings)
+    pairs = compute_maps(clip, batch, [range(4)] * 2, text, settings)
+    assert found.shape == (2, 4, *pairs[0][0].shape[1:]) and found.dtype == torch.float32
+    for scores, (before, _) in zip(found, pairs):
+        assert torch.allclose(scores, before, atol=2e-4)
 
 
 @pytest.mark.parametrize("smoothed", [False, True])

@@ -147,6 +147,13 @@ def test_large_images_are_worked_on_smaller(weights: Path, capsys: pytest.Captur
     assert "4 images: worked on at a smaller size" in capsys.readouterr().out
 
 
+def test_images_can_be_fitted_into_the_box_of_the_training(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert predict(weights, "--resize", 200, 128) == 0
+    assert "fitted into 200 x 128" in capsys.readouterr().out and mask("s0").size == (72, 64)
+    assert predict(weights) == 2
+    assert "resize [200, 128] (now None)" in capsys.readouterr().err
+
+
 MISTAKES = [
     (["--weights", "none.safetensors"], r"none\.safetensors: no such weight file"),
     (["--weights", "masks/s0.png"], r"s0\.png: cannot be read as safetensors"),

@@ -6,16 +6,20 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
-from scripts import train_segmentor
-from segmentor import networks
+from pipeline.methods import METHODS
+from scripts import predict_segmentor, train_segmentor
+from segmentor import networks, options
 from segmentor.board import read_log
-from segmentor.weights import read_state
+from segmentor.heads import TextHead
+from segmentor.weights import read_state, read_weights
 from tests.segmentor.small import LABELS, SmallBody, write_scenes
-from tests.support import ROOT, tree
+from tests.support import ROOT, openai_state, tiny_model, tree
 
 SMALL = ["--crop", "48", "--batch_size", "2", "--lr", "0.01", "--scales", "0.9", "1.2", "--device", "cpu"]
 
@@ -88,7 +92,89 @@ def test_images_without_masks_are_listed(data: list[str], tmp_path: Path, capsys
     assert ended.err.startswith("1 image failed:\n  s1: ") and "no such mask" in ended.err
 
 
+# --- MaskCLIP+ ------------------------------------------------------------------------------------
+
+TAUGHT = ["--teacher", "maskclip", "--templates", "dataset"]
+
+
+@pytest.fixture
+def bare(data: list[str]) -> list[str]:
+    """The same options without masks."""
+    place = data.index("--masks")
+    return [*data[:place], *data[place + 2 :]]
+
+
+def test_images_alone_and_a_clip(
+    bare: list[str], weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Trained without any mask, by a text head; the weights are read, and predict, without CLIP."""
+    options = [*bare, *TAUGHT, "--head", "text", "--clip", str(weights), "--guided", "1", "2", "--self_train_from", "4"]
+    assert train_segmentor.main(options) == 0
+    out = capsys.readouterr().out
+    assert "4 images without masks" in out and "tiny.pt (ViT, 3 blocks" in out and "text head" in out
+    assert "every pixel: 3 of 3 labels (background, red, blue)" in out
+    assert "maskclip in iterations 1 to 2, the network itself from 4" in out
+    losses = [line["loss"] for line in read_log(tmp_path / "out")]
+    assert [loss > 0 for loss in losses] == [True, True, False, True]
+    network, description = read_weights(tmp_path / "out" / "weights.safetensors")
+    assert (description.head, description.text_width, description.background) == ("text", 32, True)
+    assert isinstance(network.head, TextHead) and torch.allclose(network.head.vectors().norm(dim=1), torch.ones(3))
+    weights_file = str(tmp_path / "out" / "weights.safetensors")
+    assert predict_segmentor.main(["--weights", weights_file, "--img_root", "images", "--out", "predicted"]) == 0
+    assert "with a text head" in capsys.readouterr().out and len(list((tmp_path / "predicted").glob("*.png"))) == 4
+
+
+def test_masks_whose_unseen_classes_are_taught(
+    data: list[str], weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [*data, *TAUGHT, "--clip", str(weights), "--unlabelled", "blue", "--self_train_from", "3"]
+    assert train_segmentor.main(options) == 0
+    out = capsys.readouterr().out
+    assert "hidden  1 of 3 labels (blue)" in out
+    assert "maskclip in iterations 1 to 2, the network itself from 3" in out
+    assert train_segmentor.main([*options, "--guided", "1", "1"]) == 2
+    assert r"teaching_guided [1, 2] (now [1, 1]); pass --overwrite" in capsys.readouterr().err
+    other = tmp_path / "other.pt"
+    torch.save(openai_state(tiny_model(seed=4)), other)
+    assert train_segmentor.main([*options, "--clip", str(other)]) == 2
+    assert re.search(r"clip_model \w{16} \(now \w{16}\)", capsys.readouterr().err)
+    assert train_segmentor.main([*data, "--unlabelled", "blue", "--overwrite"]) == 0  # hidden, and no more
+    assert "of hidden pixels: none, they are not trained on" in capsys.readouterr().out
+
+
+def test_the_toy_worlds_own_clip_is_the_default(
+    bare: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dataset import lookup
+    from toyworld.layout import write_dataset
+
+    write_dataset(lookup.TOYWORLD_DATA, 1, 2)
+    begin = bare.index("--arch")
+    assert train_segmentor.main(["--teacher", "maskclip-v", *bare[begin:], "--max_iters", "1", "--crop", "48"]) == 0
+    ended = capsys.readouterr()
+    assert "toyworld: 2 images without masks" in ended.out and "clip.pt (ViT, 5 blocks" in ended.out
+    assert "maskclip-v in iterations 1 to 1" in ended.out and ended.err == ""
+
+
 MISTAKES = [
+    (["--teacher", "maskclip"], "--unlabelled unseen: folder has no split into seen and unseen classes; pass all"),
+    (["--teacher", "maskclip", "--unlabelled", "blu"], r"--unlabelled blu: no class of folder; did you mean 'blue'"),
+    (["--teacher", "clip-es"], "invalid choice: 'clip-es'"),
+    (["--guided", "1", "2"], "--guided: goes with --teacher"),
+    (["--key_smoothing", "1"], "--key_smoothing: goes with --teacher"),
+    (["--teacher_confidence", "0.5"], "--teacher_confidence: goes with --teacher"),
+    (["--clip", "x.pt"], "--clip: goes with --teacher or --head text"),
+    (["--head", "text", "--clip_pretrained", "openai"], "--clip_pretrained openai: goes with --clip NAME"),
+    (["--head", "text", "--clip", "x.pt"], r"x\.pt: no such"),
+    (["--head", "text", "--clip", "ViT-X"], "--clip ViT-X: neither a file nor an open_clip model name"),
+    (["--head", "text", "--clip", "ViT-B-16"], "--clip ViT-B-16: needs --clip_pretrained with a tag"),
+    (["--teacher", "maskclip-v", "--prompt_denoising", "0.5"], "go with --teacher maskclip, not maskclip-v"),
+    (["--teacher", "maskclip", "--guided", "3", "2"], "--guided 3 2: nothing is left for the teacher"),
+    (["--teacher", "maskclip", "--guided", "5", "6"], "--guided 5 6: after the last of 4 iterations"),
+    (["--teacher", "maskclip", "--guided", "1", "3", "--self_train_from", "3"], "only one of them labels at a time"),
+    (["--teacher", "maskclip", "--self_train_from", "1"], "--guided 1 0: nothing is left for the teacher"),
+    (["--self_train_from", "5", "--unlabelled", "all"], "--self_train_from 5: after the last of 4 iterations"),
+    (["--guided", "0", "2"], "guided"),
     (["--masks", "nowhere"], "--masks nowhere: no such folder"),
     (["--img_root", "nowhere"], "--img_root nowhere: no such folder"),
     (["--masks", "images"], r"images/s0\.png: a RGB picture, not labels"),
@@ -127,6 +213,35 @@ def test_a_mistake_is_one_line(
     assert tree(tmp_path) == before
 
 
+MISTAKES_WITHOUT_MASKS = [
+    ([], "--masks is needed: a folder of mask PNGs; only --teacher maskclip can do without"),
+    (["--self_train_from", "2"], "--masks is needed"),
+    (["--teacher", "maskclip", "--unlabelled", "red"], "--unlabelled red: goes with --masks"),
+]
+
+
+@pytest.mark.parametrize(("options", "words"), MISTAKES_WITHOUT_MASKS)
+def test_what_is_wrong_without_masks_is_one_line(
+    bare: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: str
+) -> None:
+    before = tree(tmp_path)
+    assert train_segmentor.main([*bare, *options]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and err.startswith("error: ") and words in err, err
+    assert tree(tmp_path) == before
+
+
+def test_a_balanced_loss_needs_a_background(
+    data: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dataset import lookup
+
+    spec = lookup.dataset_spec("folder", Path("classes.txt"))
+    monkeypatch.setattr(lookup, "dataset_spec", lambda *_: replace(spec, has_background=False))
+    assert train_segmentor.main([*data, "--loss", "balanced"]) == 2
+    assert "--loss balanced: folder has no background" in capsys.readouterr().err
+
+
 def test_masks_of_more_classes_are_refused(data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "classes.txt").write_text("red\n")
     assert train_segmentor.main(data) == 2
@@ -134,7 +249,8 @@ def test_masks_of_more_classes_are_refused(data: list[str], tmp_path: Path, caps
 
 
 def test_the_names_here_are_those_of_the_networks() -> None:
-    assert set(train_segmentor.ARCHES) == set(networks.ARCHES)
+    assert set(options.ARCHES) == set(networks.ARCHES)
+    assert {name for name, method in METHODS.items() if method.dense} == set(options.TEACHERS)
 
 
 # --- real processes -------------------------------------------------------------------------------

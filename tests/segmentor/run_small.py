@@ -10,5 +10,5 @@ from segmentor import networks
 from tests.segmentor.small import SmallBody
 
 if __name__ == "__main__":
-    networks.ARCHES["segformer-tiny"] = SmallBody  # type: ignore[assignment]
+    networks.ARCHES["segformer-tiny"] = SmallBody
     sys.exit(train_segmentor.main())

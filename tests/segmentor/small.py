@@ -50,12 +50,11 @@ def write_scenes(root: Path, count: int) -> list[Pair]:
 class SmallBody(Body):
     """Two convolutions with a batch norm between; a quarter of the grid."""
 
-    width = 12
-
-    def __init__(self) -> None:
+    def __init__(self, width: int = 12) -> None:
         super().__init__()
+        self.width = width
         self.encoder = nn.Sequential(nn.Conv2d(3, 12, 4, stride=4), nn.BatchNorm2d(12), nn.ReLU())
-        self.decode_head = nn.Conv2d(12, 12, 3, padding=1)
+        self.decode_head = nn.Conv2d(12, width, 3, padding=1)
 
     def features(self, images: Tensor) -> Tensor:
         return self.decode_head(self.encoder(images)).relu()

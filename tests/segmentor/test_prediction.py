@@ -1,11 +1,13 @@
 """Probabilities of an image: one look, and the mean of several."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from segmentor.augment import normalised
+from segmentor.networks import enlarged
 from segmentor.prediction import Looks, probabilities
 from tests.segmentor.small import scene, small_network
 from tests.support import bilinear
@@ -47,6 +49,19 @@ def test_several_sizes_are_averaged() -> None:
     np.testing.assert_allclose(together, np.mean(own, axis=0), atol=1e-6)
     np.testing.assert_allclose(together.sum(axis=0), 1, atol=1e-5)
     assert abs(own[0] - own[1]).max() > 1e-3
+
+
+def test_an_image_is_fitted_into_a_box_first() -> None:
+    """As if it had been enlarged by hand, and the probabilities put back to its own size."""
+    network, (image, _) = small_network().eval(), scene(1, (64, 80))
+    larger = cv2.resize(image, (120, 96), interpolation=cv2.INTER_LINEAR)
+    with torch.no_grad():
+        scores = network(torch.from_numpy(normalised(larger, "imagenet"))[None])
+    grown = nn.functional.interpolate(enlarged(scores, torch.zeros(1, 3, 96, 120)), size=(64, 80), mode="bilinear")
+    found = probabilities(network, image, Looks("imagenet", resize=(400, 96)))  # the short side is what fits
+    np.testing.assert_allclose(found, grown[0].softmax(0).numpy(), atol=1e-5)
+    halved = probabilities(network, image, Looks("imagenet", resize=(800, 192), scales=(0.5,)))
+    np.testing.assert_allclose(halved, found, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 300)])

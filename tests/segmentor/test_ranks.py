@@ -7,15 +7,20 @@ import multiprocessing
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from clip.load import Clip
+from pipeline.methods import TextSet
 from segmentor.label_sources import masks
+from segmentor.maskclip_plus import Knowledge, source_for
 from segmentor.ranks import Ranks, SharedBatchNorm, joined
 from segmentor.samples import Batch
+from segmentor.settings import Teaching, Words
 from segmentor.trainer import train
 from tests.segmentor.small import ALONE, small_job, small_network, small_state, write_scenes
 
@@ -101,6 +106,30 @@ def test_two_processes_learn_what_one_does(tmp_path: Path, loss: str) -> None:
     for one, two in zip(*logs):
         assert float(one.split()[3].rstrip(",")) == pytest.approx(float(two.split()[3].rstrip(",")), rel=1e-4)
     assert (tmp_path / "shared" / "weights.safetensors").is_file()
+
+
+def test_each_process_has_its_teacher(tmp_path: Path, tiny_clip: Clip) -> None:
+    """Two processes, whose teachers label and who then label by themselves, learn what one does; no masks are there."""
+    torch.manual_seed(1)
+    vectors = nn.functional.normalize(torch.randn(3, 32), dim=1)
+    knowledge = Knowledge(tiny_clip, TextSet(vectors[:2], vectors[2:]), Words())
+    pairs = [replace(pair, mask=None) for pair in write_scenes(tmp_path, 5)]
+    plan = Teaching(masks=False, hidden=(0, 1, 2), teacher="maskclip", guided=(1, 2), own_from=3)
+    options = {"max_iters": 3, "optimizer": "sgd", "lr": 0.1, "teaching": plan}
+    alone = small_job(tmp_path, pairs, "alone", batch=4, **options)
+    state = small_state(alone)
+    train(alone, state, ALONE, source_for(alone.settings, knowledge, state.network))
+
+    def work(ranks: Ranks) -> None:
+        torch.set_num_threads(1)
+        job = small_job(tmp_path, pairs, "shared", batch=2, ranks=2, **options)
+        own = small_state(job, ranks)
+        train(job, own, ranks, source_for(job.settings, knowledge, own.network))
+        for name, value in state.network.state_dict().items():
+            torch.testing.assert_close(own.network.state_dict()[name], value, atol=1e-4, rtol=1e-3)
+
+    in_processes(2, work)
+    assert not torch.allclose(small_network().head.weight, state.network.head.weight, atol=1e-3)
 
 
 def test_a_signal_to_one_process_ends_all_after_the_same_step(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Which sample goes where: complete epochs, and the same for any number of processes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from PIL import Image
 
 from common.errors import UserError
-from segmentor.augment import Views
+from segmentor.augment import HIDDEN, Views
 from segmentor.samples import Deal, Pair, Samples, batches, chance, together, usable
 from tests.segmentor.small import write_scenes
 
@@ -66,6 +67,28 @@ def test_a_bad_file_costs_its_own_place_only(tmp_path: Path) -> None:
     assert (batch.labels[place] == 255).all() and not batch.images[place].any()
     assert [image_id for image_id, _ in batch.problems] == ["s1"] and "s1.png" in batch.problems[0][1]
     assert all((batch.labels[other] != 255).any() for other in range(3) if other != place)
+
+
+def test_hidden_labels_are_marked_before_the_view(tmp_path: Path) -> None:
+    """Every other label, and 255 where the crop is padded, stay; an image without a mask is hidden, its padding not."""
+    pairs, side = write_scenes(tmp_path, 2), 80  # larger than the scenes
+    views = Views(crop=side, scales=(1.0, 1.0), flip=False, colours=False)
+    for position in range(2):
+        plain = Samples(pairs, 3, views, seed=1)[position][1]
+        hidden = Samples(pairs, 3, views, seed=1, hidden=(1, 2))[position][1]
+        assert set(np.unique(plain)) == {0, 1, 2, 255} and hidden.dtype == np.int64
+        assert np.array_equal(hidden, np.where((plain == 1) | (plain == 2), HIDDEN, plain))
+        bare = Samples([replace(pair, mask=None) for pair in pairs], 3, views, seed=1)[position][1]
+        inside = np.zeros((side, side), bool)
+        inside[:64, :72] = True
+        assert np.array_equal(bare, np.where(inside, HIDDEN, 255))
+
+
+def test_images_without_masks_are_looked_at_too(tmp_path: Path) -> None:
+    pairs = [replace(pair, mask=None) for pair in write_scenes(tmp_path, 3)]
+    pairs[1].image.write_bytes(b"broken")
+    good, failures = usable(pairs, 3)
+    assert [pair.id for pair in good] == ["s0", "s2"] and failures[0][0] == "s1" and "s1.png" in failures[0][1]
 
 
 def test_what_does_not_fit_is_found_before_the_run(tmp_path: Path) -> None:

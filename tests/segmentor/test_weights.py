@@ -39,10 +39,16 @@ REFUSED = [
     (header(format=9), "another version"),
     (header(colour="red"), "does not say which network"),
     (header(), "tensors are not those of a segformer-tiny"),
+    (header(head="mine"), "head 'mine' is unknown"),
+    (header(head="text"), "no possible size"),
+    (header(head="text", text_width=10**9), "no possible size"),
+    (header(head="text", text_width="wide"), "no possible size"),
+    (header(head="text", text_width=8, background=1), "no possible size"),
+    (header(head="text", text_width=8, labels=["background"]), "no possible size"),
 ]
 
 
-@pytest.mark.parametrize(("metadata", "words"), REFUSED, ids=[words for _, words in REFUSED])
+@pytest.mark.parametrize(("metadata", "words"), REFUSED)
 def test_other_files_are_refused_in_one_line(tmp_path: Path, metadata: dict[str, str], words: str) -> None:
     path = tmp_path / "w.safetensors"
     save_file({"x": torch.zeros(2)}, path, metadata=metadata)

@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# The methods on the toy world, each alone and with a network trained on its masks, on images that none has seen.
+#   bash scripts/compare_toyworld.sh
+# Writes output/compare/scores.json and a table. Repeat it and it goes on where it stopped.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/setup.sh
+set_up requirements.txt
+
+python=.venv/bin/python
+out=output/compare
+iterations=${ITERATIONS:-3000} # of each network
+export PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1 # two at a time, one thread each, is quicker than one of two
+started=$SECONDS
+
+train=$out/train held_out=$out/held_out
+seeds=($("$python" -c 'from toyworld.spec import *; print(*COMPARE_TRAINING, *COMPARE_HELD_OUT)'))
+make_scenes() { # FOLDER SEED COUNT
+    [ -e "$1/ImageSets/Segmentation/train.txt" ] || "$python" -m scripts.make_toyworld --out "$1" --seed "$2" --count "$3"
+}
+make_scenes $train "${seeds[0]}" "${seeds[1]}"
+make_scenes $held_out "${seeds[2]}" "${seeds[3]}"
+
+trap 'trap "" TERM; kill 0; exit 130' INT TERM # what runs in the background does not see Ctrl-C
+
+side_by_side() { # TITLE, then two functions below: what they say goes to $out/FUNCTION.txt
+    local task pids=()
+    printf '%5s s  %s\n' $((SECONDS - started)) "$1"
+    for task in "$2" "$3"; do
+        $task >>"$out/$task.txt" 2>&1 &
+        pids+=($!)
+    done
+    wait "${pids[0]}" || failed "$2"
+    wait "${pids[1]}" || failed "$3"
+}
+failed() {
+    tail -n 5 "$out/$1.txt" >&2
+    kill $(jobs -p) 2>/dev/null || true
+    exit 3
+}
+make_masks() { # SCENES NAME SCORE [options of generate_cams.py]: maps and masks in SCENES, their scores by NAME SCORE
+    local place=$1/$2 score=$out/scores/$3 data=(--dataset toyworld --img_root "$1/JPEGImages")
+    shift 3
+    "$python" generate_cams.py "${data[@]}" --cam_out_dir "$place-cams" "$@"
+    "$python" eval_cam.py "${data[@]}" --cam_out_dir "$place-cams" --json "$score-maps.json"
+    "$python" eval_cam_with_crf.py "${data[@]}" --cam_out_dir "$place-cams" --pseudo_mask_save_path "$place" \
+        --num_workers 1 --json "$score.json"
+}
+network() { # NAME [options of train_segmentor]: a network, its masks of the held-out images, and their scores
+    local name=$1 way data=(--dataset toyworld --img_root $held_out/JPEGImages)
+    shift
+    "$python" -m scripts.train_segmentor --dataset toyworld --img_root $train/JPEGImages --out "$out/$name" \
+        --arch segformer-tiny --max_iters "$iterations" --crop 96 --scales 0.75 1.5 --no_colours \
+        --lr 2e-3 --head_lr 1 --weight_decay 0.01 --warmup 100 --ema 0.99 "$@"
+    for way in -maps ""; do # without and with the CRF
+        "$python" -m scripts.predict_segmentor "${data[@]}" --weights "$out/$name/weights.safetensors" \
+            --out "$held_out/$name$way" --flip --scales 1 1.5 --num_workers 1 $([ -n "$way" ] || echo --crf)
+        "$python" eval_cam.py "${data[@]}" --cam_type png --cam_out_dir "$held_out/$name$way" \
+            --json "$out/scores/$name$way.json"
+    done
+}
+
+clip_es_train() { make_masks $train clip-es clip-es-train; }
+maskclip_train() { make_masks $train maskclip maskclip-train --method maskclip; }
+with_labels() {
+    make_masks $held_out clip-es clip-es
+    make_masks $held_out maskclip maskclip --method maskclip
+}
+without_labels() {
+    "$python" -m scripts.tag_images --dataset toyworld --img_root $held_out/JPEGImages --out $held_out/tags.txt
+    make_masks $held_out clip-es-unlabelled clip-es-unlabelled --labels $held_out/tags.txt
+    make_masks $held_out maskclip-unlabelled maskclip-unlabelled --method maskclip --labels all
+}
+clip_es_network() { network clip-es-network --masks $train/clip-es; }
+maskclip_network() { network maskclip-network --masks $train/maskclip; }
+maskclip_plus() { # CLIP wants surroundings, so larger crops, and half as many steps for the same time
+    network maskclip-plus --teacher maskclip --crop 192 --scales 0.75 1 --batch_size 4 --max_iters $((iterations / 2))
+}
+truth_network() { network truth-network --masks $train/SegmentationClass; }
+
+mkdir -p $out/scores
+side_by_side "masks of ${seeds[1]} training images, whose labels are known" clip_es_train maskclip_train
+side_by_side "the same methods on ${seeds[3]} other images, with their labels and without" with_labels without_labels
+side_by_side "networks on CLIP-ES' and on MaskCLIP's masks, $iterations iterations" clip_es_network maskclip_network
+side_by_side "a network that MaskCLIP teaches (MaskCLIP+), and one on the true masks" maskclip_plus truth_network
+
+"$python" -m scripts.compare_scores $out/scores --out $out/scores.json
+echo "took $((SECONDS - started)) s; what the commands said is in $out/*.txt"

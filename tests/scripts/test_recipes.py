@@ -1,0 +1,68 @@
+"""The shell recipes say what they lack in one line, before they install or compute anything."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT
+
+VOC_SETS = "ImageSets/Segmentation"
+
+
+@pytest.fixture
+def voc(tmp_path: Path) -> Path:
+    """A VOC2012 with the folders and lists that recipes look for, without any image."""
+    root = tmp_path / "VOC2012"
+    for name in ("JPEGImages", "Annotations", "SegmentationClass", VOC_SETS):
+        (root / name).mkdir(parents=True)
+    for name in ("train", "train_aug", "val"):
+        (root / VOC_SETS / f"{name}.txt").write_text("a\n")
+    (tmp_path / "clip.pt").touch()
+    return root
+
+
+def said(recipe: str, *argv: object, **environment: str) -> str:
+    ended = subprocess.run(
+        ["bash", ROOT / "scripts" / recipe, *map(str, argv)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+    assert ended.returncode == 2 and not ended.stdout, ended
+    return ended.stderr
+
+
+def one_line(recipe: str, *argv: object, **environment: str) -> str:
+    err = said(recipe, *argv, **environment)
+    assert err.count("\n") == 1 and err.startswith("error: "), err
+    return err
+
+
+@pytest.mark.parametrize("recipe", ["run_voc12.sh", "run_maskclip_plus.sh"])
+def test_without_arguments_the_head_is_shown(recipe: str) -> None:
+    """All of its comment, and nothing after it."""
+    lines = (ROOT / "scripts" / recipe).read_text().splitlines()
+    head = [line.removeprefix("#").removeprefix(" ") for line in lines[1 : lines.index("set -euo pipefail")]]
+    assert said(recipe).splitlines() == head
+
+
+def test_maskclip_plus_lacks(voc: Path, tmp_path: Path) -> None:
+    recipe, weights = "run_maskclip_plus.sh", tmp_path / "clip.pt"
+    assert "DATASET voc: expected voc20, context59 or cocostuff" in one_line(recipe, voc, weights, "voc")
+    assert "no folder train2017 in it" in one_line(recipe, voc, weights, "cocostuff")
+    assert "SegmentationContext/train.txt: no such file" in one_line(recipe, voc, weights, "context59")
+    assert "WEIGHTS ViT-B-16: no such file" in one_line(recipe, voc, "ViT-B-16")
+    assert "ARCH unet: expected segformer-b0" in one_line(recipe, voc, weights, ARCH="unet")
+    assert "MASKS none: no such folder" in one_line(recipe, voc, weights, MASKS="none")
+    (voc / VOC_SETS / "train_aug.txt").unlink()
+    assert "train_aug.txt: no such file" in one_line(recipe, voc, weights)
+
+
+def test_the_network_of_voc12_needs_a_validation_list(voc: Path, tmp_path: Path) -> None:
+    (voc / VOC_SETS / "val.txt").unlink()
+    assert "val.txt: no such file; the network is scored on it (or SEGMENTOR=no)" in one_line(
+        "run_voc12.sh", voc, tmp_path / "clip.pt"
+    )
