@@ -35,10 +35,11 @@ def run(body: Callable[[], int], again: str = "", quiet: bool = False) -> int:
     quiet  print nothing on stdout, and show no progress bars
 
     A user's mistake ends in one line and exit code 2, a full disk in 3, Ctrl-C in 130, SIGTERM in 143. After the first
-    of these signals what has begun is finished; a second one ends the process at once.
+    of these signals what has begun is finished; a second one ends the process at once. A signal also counts where what
+    it raised got lost: modules written in C that import others swallow it, or make an ImportError of it.
     """
     with ExitStack() as around:
-        around.enter_context(_signals())
+        received = around.enter_context(_signals())
         if quiet:
             around.enter_context(redirect_stdout(Silence()))
         try:
@@ -46,19 +47,29 @@ def run(body: Callable[[], int], again: str = "", quiet: bool = False) -> int:
             sys.stdout.flush()
             return code
         except UserError as error:
+            if received:
+                return _interrupted(received[0] == signal.SIGTERM, again)
             _tell(f"error: {error}")
             return EXIT_USAGE
         except StopRun as error:
             _tell(f"stopped: {error}", again)
             return EXIT_INCOMPLETE
         except KeyboardInterrupt as error:
-            _tell("\ninterrupted; finished files are whole, the same command goes on from here", again)
-            return EXIT_TERMINATED if isinstance(error, Terminated) else EXIT_INTERRUPTED
+            return _interrupted(isinstance(error, Terminated), again)
         except BrokenPipeError:  # `| head` has read enough
             with suppress(OSError, io.UnsupportedOperation):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at exit
             _tell("error: stdout was closed before all was done; the same command goes on from here")
             return EXIT_INCOMPLETE
+        except Exception:
+            if not received:
+                raise
+            return _interrupted(received[0] == signal.SIGTERM, again)
+
+
+def _interrupted(terminated: bool, again: str) -> int:
+    _tell("\ninterrupted; finished files are whole, the same command goes on from here", again)
+    return EXIT_TERMINATED if terminated else EXIT_INTERRUPTED
 
 
 def _tell(text: str, again: str = "") -> None:
@@ -75,30 +86,40 @@ class Silence(io.TextIOBase):
         return len(text)
 
 
+_received: list[int] = []  # signals, in this process
+
+
 @contextmanager
-def _signals() -> Iterator[None]:
-    """Ctrl-C and SIGTERM raise in the main thread, once; the next one ends the process."""
+def _signals() -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM raise in the main thread, once; the next one ends the process. Gives those received."""
     ours = [] if threading.current_thread() is not threading.main_thread() else [signal.SIGINT, signal.SIGTERM]
     before = {number: signal.getsignal(number) for number in ours}
-    received: list[int] = []
+    _received.clear()
 
     def stop(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        if len(received) > 1:
+        _received.append(number)
+        if len(_received) > 1:
             os._exit(128 + number)
         if sys.stderr.isatty():
             os.write(2, b"\nfinishing the files at work; once more ends at once\n")
-        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+        check_signals()
 
     try:
         for number, handler in before.items():
             if handler not in (signal.SIG_IGN, None):  # as under nohup
                 signal.signal(number, stop)
-        yield
+        yield _received
     finally:
+        _received.clear()
         for number, handler in before.items():
             if handler is not None:
                 signal.signal(number, handler)
+
+
+def check_signals() -> None:
+    """Raise for a signal that was received: for loops, where what its handler raised may have been swallowed."""
+    if _received:
+        raise Terminated if _received[0] == signal.SIGTERM else KeyboardInterrupt
 
 
 # --- what became of the images --------------------------------------------------------------------
@@ -170,6 +191,7 @@ def progress(outcomes: Iterable[Outcome], total: int, title: str, failed: int = 
 
     with tqdm(total=total, desc=title, unit="image", disable=isinstance(sys.stdout, Silence) or None) as bar:
         for outcome in outcomes:
+            check_signals()
             failed += outcome.status == "failed"
             if failed:
                 bar.set_postfix(failed=failed, refresh=False)

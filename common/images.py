@@ -1,4 +1,4 @@
-"""Images as the stages see them: upright RGB. May import numpy, OpenCV, PIL and common.errors.
+"""Images as the stages see them: upright RGB. May import numpy, OpenCV, PIL, common.errors and image_headers.
 
 Whoever made a file may mean harm: only regular files of known formats are opened, and what their headers promise is
 checked before memory is spent on it.
@@ -6,7 +6,6 @@ checked before memory is spent on it.
 
 import os
 import stat
-import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -19,6 +18,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from common.errors import StopRun, UserError
+from common.image_headers import check_header, file_length, guard_tags, lie, png_chunks
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")  # others of PIL's start programs, or are rare
 MOST_PIXELS = 500_000_000  # by the header; 2 GB once decoded
@@ -27,11 +27,10 @@ LARGE = 1 << 25  # pixels; larger images are decoded one at a time, and at a sma
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # PIL refuses twice as many, also in what it finds inside a file
 
 _STRIP = 1 << 22  # pixels that are converted at once
-_INFLATED = 1032  # bytes that a byte of a PNG file can stand for, at most: the limit of deflate
 _JPEG_PIXELS = 2048  # pixels that a byte of a JPEG can stand for, at most: a bit a block, all of them subsampled
-_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by a PNG's colour type
 _ORIENTATION = 0x0112  # EXIF tag
 _SIDEWAYS = (5, 6, 7, 8)
+_TEXTS = {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}  # chunks of a PNG that may say something of its orientation
 _UPRIGHT = {  # what makes a picture of an orientation upright; the last four swap width and height
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -42,6 +41,7 @@ _UPRIGHT = {  # what makes a picture of an orientation upright; the last four sw
     8: Image.Transpose.ROTATE_90,
 }
 _one_large = Lock()
+guard_tags()
 
 
 # --- what the stages call -------------------------------------------------------------------------
@@ -118,12 +118,12 @@ def opened(path: Path, formats: tuple[str, ...] = FORMATS, what: str = "image") 
     what  what the file is to people: "image" or "mask"
     """
     with _trouble(path, what), open_regular(path) as stream:
-        _check_png(stream)
+        check_header(stream)
         with Image.open(stream, formats=formats) as image:
             if _pixels(image) > MOST_PIXELS:
                 raise Image.DecompressionBombError
-            if image.format in ("JPEG", "MPO") and _pixels(image) > _JPEG_PIXELS * _length(stream):
-                raise OSError(_lie(*image.size))
+            if image.format in ("JPEG", "MPO") and _pixels(image) > _JPEG_PIXELS * file_length(stream):
+                raise OSError(lie(*image.size))
             yield image
 
 
@@ -158,37 +158,11 @@ def _texts_behind_pixels(image: PngImagePlugin.PngImageFile) -> bool:
         return False
     place = stream.tell()
     try:
-        stream.seek(8)
-        behind = False
-        while len(head := stream.read(8)) == 8 and head[4:] != b"IEND":
-            if behind and head[4:] in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
-                return True
-            behind |= head[4:] == b"IDAT"
-            stream.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
-        return False
+        names = [name for name, _ in png_chunks(stream)]
     finally:
         stream.seek(place)
-
-
-def _check_png(stream: BinaryIO) -> None:
-    """Raise OSError for a PNG whose header promises more pixels than its bytes can stand for."""
-    head = stream.read(26)
-    stream.seek(0)
-    if len(head) < 26 or head[:8] != b"\x89PNG\r\n\x1a\n":
-        return
-    width, height, depth, colours = struct.unpack(">IIBB", head[16:])
-    promised = width * height * depth * _CHANNELS.get(colours, 1) // 8
-    if promised > _INFLATED * _length(stream):
-        raise OSError(_lie(width, height))
-
-
-def _length(stream: BinaryIO) -> int:
-    return os.fstat(stream.fileno()).st_size
-
-
-def _lie(width: int, height: int) -> str:
-    """Of a file that would otherwise be decoded to a large grey picture, or fail after its memory was spent."""
-    return f"its header promises {width} x {height} pixels, for which it is too small"
+    behind = names[names.index(b"IDAT") :] if b"IDAT" in names else []
+    return not _TEXTS.isdisjoint(behind)
 
 
 # --- pixels ---------------------------------------------------------------------------------------
@@ -266,6 +240,8 @@ class _trouble:
     def _said(self, error: Exception) -> str:
         if isinstance(error, FileNotFoundError):
             return f"no such {self.what}"
+        if isinstance(error, PermissionError):
+            return f"the {self.what} cannot be read ({error.strerror or 'no rights'}); change its rights or remove it"
         if isinstance(error, IsADirectoryError):
             hint = f"; give its files, as in {self.path}/*.jpg" if self.what == "image" else ""
             return f"not a readable {self.what} but a folder{hint}"
@@ -276,8 +252,9 @@ class _trouble:
         return f"not a readable {self.what} ({self._reason(error)}); replace or remove it"
 
     def _reason(self, error: Exception) -> str:
-        """What PIL says, in a line without control characters."""
+        """What PIL or the system says, in a line without control characters."""
         if isinstance(error, UnidentifiedImageError):
             return "of no known format"
-        said = " ".join(str(error).replace(str(self.path), "it").split())
+        words = error.strerror if isinstance(error, OSError) else None  # str() would repeat the number and the path
+        said = " ".join((words or str(error).replace(str(self.path), "it")).split())
         return "".join(letter if letter.isprintable() else "?" for letter in said)[:80] or type(error).__name__

@@ -153,7 +153,7 @@ class RunLog:
         if self.output is None or self._begun:
             return
         self._begun = True
-        (self.output.folder / FAILURES_FILE).unlink(missing_ok=True)  # those of an earlier run
+        _remove(self.output.folder / FAILURES_FILE)  # those of an earlier run
         self._write_record("running")
         self._append(self._failures)
 
@@ -233,10 +233,17 @@ class RunLog:
 def _rewrite(path: Path, failures: list[dict[str, str]]) -> None:
     """The failures and nothing else in the file; no file without any."""
     if not failures:
-        path.unlink(missing_ok=True)
+        _remove(path)
         return
     with atomic_write(path) as stream:
         stream.writelines(as_line(failure).encode() for failure in failures)
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:  # a folder of that name
+        raise cannot_write(path, error) from error
 
 
 def _size_on_disk(path: Path) -> int:

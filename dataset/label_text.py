@@ -35,7 +35,7 @@ def read_words(path: Path, text: str) -> LabelTable:
 def _split(line: str, where: str) -> tuple[str, list[str]]:
     match = _COLON.fullmatch(line)
     if match:
-        return match[1] or match[2], match[3].split(",")
+        return match[2] if match[1] is None else match[1], match[3].split(",")
     if line.count('"') % 2:
         raise UserError(f'{where}: a quote is not closed; expected: id name "two words"')
     image, *names = [quoted or bare for quoted, bare in _TOKEN.findall(line)]

@@ -6,7 +6,11 @@ May import torch.distributed, pipeline.batches and common.
 
 The first rank reads the list, cuts it into batches and puts them into the store that torchrun's rendezvous gives;
 every rank, the first too, claims the next one when it has room. What became of the images comes back through the
-store, so that one rank alone speaks and writes records. What torchrun starts again begins a store of its own.
+store, so that one rank alone speaks and writes records.
+
+torchrun may start all processes again, on the same store, and with another TORCHELASTIC_RESTART_COUNT on each machine:
+only that whose process had died counts. The first rank therefore numbers the rounds, and tells the others in which they
+are; what earlier rounds left in the store lies under other names. All of one round have ended before the next begins.
 """
 
 import json
@@ -16,13 +20,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.console import Outcome
-from common.errors import StopRun, UserError
+from common.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, StopRun, UserError
 
 if TYPE_CHECKING:
     from torch.distributed import Store
@@ -32,7 +35,8 @@ if TYPE_CHECKING:
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 POLL_S = 0.1  # between two looks into the store for what is not there yet
 TELL_S = 0.5  # outcomes are told together, at least that far apart
-PARTING_S = 5  # the first rank waits that long for the others to read its exit code
+JOIN_S = 600  # at its end, the first rank waits that long for ranks that have not begun yet
+PARTING_S = 5  # and that long for the others to read its exit code
 
 Work = Callable[["Iterable[Batch]"], Iterator[Outcome]]
 
@@ -59,8 +63,7 @@ def rendezvous() -> "Store":
         raise UserError(
             f"MASTER_ADDR and MASTER_PORT: no rendezvous at {where} ({said}); start with torchrun"
         ) from error
-    attempt = f"{os.environ.get('TORCHELASTIC_RUN_ID', '')}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
-    return distributed.PrefixStore(f"clip-pseudo-masks/{attempt}", store)
+    return distributed.PrefixStore(f"clip-pseudo-masks/{os.environ.get('TORCHELASTIC_RUN_ID', '')}", store)
 
 
 @dataclass(frozen=True)
@@ -77,15 +80,21 @@ class Ranks:
     local_rank: int
     local_world: int
     connect: "Callable[[], Store]" = rendezvous
+    _round: "list[_Shared]" = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def first(self) -> bool:
         """Whether this rank leads: it alone reads the list, prints, and writes records."""
         return self.rank == 0
 
-    @cached_property
+    @property
     def store(self) -> "_Shared":
-        return _Shared(self.connect())
+        """What the processes of this round share; the first rank begins one, the others wait until it has."""
+        if not self._round:  # no cached_property: before Python 3.12, waiting in one holds up all others of its kind
+            everyone = _Shared(self.connect())
+            number = _begin_round(everyone, self.world - 1) if self.first else _join_round(everyone)
+            self._round.append(everyone.part(f"{number}/"))
+        return self._round[0]
 
     # --- the first rank ---
 
@@ -118,9 +127,14 @@ class Ranks:
         """Let the others end with the same exit code. A store that is gone has nobody to tell."""
         with suppress(UserError, StopRun, KeyboardInterrupt):
             self.store.put("code", code)
-            deadline = time.monotonic() + PARTING_S
-            while self.store.count("gone", 0) < self.world - 1 and time.monotonic() < deadline:
-                time.sleep(POLL_S)
+            stopped = code in (EXIT_INTERRUPTED, EXIT_TERMINATED)  # then nobody is waited for who may never come
+            self._wait_for_others("present", PARTING_S if stopped else JOIN_S)
+            self._wait_for_others("gone", PARTING_S)
+
+    def _wait_for_others(self, key: str, patience_s: float) -> None:
+        deadline = time.monotonic() + patience_s
+        while self.store.count(key, 0) < self.world - 1 and time.monotonic() < deadline:
+            time.sleep(POLL_S)
 
     # --- the others ---
 
@@ -157,6 +171,33 @@ class Ranks:
                     return
                 time.sleep(POLL_S)
             yield _unpacked(self.store.pop(f"batch/{number}"))
+
+
+def _begin_round(everyone: "_Shared", others: int) -> int:
+    """A new round's number, which a thread tells all who join until so many others are there."""
+    number = everyone.count("rounds", 1)
+    threading.Thread(target=_greet, args=(everyone, number, others), name="greeter", daemon=True).start()
+    return number
+
+
+def _greet(everyone: "_Shared", number: int, others: int) -> None:
+    """Those of earlier rounds who ended before they were told are answered too, which nobody reads."""
+    with suppress(StopRun):  # the rank itself will see that the store is gone
+        answered = everyone.count("answered", 0)
+        while everyone.count("rounds", 0) == number and everyone.count(f"{number}/present", 0) < others:
+            for place in range(answered + 1, everyone.count("joined", 0) + 1):
+                everyone.put(f"answer/{place}", number)
+                answered = everyone.count("answered", 1)
+            time.sleep(POLL_S)
+
+
+def _join_round(everyone: "_Shared") -> int:
+    """The number of the round in which this process takes part, whenever its first rank comes to tell."""
+    place = everyone.count("joined", 1)
+    everyone.wait_for(f"answer/{place}")
+    number = int(everyone.get(f"answer/{place}"))
+    everyone.count(f"{number}/present", 1)
+    return number
 
 
 def _first(count: int, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
@@ -249,26 +290,30 @@ def _unpacked(samples: list[Any]) -> "Batch":
 class _Shared:
     """A store of JSON values. Raises StopRun when it is gone, with the process that held it."""
 
-    def __init__(self, store: "Store") -> None:
-        self._store = store
+    def __init__(self, store: "Store", prefix: str = "") -> None:
+        self._store, self._prefix = store, prefix
+
+    def part(self, prefix: str) -> "_Shared":
+        """The same store, with all keys under a prefix."""
+        return _Shared(self._store, prefix)
 
     def put(self, key: str, value: Any) -> None:
-        self._asked(lambda: self._store.set(key, json.dumps(value)))
+        self._asked(lambda: self._store.set(self._prefix + key, json.dumps(value)))
 
     def get(self, key: str) -> Any:
-        return json.loads(self._asked(lambda: self._store.get(key)))
+        return json.loads(self._asked(lambda: self._store.get(self._prefix + key)))
 
     def pop(self, key: str) -> Any:
         value = self.get(key)
-        self._asked(lambda: self._store.delete_key(key))
+        self._asked(lambda: self._store.delete_key(self._prefix + key))
         return value
 
     def has(self, key: str) -> bool:
-        return self._asked(lambda: self._store.check([key]))
+        return self._asked(lambda: self._store.check([self._prefix + key]))
 
     def count(self, key: str, more: int) -> int:
         """A number that all add to; what it is then."""
-        return self._asked(lambda: self._store.add(key, more))
+        return self._asked(lambda: self._store.add(self._prefix + key, more))
 
     def wait_for(self, *keys: str) -> None:
         """Until one of the keys is there, however long that takes."""

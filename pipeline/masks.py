@@ -6,18 +6,20 @@ May import numpy, PIL, pipeline.kinds and common.
 import struct
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, PngImagePlugin
 
 from common.errors import UserError
 from common.files import atomic_write
-from common.images import opened
+from common.images import open_regular, opened
 from dataset.spec import IGNORE_INDEX
 from pipeline.kinds import to_probabilities
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MOST_RECORD = 1 << 18  # characters of `made_by`
+PIECE = 1 << 20  # bytes that are read at once
 CONFIDENCE = 0.95  # below, a pixel is not trained on (paper, section 3.3, confidence-guided loss)
 
 
@@ -68,13 +70,29 @@ def write_mask(path: Path, mask: np.ndarray, palette: bool = False, made_by: str
 
     Mode L, which trainers read as labels whatever they read it with; with `palette` mode P in VOC's colours, for
     people. `made_by` goes into a text chunk of the same name.
+    Raises UserError where a picture lies that this project did not make: --overwrite is not meant for people's photos.
     """
+    _spare_others(path)
     image = Image.fromarray(mask)
     if palette:
         image = image.convert("P")
         image.putpalette(voc_palette().tobytes())
     with atomic_write(path) as stream:
         image.save(stream, "PNG", optimize=False, pnginfo=made_here(made_by))
+
+
+def _spare_others(path: Path) -> None:
+    """Raise UserError for a picture of any format that does not say that it was made here; links are but links."""
+    if path.is_symlink():
+        return
+    try:
+        with opened(path) as image:
+            ours = "made_by" in image.info
+    except UserError:  # there is none, or one that is damaged
+        return
+    if not ours:
+        said = "not written, a picture lies there that this project did not make"
+        raise UserError(f"{path}: {said}; choose another folder, or remove it")
 
 
 def made_here(made_by: str = "") -> PngImagePlugin.PngInfo:
@@ -102,24 +120,29 @@ def mask_made_by(path: Path) -> str:
     Raises UserError when the mask is missing or damaged: all of it is decoded, and its checksums are compared, since
     PIL accepts an image whose last bytes are cut off or changed.
     """
-    with opened(path, ("PNG",), "mask") as image:
+    with opened(path, ("PNG",), "mask") as image, open_regular(path) as stream:
         image.load()
         record = image.info.get("made_by", "")
-        record = str(record) if len(record) <= MOST_RECORD else ""
-    if not _all_chunks(path.read_bytes()):
+        whole = _is_whole(stream)
+    if not whole:
         raise UserError(f"{path}: a damaged mask; make it again")
-    return record
+    return str(record) if len(record) <= MOST_RECORD else ""
 
 
-def _all_chunks(data: bytes) -> bool:
-    """Whether a PNG is whole to its last chunk: (length, name, content, CRC of both) each."""
-    place = len(PNG_SIGNATURE)
-    while place + 12 <= len(data):
-        length, name = struct.unpack_from(">I4s", data, place)
-        end = place + 12 + length
-        if end > len(data) or zlib.crc32(data[place + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
+def _is_whole(stream: BinaryIO) -> bool:
+    """Whether a PNG is its chunks, (length, name, content, CRC of name and content) each, and nothing behind the last.
+
+    Piece by piece: a file may be larger than its picture.
+    """
+    stream.seek(len(PNG_SIGNATURE))
+    while len(head := stream.read(8)) == 8:
+        left, name = struct.unpack(">I4s", head)
+        checksum = zlib.crc32(name)
+        while piece := stream.read(min(left, PIECE)):
+            checksum = zlib.crc32(piece, checksum)
+            left -= len(piece)
+        if left or stream.read(4) != checksum.to_bytes(4, "big"):
             return False
         if name == b"IEND":
-            return True
-        place = end
+            return not stream.read(1)
     return False

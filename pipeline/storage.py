@@ -1,4 +1,4 @@
-"""The CAM file, read and written without pickle. May import numpy, pipeline.maps, dataset and common.
+"""The CAM file, read and written without pickle. May import numpy, pipeline.maps, npz and kinds, dataset and common.
 
 Two forms, told apart by their arrays (shapes in pipeline/__init__.py):
   patch grid  keys (k,), cam and attn (k, h, w) float16, size (2,) = (H, W)             the default, small
@@ -12,8 +12,6 @@ promise is checked before memory is spent on it.
 import hashlib
 import json
 import math
-import re
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,20 +26,13 @@ from common.images import MOST_PIXELS, open_regular
 from dataset.spec import DatasetSpec
 from pipeline.kinds import KINDS, to_heat
 from pipeline.maps import Cams, resize_maps, resized_rows, shrink_maps
+from pipeline.npz import MOST_BYTES, MOST_TEXT, Arrays, opened_arrays
 
 CAM_TYPES = ("attn_highres", "highres")  # refined and unrefined; the reference's names, for either form of file
-MOST_BYTES = 1 << 30  # of all arrays of a file, and of maps that are asked for at full size at once
-MOST_ARRAYS = 16
-MOST_DIRECTORY = 1 << 16  # bytes; zipfile would read one of any length
-MOST_RECORD = 1 << 18  # characters of `made_by`
+MOST_RECORD = MOST_TEXT  # characters of `made_by`
 MOST_KEYS = 255
 SLACK = 1e-3  # beyond [0, 1], for float16 and other programs' rounding
 _PATCH_NAMES = {"attn_highres": "attn", "highres": "cam"}
-_MEMBER = re.compile(r"([A-Za-z_][A-Za-z0-9_]{0,40})\.npy")
-# What numpy writes for arrays without fields; parsed by pattern, as numpy's own reader evaluates a Python literal.
-_HEADER = re.compile(
-    rb"\{'descr': '([<>|=]?[biufcSU][0-9]{1,7})', 'fortran_order': (True|False), 'shape': \(([0-9, ]{0,60})\), \}\s*"
-)
 
 
 # --- who made it, and for which classes -----------------------------------------------------------
@@ -192,7 +183,7 @@ def kind_of(made_by: Mapping[str, Any]) -> str:
     return kind
 
 
-def _keys(path: Path, arrays: "_Arrays") -> np.ndarray:
+def _keys(path: Path, arrays: Arrays) -> np.ndarray:
     keys = arrays.get("keys", MOST_KEYS)
     if keys is None or keys.ndim != 1 or not np.issubdtype(keys.dtype, np.integer):
         raise _unfit(path, "no class indices `keys`")
@@ -201,7 +192,7 @@ def _keys(path: Path, arrays: "_Arrays") -> np.ndarray:
     return keys
 
 
-def _maps(path: Path, arrays: "_Arrays", name: str, count: int, kind: str) -> np.ndarray:
+def _maps(path: Path, arrays: Arrays, name: str, count: int, kind: str) -> np.ndarray:
     header = arrays.headers.get(name)
     if header is None or header.dtype.kind != "f" or len(header.shape) != 3 or header.shape[0] != count:
         raise _unfit(path, f"no maps `{name}` of shape ({count}, height, width)")
@@ -223,7 +214,7 @@ def check_values(maps: np.ndarray, kind: str = "cam") -> None:
         raise ValueError(f"values from {maps.min():.3g} to {maps.max():.3g} where 0 to 1 was expected")
 
 
-def _image_size(path: Path, arrays: "_Arrays") -> tuple[int, int]:
+def _image_size(path: Path, arrays: Arrays) -> tuple[int, int]:
     size = arrays.get("size", 2)
     if size is not None and size.shape == (2,) and np.issubdtype(size.dtype, np.integer):
         height, width = size.tolist()
@@ -245,13 +236,16 @@ def read_origin(path: Path) -> tuple[dict[str, Any], list[int]]:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of a file, the record checked; raises UserError when any byte of it is damaged."""
-    with _opened(path) as arrays:
+    """All arrays of a file, the record checked; raises UserError unless it is to the byte as `save_cams` writes.
+
+    But for bits behind the end of packed data, which mean nothing.
+    """
+    with _opened(path, as_written=True) as arrays:
         _made_by(arrays)
         return {name: arrays.read(name) for name in arrays.headers}
 
 
-def _made_by(arrays: "_Arrays") -> dict[str, Any]:
+def _made_by(arrays: Arrays) -> dict[str, Any]:
     found = arrays.get("made_by", 1)
     if found is None:
         return {}
@@ -262,99 +256,30 @@ def _made_by(arrays: "_Arrays") -> dict[str, Any]:
     return record
 
 
-# --- zip and npy, within bounds -------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Header:
-    """Of an array in a file: where it lies, what it is, and at how many bytes its values begin."""
-
-    entry: zipfile.ZipInfo
-    dtype: np.dtype
-    shape: tuple[int, ...]
-    order: Any  # "C" or "F"
-    start: int
-
-
-class _Arrays:
-    """The arrays of an open file by name; nothing but their headers is read before it is asked for."""
-
-    def __init__(self, archive: zipfile.ZipFile) -> None:
-        self._archive = archive
-        entries = archive.infolist()
-        if len(entries) > MOST_ARRAYS or sum(entry.file_size for entry in entries) > MOST_BYTES:
-            raise ValueError(f"more than {MOST_ARRAYS} arrays or {MOST_BYTES >> 20} MiB")
-        self.headers = {_name(entry): _header(archive, entry) for entry in entries}
-        if len(self.headers) < len(entries):
-            raise ValueError("two arrays of one name")
-
-    def get(self, name: str, most: int) -> np.ndarray | None:
-        """An array of at most `most` values, or None where there is none; a larger one is a ValueError."""
-        if name not in self.headers:
-            return None
-        if math.prod(self.headers[name].shape) > most:
-            raise ValueError(f"`{name}` of shape {self.headers[name].shape}")
-        return self.read(name)
-
-    def read(self, name: str) -> np.ndarray:
-        """One array, not to be written to."""
-        header = self.headers[name]
-        with self._archive.open(header.entry) as stream:
-            stream.read(header.start)
-            data = stream.read(header.entry.file_size - header.start)
-        if header.dtype.kind == "U":
-            data.decode("utf-32-be" if header.dtype.str[0] == ">" else "utf-32-le")  # numpy would take any number
-        return np.frombuffer(data, header.dtype).reshape(header.shape, order=header.order)
-
-
-def _name(entry: zipfile.ZipInfo) -> str:
-    named = _MEMBER.fullmatch(entry.filename)
-    if named is None or entry.flag_bits & 1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError("an entry that is no array")
-    return named[1]
-
-
-def _header(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> _Header:
-    """What numpy wrote before the values, checked against the size of the entry."""
-    with archive.open(entry) as stream:
-        start = stream.read(10)  # magic, version 1.0, length
-        length = int.from_bytes(start[8:], "little")
-        said = _HEADER.fullmatch(stream.read(length))
-    if start[:8] != b"\x93NUMPY\x01\x00" or said is None:
-        raise ValueError("an array that is not plain")
-    dtype, shape = np.dtype(said[1].decode()), tuple(int(side) for side in said[3].split(b",") if side.strip())
-    if dtype.itemsize > 4 * MOST_RECORD:
-        raise ValueError(f"a record of {dtype.itemsize // 4} characters")
-    if 10 + length + math.prod(shape) * dtype.itemsize != entry.file_size:
-        raise ValueError("an array of another size than it says")
-    return _Header(entry, dtype, shape, "F" if said[2] == b"True" else "C", 10 + length)
-
-
-def _check_directory(stream: BinaryIO) -> None:
-    """Raise ValueError for a zip file whose list of entries is long, or not where numpy puts it."""
-    end = stream.seek(0, 2)
-    stream.seek(max(0, end - 42))
-    tail = stream.read(42).rjust(42, b"\0")  # the locator of a 64-bit directory, if any, and the end of directory
-    if tail[20:24] != b"PK\5\6" or tail[:4] == b"PK\6\7" or int.from_bytes(tail[32:36], "little") > MOST_DIRECTORY:
-        raise ValueError("no short directory at its end")
-    stream.seek(0)
+# --- what goes wrong ------------------------------------------------------------------------------
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[_Arrays]:
+def _opened(path: Path, as_written: bool = False) -> Iterator[Arrays]:
     """An npz file whose every way of being damaged ends in one UserError."""
     try:
-        with open_regular(path) as stream:
-            _check_directory(stream)
-            with zipfile.ZipFile(stream) as archive:
-                yield _Arrays(archive)
+        with _stream(path) as stream, opened_arrays(stream, as_written) as arrays:
+            yield arrays
     except (UserError, StopRun):
         raise
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such CAM file; run generate_cams.py first") from error
     except Exception as error:  # zipfile, zlib, numpy and json raise a dozen kinds for wrong bytes
         said = in_short(error)
         raise _unfit(path, f"damaged, or holds something else than plain arrays ({said})") from error
+
+
+def _stream(path: Path) -> BinaryIO:
+    try:
+        return open_regular(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such CAM file; run generate_cams.py first") from error
+    except (OSError, ValueError) as error:  # the latter for a name with a NUL byte
+        said = in_short(getattr(error, "strerror", None) or error)
+        raise UserError(f"{path}: cannot be read ({said}); expected a CAM file of generate_cams.py") from error
 
 
 def in_short(value: object) -> str:

@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import socket
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,8 @@ import torch
 from PIL import Image
 
 from coco14.spec import CLASSES as COCO
+from common.errors import UserError
+from pipeline.masks import mask_made_by, read_mask, write_mask
 from tests.fuzz.support import listing, patience
 from tests.support import Command, Ended, annotation, openai_state, photo, tiny_model
 
@@ -485,3 +488,51 @@ def test_the_bomb_would_work() -> None:
     """Otherwise the tests above would prove nothing."""
     pickle.loads(pickle.dumps(Bomb()))  # noqa: S301
     assert Path("../executed").exists()
+
+
+# --- masks ------------------------------------------------------------------------------------------
+
+MASK = np.arange(12, dtype=np.uint8).reshape(3, 4)
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
+def test_no_mask_is_written_over_a_picture_of_others(form: str) -> None:
+    """Somebody may take the folder of photos, or of the ground truth, for that of the masks."""
+    Image.fromarray(photo((16, 24), 3)).save("photos/c.png", form)
+    whole = Path("photos/c.png").read_bytes()
+    with pytest.raises(UserError, match=r"photos/c\.png: not written, a picture lies there that this project did not"):
+        write_mask(Path("photos/c.png"), MASK)
+    assert Path("photos/c.png").read_bytes() == whole
+
+
+def test_a_mask_is_written_over_masks_and_what_is_no_picture() -> None:
+    write_mask(Path("out/a.png"), MASK + 1, made_by="x")
+    write_mask(Path("out/b.png"), MASK + 1)
+    cut = Path("out/b.png").read_bytes()[:40]
+    Path("out/c.png").write_bytes(cut)
+    Path("out/d.png").write_text("text")
+    Path("out/e.png").symlink_to(Path("photos/a.jpg").resolve())
+    whole = Path("photos/a.jpg").read_bytes()
+    for name in "abcde":
+        write_mask(Path(f"out/{name}.png"), MASK)
+        assert np.array_equal(read_mask(Path(f"out/{name}.png")), MASK)
+    assert Path("photos/a.jpg").read_bytes() == whole
+
+
+def test_a_mask_with_something_behind_its_end_is_damaged() -> None:
+    write_mask(Path("out/a.png"), MASK, made_by="x")
+    assert mask_made_by(Path("out/a.png")) == "x"
+    with Path("out/a.png").open("ab") as stream:
+        stream.write(b"\0")
+    with pytest.raises(UserError, match="a damaged mask"):
+        mask_made_by(Path("out/a.png"))
+
+
+def test_a_mask_followed_by_gigabytes_of_nothing_is_not_taken_into_memory() -> None:
+    write_mask(Path("out/a.png"), MASK, made_by="x")
+    os.truncate("out/a.png", 3 << 30)
+    tracemalloc.start()
+    with pytest.raises(UserError, match="a damaged mask"):
+        mask_made_by(Path("out/a.png"))
+    assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    tracemalloc.stop()

@@ -207,3 +207,33 @@ def test_quiet_is_about_stdout_only(capsys: pytest.CaptureFixture[str]) -> None:
 def test_progress_passes_everything_on() -> None:
     outcomes = [Outcome("a", "made"), Outcome("b", "failed", "x")]
     assert list(progress(iter(outcomes), 2, "CAMs")) == outcomes
+
+
+# --- signals that get lost ------------------------------------------------------------------------
+
+
+def lost(how: BaseException | None) -> None:
+    """What modules written in C do to the exception of a signal while they import others."""
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except BaseException as error:
+        if how:
+            raise how from error
+
+
+@pytest.mark.parametrize("how", [ImportError("numpy.core.multiarray failed to import"), UserError("install open_clip")])
+def test_a_signal_that_became_another_error_counts(how: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(lambda: lost(how) or 0, again="python again.py") == 143  # type: ignore[func-returns-value]
+    assert "continue with: python again.py" in capsys.readouterr().err
+
+
+def test_a_signal_that_was_swallowed_ends_the_next_loop() -> None:
+    told = []
+
+    def body() -> int:
+        lost(None)
+        told.extend(progress((Outcome(name, "made") for name in "abc"), 3, "CAMs"))
+        return 0
+
+    assert run(body) == 143 and not told
+    assert len(list(progress((Outcome(name, "made") for name in "abc"), 3, "CAMs"))) == 3  # no run, no signal

@@ -250,6 +250,12 @@ def test_a_folder_in_its_place_is_told(desk: Desk, capsys: pytest.CaptureFixture
     assert capsys.readouterr().err.startswith(f"error: {desk.folder / 'run.json'}: cannot be written")
 
 
+def test_a_folder_in_place_of_the_failures_is_told(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    (desk.folder / "failures.jsonl").mkdir()
+    assert desk.run(desk.making(*ok("a"))) == 2
+    assert capsys.readouterr().err.startswith(f"error: {desk.folder / 'failures.jsonl'}: cannot be written")
+
+
 def test_what_a_killed_run_left_is_removed(desk: Desk) -> None:
     (desk.folder / "deep").mkdir()
     (desk.folder / "deep" / ".77.0123abcd.tmp").write_text("half")

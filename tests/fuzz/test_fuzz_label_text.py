@@ -43,6 +43,12 @@ def test_what_is_right_is_read(labels: dict[str, list[str]]) -> None:
         assert {key: list(entry.names) for key, entry in table.entries.items()} == labels
 
 
+def test_found_by_fuzzing() -> None:
+    """A name that is empty, in quotes, in either form."""
+    for line in ('"": dog', 'a dog\n"" : dog', '"" dog'):
+        assert read_or_refuse(read_label_file, Path("labels.txt"), line.encode()) is None
+
+
 def test_lines_that_would_take_for_ever() -> None:
     """Each is short of the largest line: 100,000 unknown names, accents in no order, quotes, colons, one long name."""
     accents = "\u0327\u0301" * 250_000
