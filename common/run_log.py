@@ -172,6 +172,7 @@ class RunLog:
     def _settle(self, status: str) -> None:
         """The files as they stay."""
         if self.output is not None and self._begun:
+            sweep_leftovers(self.output.folder)  # of workers that died
             _rewrite(self.output.folder / FAILURES_FILE, self._in_order(self.output.ids))
             self._write_record(status)
 

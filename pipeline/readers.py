@@ -107,6 +107,8 @@ def _until_death(
             result = next(results)
         except StopIteration:
             return
+        except (ConnectionError, EOFError) as error:  # it died before its tensors had been fetched from it
+            raise _Died from error
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise

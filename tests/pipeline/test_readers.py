@@ -54,6 +54,31 @@ def test_a_dead_process_ends_in_one_line() -> None:
         list(in_processes(die_at_three, range(9), 1))
 
 
+class Torn:
+    """What can no longer be fetched when it is unpacked, as tensors of a process that has died meanwhile."""
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[()]]:
+        return reset, ()
+
+
+def reset() -> None:
+    raise ConnectionResetError(104, "Connection reset by peer")
+
+
+def torn_once_at_two(item: tuple[int, Path]) -> int | Torn:
+    number, mark = item
+    if number == 2 and not mark.exists():
+        mark.touch()
+        return Torn()
+    return number
+
+
+@pytest.mark.slow
+def test_what_a_dead_process_had_still_to_hand_over_is_made_again(tmp_path: Path) -> None:
+    items = [(number, tmp_path / "mark") for number in range(4)]
+    assert list(in_processes(torn_once_at_two, items, 1, lambda item: -item[0])) == [0, 1, 2, 3]
+
+
 @pytest.mark.slow
 def test_a_dead_process_costs_the_item_it_died_on() -> None:
     before = signal.getsignal(signal.SIGCHLD)
