@@ -13,4 +13,4 @@ if [ $# -eq 0 ]; then
     .venv/bin/ruff format --check .
     .venv/bin/mypy
 fi
-exec .venv/bin/python -m pytest -n 2 --dist loadfile "$@" # two processes; -n 0: one, to debug in
+exec .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@" # -n 0: one process, to debug in

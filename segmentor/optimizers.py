@@ -27,7 +27,7 @@ def optimizer_for(network: nn.Module, name: str, decay: float, head_factor: floa
         for (factor, own_decay), weights in groups.items()
     ]
     if name == "adamw":
-        return torch.optim.AdamW(named, lr=0.0, betas=BETAS)
+        return torch.optim.AdamW(named, lr=0.0, betas=BETAS, fused=True)  # one call for all weights, not one each
     return torch.optim.SGD(named, lr=0.0, momentum=MOMENTUM)
 
 
