@@ -9,7 +9,7 @@ set_up requirements.txt
 
 python=.venv/bin/python
 out=output/compare
-iterations=${ITERATIONS:-3000} # of each network
+iterations=${ITERATIONS:-2000} # of each network
 export PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1 # two at a time, one thread each, is quicker than one of two
 started=$SECONDS
 
