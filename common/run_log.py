@@ -196,6 +196,7 @@ class RunLog:
             "seconds": round(time.monotonic() - self._clock, 3),
             "counts": self._counts(),
             "device": self.output.device,
+            "suffix": self.output.suffix,
             "settings": dict(self.output.settings),
             "code": code_version(),
             "versions": versions(),

@@ -51,11 +51,19 @@ def check_same_settings(output: Output) -> None:
     """Raise UserError, showing the difference, when the folder's run.json tells of files made with other settings.
 
     The quick check, for all files at once; each is looked at afterwards. A run.json that is damaged, of another form,
-    or has no files beside it counts as absent.
+    or has no files beside it counts as absent. That of files of another kind is never replaced: CAM files and masks in
+    one folder would lose what the one or the other was made with.
     """
-    found, wanted = read_settings(output.folder / RUN_FILE), json.loads(json.dumps(dict(output.settings)))
-    if output.overwrite or found is None:
+    record = read_record(output.folder / RUN_FILE)
+    if record is None:
         return
+    suffix = record.get("suffix", output.suffix)
+    if suffix != output.suffix and any(path.endswith(str(suffix)) for path in files_below(output.folder)):
+        where = f"{output.option} {output.folder}: holds the {suffix} files of {record.get('command')}"
+        raise UserError(f"{where}; pass another folder, one for each kind of files")
+    if output.overwrite:
+        return
+    found, wanted = record["settings"], json.loads(json.dumps(dict(output.settings)))
     differing = [key for key in wanted if found.get(key) != wanted[key]]
     if differing and any(path.endswith(output.suffix) for path in files_below(output.folder)):
         detail = ", ".join(WORDS.get(key, f"{key} {found.get(key)} (now {wanted[key]})") for key in differing)
@@ -63,16 +71,16 @@ def check_same_settings(output: Output) -> None:
         raise UserError(f"{where}; pass --overwrite or another {output.option}")
 
 
-def read_settings(path: Path) -> dict[str, Any] | None:
-    """The settings in a run.json; None for a file that is missing, damaged or of another form."""
+def read_record(path: Path) -> dict[str, Any] | None:
+    """What a run.json holds, `settings` at least; None for a file that is missing, damaged or of another form."""
     try:
         if not path.is_file() or path.stat().st_size > LARGEST:
             return None
         record = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
-    settings = record.get("settings") if isinstance(record, dict) and record.get("format") == FORMAT else None
-    return settings if isinstance(settings, dict) else None
+    ours = isinstance(record, dict) and record.get("format") == FORMAT and isinstance(record.get("settings"), dict)
+    return record if ours else None
 
 
 def now() -> str:

@@ -21,7 +21,7 @@ from common.errors import StopRun, UserError
 from common.files import write_text
 from common.options import Parser, add_log_options
 from common.run_log import RunLog, run
-from common.run_record import Output, check_same_settings, code_version, read_settings
+from common.run_record import Output, check_same_settings, code_version, read_record
 from common.version import VERSION
 from tests.made import made
 from tests.support import ROOT, tree
@@ -239,7 +239,7 @@ TOO_LARGE = b'{"format": 1, "settings": {"model": "other"}}'.ljust(1 << 21)
 def test_a_record_that_is_damaged_counts_as_absent(desk: Desk, content: bytes) -> None:
     (desk.folder / "a.txt").write_text("a")
     (desk.folder / "run.json").write_bytes(content)
-    assert read_settings(desk.folder / "run.json") is None
+    assert read_record(desk.folder / "run.json") is None
     check_same_settings(desk.output())
     assert desk.run(desk.making(*ok("b"))) == 3 and desk.record()["status"] == "incomplete"
 
@@ -250,10 +250,39 @@ def test_a_folder_in_its_place_is_told(desk: Desk, capsys: pytest.CaptureFixture
     assert capsys.readouterr().err.startswith(f"error: {desk.folder / 'run.json'}: cannot be written")
 
 
+def test_files_of_another_kind_keep_their_record(desk: Desk) -> None:
+    """Masks into the folder of the CAM files, say; --overwrite is not meant for that."""
+    assert desk.run(desk.making(*ok("a"))) == 3
+    before = desk.record()
+    for overwrite in (False, True):
+        other = Output(desk.folder, ".png", "--masks", desk.ids, {"model": "other"}, "cpu", overwrite)
+        with pytest.raises(
+            UserError, match=r"--masks .*: holds the \.txt files of -m tests\.texts; pass another folder"
+        ):
+            check_same_settings(other)
+    assert desk.record() == before
+    (desk.folder / "a.txt").unlink()  # none is left that the record speaks of
+    check_same_settings(Output(desk.folder, ".png", "--masks", desk.ids, {"model": "other"}, "cpu", True))
+
+
 def test_a_folder_in_place_of_the_failures_is_told(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     (desk.folder / "failures.jsonl").mkdir()
     assert desk.run(desk.making(*ok("a"))) == 2
     assert capsys.readouterr().err.startswith(f"error: {desk.folder / 'failures.jsonl'}: cannot be written")
+
+
+def test_what_a_worker_that_died_left_goes_at_the_end_of_the_run(desk: Desk) -> None:
+    left = desk.folder / ".77.0123abcd.tmp"
+
+    def body(args: argparse.Namespace, log: RunLog) -> int:
+        log.into(desk.output())
+        outcomes = (Outcome(name, "made") for name in "a" if left.write_text("half"))
+        log.follow(outcomes, 1, "texts")
+        assert left.exists()
+        return 0
+
+    assert desk.run(body) == 0
+    assert not left.exists()
 
 
 def test_what_a_killed_run_left_is_removed(desk: Desk) -> None:
