@@ -22,7 +22,7 @@ def test_time_of_the_images_beyond_the_first_and_growth_of_memory() -> None:
     assert growth.row(1, loading, loading)["eval_cam_ms"] is None
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_rows(command: Command, tmp_path: Path) -> None:
     options = ["--quick", "--images", 2, "--classes", 1, "--threads", 1, "--json", tmp_path / "r.json"]
     ended = command("benchmarks.growth", *options)

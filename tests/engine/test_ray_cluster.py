@@ -37,6 +37,7 @@ def singly(unit: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"id": f"{unit['id']}+{number}", "items": [number]} for number in unit["items"]]
 
 
+@pytest.mark.long
 def test_a_unit_that_kills_its_worker_costs_nothing_but_itself(
     machines: Machines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,6 +127,7 @@ def node_with_a_worker(machines: Machines) -> Any:
     return busy[0]
 
 
+@pytest.mark.long
 def test_a_node_that_is_killed_loses_and_doubles_nothing(
     machines: Machines, world: Path, one_machine: Path, tmp_path: Path, command: Command
 ) -> None:

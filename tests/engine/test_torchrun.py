@@ -320,7 +320,7 @@ def ranks_of(agent: int) -> dict[str, int]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for the processes in /proc")
 def test_a_rank_that_is_killed_costs_nothing(photos: Path, weights: Path, tmp_path: Path) -> None:
     """torchrun ends the others and, as it is told to, starts all of them again."""
