@@ -1,13 +1,15 @@
-"""From an image to the tensor the vision transformer takes. May import torch, torchvision and PIL only."""
+"""From an image to the tensor the vision transformer takes. May import torch, numpy and PIL only.
+
+Not torchvision, whose import takes longer than torch's own: every process that reads images imports this file.
+"""
 
 from dataclasses import dataclass
 from math import ceil
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as TF
 
 # The normalisation OpenAI's CLIP was trained with, RGB in [0, 1].
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -69,9 +71,10 @@ def prepare_image(
     size = (image.height, image.width)
     height, width = (cells * patch_size for cells in patch_grid(size, patch_size, max_side, how))
     scaled = [height, width] if how.fit != "pad" else [max(1, round(side)) for side in how.size(size, max_side)]
-    resized = TF.resize(image, scaled, InterpolationMode.BICUBIC)
-    mean, std = NORMALISATIONS[how.normalisation]
-    tensor = TF.normalize(TF.to_tensor(resized), list(mean), list(std))
+    resized = image.resize((scaled[1], scaled[0]), Image.Resampling.BICUBIC)
+    pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous().float() / 255
+    mean, std = (torch.tensor(each).view(3, 1, 1) for each in NORMALISATIONS[how.normalisation])
+    tensor = (pixels - mean) / std
     return torch.nn.functional.pad(tensor, (0, width - scaled[1], 0, height - scaled[0]))
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from clip.image import Preparation, framed, patch_grid, prepare_image, scale_to_grid
+from clip.image import NORMALISATIONS, Preparation, framed, patch_grid, prepare_image, scale_to_grid
 from tests.support import photo
 
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073])
@@ -28,6 +28,20 @@ def test_prepared_as_pil_resizes_and_clip_normalises(size: tuple[int, int], resi
     tensor = prepare_image(image, 8)
     assert tensor.dtype == torch.float32
     assert np.allclose(tensor.numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(30, 21), (32, 24), (1, 1), (257, 140)])
+@pytest.mark.parametrize("normalisation", ["clip", "imagenet"])
+def test_prepared_to_the_bit_as_torchvision_does(size: tuple[int, int], normalisation: str) -> None:
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms import functional as TF
+
+    image = Image.fromarray(photo(size, 4))
+    how = Preparation(normalisation=normalisation)
+    sides = [8 * cells for cells in patch_grid(size, 8)]
+    expected = TF.to_tensor(TF.resize(image, sides, InterpolationMode.BICUBIC))
+    expected = TF.normalize(expected, *(list(each) for each in NORMALISATIONS[normalisation]))
+    assert torch.equal(prepare_image(image, 8, how=how), expected)
 
 
 @pytest.mark.parametrize(
