@@ -16,7 +16,7 @@ from common.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-    from pipeline.meanfield import Filter
+    from pipeline.lattice import Lattice
 
 BACKENDS = ("numba", "torch", "pydensecrf")
 LEAST_PROBABILITY = 1e-5  # clip_es section 6
@@ -143,7 +143,7 @@ def _numba(image: np.ndarray, log_probs: np.ndarray, settings: CrfSettings) -> n
 
 
 @lru_cache(maxsize=8)  # at most 180 MB
-def _spatial_filter(height: int, width: int, sxy: float) -> "Filter":
+def _spatial_filter(height: int, width: int, sxy: float) -> "Lattice":
     """The Gaussian kernel depends on nothing but the size of the image."""
     from pipeline.lattice import build
     from pipeline.meanfield import gaussian_filter

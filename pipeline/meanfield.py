@@ -6,7 +6,7 @@ the tuple `zeros` has as many elements, so numba compiles once for each and unro
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numba
@@ -23,18 +23,6 @@ LEAST_LOGIT = np.float32(-40)  # e^-40 changes no sum, and keeps clear of denorm
 BLOCK = 1024  # pixels of which the softmax keeps all planes in the cache
 
 
-@dataclass(frozen=True)
-class Filter:
-    """A Gaussian filter with symmetric normalisation.
-
-    lattice  its weights include the normalisation
-    of_ones  (N,) float32, what the filter makes of an image of ones
-    """
-
-    lattice: Lattice
-    of_ones: np.ndarray
-
-
 @contextmanager
 def _slp_vectorizer() -> Iterator[None]:
     """Let what is compiled meanwhile handle the lanes of a pixel as one vector (twice as fast; off in numba)."""
@@ -47,39 +35,40 @@ def _slp_vectorizer() -> Iterator[None]:
 
 
 @_slp_vectorizer()
-def gaussian_filter(lattice: Lattice) -> Filter:
-    """The filter of a lattice: D L D, where L is splat, blur, slice and D = (L 1)^-1/2."""
-    ones = np.ones((1, len(lattice.vertices)), np.float32)
+def gaussian_filter(lattice: Lattice) -> Lattice:
+    """The lattice with symmetric normalisation in its weights: D L D, where L is splat, blur, slice, D = (L 1)^-1/2."""
     slicing = np.float32(1 / (1 + 2.0 ** -(len(lattice.chains) - 1)))
-    norm = slicing * _filtered(lattice, ones)
+    norm = slicing * _filtered(lattice, np.ones((1, len(lattice.vertices)), np.float32))
     scale = np.sqrt(slicing / (norm + np.float32(1e-20)))
-    normalised = replace(lattice, weights=lattice.weights * scale[:, None])
-    return Filter(normalised, _filtered(normalised, ones))
+    return replace(lattice, weights=lattice.weights * scale[:, None])
 
 
 @_slp_vectorizer()
-def infer(log_probs: np.ndarray, filters: Sequence[Filter], compats: Sequence[float], iterations: int) -> np.ndarray:
+def infer(log_probs: np.ndarray, filters: Sequence[Lattice], compats: Sequence[float], iterations: int) -> np.ndarray:
     """Q after some mean-field iterations.
 
     log_probs  (K, N) float32, minus the unary energies
-    filters    the pairwise kernels; compats  the Potts weight of each
+    filters    the pairwise kernels, as gaussian_filter makes them; compats  the Potts weight of each
     Returns (K, N) float32, positive, summing to 1 over K.
     """
-    # Q sums to 1 and the filters are linear, so the message of label 0 is that of ones less those of the others.
-    of_ones = np.zeros(log_probs.shape[1], np.float32)
-    for each, compat in zip(filters, compats):
-        of_ones += np.float32(compat) * each.of_ones
-    values = [_room(each.lattice, log_probs[1:]) for each in filters]
+    values = [_room(each, log_probs) for each in filters]
     q = np.zeros_like(log_probs)
-    _softmax(q, log_probs, np.zeros_like(of_ones))
-    for _ in range(iterations):
-        for start in range(1, len(q), MAX_PLANES):
+    of_ones = q[0].copy()
+    _softmax(q, log_probs, of_ones)
+    for iteration in range(iterations):
+        # Q sums to 1 and the filters are linear, so the message of label 0 is that of ones less those of the others.
+        # That of ones is found in the first iteration, in the place of label 0: beside others a plane takes less time.
+        if iteration == 0:
+            q[0] = 1
+        for start in range(min(iteration, 1), len(q), MAX_PLANES):
             planes = q[start : start + MAX_PLANES]
             for each, room in zip(filters, values):
-                _blurred(each.lattice, planes, room)
+                _blurred(each, planes, room)
             planes[:] = 0
             for each, compat, blurred in zip(filters, compats, values):
-                _sliced(planes, each.lattice, compat, blurred)
+                _sliced(planes, each, compat, blurred)
+        if iteration == 0:
+            of_ones = q[0].copy()
         _softmax(q, log_probs, of_ones)
     return q
 
