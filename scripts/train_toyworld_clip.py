@@ -30,14 +30,20 @@ def train_and_save(args: argparse.Namespace) -> int:
         raise UserError(f"--out {args.out}: no such folder {args.out.parent}; make it first")
     import torch
 
+    from toyworld.training import affinity
     from toyworld.training.export import save_weights
     from toyworld.training.loop import PHASES, scaled, train
     from toyworld.training.model import Architecture
 
     torch.set_num_threads(args.threads)
     phases, began = scaled(PHASES, args.steps), time.monotonic()
-    with Progress(args.log_dir, sum(phase.steps for phase in phases)) as report:
+    total = sum(phase.steps for phase in phases)
+    share = 1 if args.steps is None else min(1, args.steps / sum(phase.steps for phase in PHASES))
+    last = max(1, round(affinity.STEPS * share))
+    sizes = tuple((height, width, max(1, round(count * share))) for height, width, count in affinity.SIZES)
+    with Progress(args.log_dir, total + last) as report:
         train(Architecture(), phases, args.seed, args.threads, report, partial(save_weights, args.out))
+        affinity.add_affinity_blocks(args.out, lambda step, values: report(total + step, values), last, sizes)
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.2f} MB after {(time.monotonic() - began) / 60:.1f} minutes")
     return EXIT_OK
 

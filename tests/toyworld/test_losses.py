@@ -61,34 +61,24 @@ def test_unnamed_is_the_surprise_at_what_patches_say_beside_the_caption() -> Non
     assert math.isclose(losses.unnamed(logits, present).item(), sum(terms) / len(terms), rel_tol=1e-5)
 
 
-def test_nearness_is_a_gaussian_of_the_distance_in_shares_of_the_image() -> None:
-    near = losses.nearness(2, 3)
-    for one in range(6):
-        for other in range(6):
-            down, right = (one // 3 - other // 3) / 2, (one % 3 - other % 3) / 3
-            expected = math.exp(-(down**2 + right**2) / (2 * losses.REACH**2))
-            assert math.isclose(near[one, other].item(), expected, rel_tol=1e-4)
-
-
-def test_affinity_is_weighted_cross_entropy_against_agreement_nearby() -> None:
+def test_affinity_is_weighted_cross_entropy_against_agreement() -> None:
     attention, posteriors = random(2, 4, 4).softmax(-1), random(2, 4, 3, seed=1).softmax(-1)
-    near = random(4, 4, seed=2).sigmoid()
     weighted, weights = 0.0, 0.0
     for image in range(2):
         for i in range(4):
-            agreement = [float(posteriors[image, i] @ posteriors[image, j] * near[i, j]) for j in range(4)]
+            agreement = [float(posteriors[image, i] @ posteriors[image, j]) for j in range(4)]
             total = sum(agreement)
             row = -sum(agreement[j] / total * math.log(float(attention[image, i, j])) for j in range(4))
             weighted += row / total
             weights += 1 / total
-    assert math.isclose(losses.affinity(attention, posteriors, near).item(), weighted / weights, rel_tol=1e-5)
+    assert math.isclose(losses.affinity(attention, posteriors).item(), weighted / weights, rel_tol=1e-5)
 
 
 def test_affinity_is_least_when_attention_is_the_agreement() -> None:
-    posteriors, near = torch.tensor([[[1.0, 0], [1, 0], [0, 1], [0, 1]]]), torch.ones(4, 4)
+    posteriors = torch.tensor([[[1.0, 0], [1, 0], [0, 1], [0, 1]]])
     blocks = torch.block_diag(torch.full((2, 2), 0.5), torch.full((2, 2), 0.5))[None]
     uniform = torch.full((1, 4, 4), 0.25)
-    assert losses.affinity(blocks, posteriors, near) < losses.affinity(uniform, posteriors, near)
+    assert losses.affinity(blocks, posteriors) < losses.affinity(uniform, posteriors)
 
 
 def test_cosines_ignore_length() -> None:

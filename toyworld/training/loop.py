@@ -160,8 +160,7 @@ def patch_losses(seen: Seen, concepts: Tensor, present: Tensor, scale: Tensor) -
 
     `unnamed` is asked of the first blocks only, whose values see little more than their own patch. Asked of the last
     patch tokens it taught them to copy the image's labels from each other: CAM 45 instead of 54, refined 33.
-    `affinity` is asked of all blocks but the last, which has no attention of its own. Its posteriors are over the
-    concepts present, as a full caption names them.
+    `affinity` is asked of all blocks but the last, which has no attention of its own.
     """
 
     def pooled_contrast(cosines: Tensor) -> Tensor:
@@ -174,10 +173,8 @@ def patch_losses(seen: Seen, concepts: Tensor, present: Tensor, scale: Tensor) -
         "unnamed": torch.stack([losses.unnamed(scale * block, present) for block in cosines[:LOCAL_BLOCKS]]).mean(),
     }
     if seen.attention:
-        sharp = (losses.SHARPNESS * scale * cosines.mean(0)).detach()  # (B, N, C)
-        posteriors = sharp.masked_fill(~present[:, None], -torch.inf).softmax(-1)
-        near = losses.nearness(*seen.grid)
-        found["affinity"] = torch.stack([losses.affinity(a, posteriors, near) for a in seen.attention[:-1]]).mean()
+        posteriors = (losses.SHARPNESS * scale * cosines.mean(0)).detach().softmax(-1)
+        found["affinity"] = torch.stack([losses.affinity(a, posteriors) for a in seen.attention[:-1]]).mean()
     return found
 
 

@@ -3,14 +3,11 @@
 Letters: B images, N patches, T captions, C concepts (one-word captions), E embedding. Features are unit vectors.
 """
 
-from functools import cache
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 POOLING_TEMPERATURE = 0.1
-REACH = 0.19  # standard deviation of how far attention should look, as a share of the image's side: 3 patches of 16
 SHARPNESS = 3.0  # of the posteriors that attention follows; the plain ones stay vague for most of the training
 
 
@@ -51,22 +48,13 @@ def unnamed(logits: Tensor, present: Tensor) -> Tensor:
     return (logits.logsumexp(-1) - named).mean()
 
 
-@cache
-def nearness(rows: int, columns: int) -> Tensor:
-    """(N, N) float32, a Gaussian of the distance between patches. Positional embeddings are stretched over the image as
-    these distances are."""
-    places = torch.cartesian_prod(torch.arange(rows) / rows, torch.arange(columns) / columns)
-    return torch.exp(-torch.cdist(places, places).square() / (2 * REACH**2))
+def affinity(attention: Tensor, posteriors: Tensor) -> Tensor:
+    """Attention should go where the same thing is: cross-entropy of its rows against the patches' own agreement.
 
-
-def affinity(attention: Tensor, posteriors: Tensor, near: Tensor) -> Tensor:
-    """Attention should go where the same thing is, and near: cross-entropy of its rows against the patches' agreement.
-
-    attention (B, N, N), rows sum to 1; posteriors (B, N, C) of the patches over the concepts, no gradient; near (N, N).
-    A row's weight is the inverse of its agreement, so that small objects count as much as large backgrounds.
-    Without nearness a part whose colour is rare in its class is averaged with all that look like it, and lost.
+    attention (B, N, N), rows sum to 1; posteriors (B, N, C) of the patches over the concepts, no gradient. A row's
+    weight is the inverse of its agreement, so that small objects count as much as large backgrounds.
     """
-    agreement = posteriors @ posteriors.transpose(1, 2) * near
+    agreement = posteriors @ posteriors.transpose(1, 2)
     total = agreement.sum(-1, keepdim=True)
     rows = -(agreement / total * attention.clamp(min=1e-6).log()).sum(-1)  # (B, N)
     weights = 1 / total[..., 0]

@@ -38,7 +38,6 @@ class Seen(NamedTuple):
     patches: Tensor  # (B, N, E)
     values: list[Tensor]  # L times (B, N, E), every block's attention values alone: the branch Grad-CAM at ln_1 sees
     attention: list[Tensor]  # L times (B, N, N), mean over heads, patch to patch, rows sum to 1; empty unless asked for
-    grid: tuple[int, int]  # rows, columns; N = rows * columns
 
 
 class QuickGELU(nn.Module):
@@ -164,7 +163,7 @@ class VisionTower(nn.Module):
                 between_patches = attention.mean(1)[:, 1:, 1:]
                 attentions.append(between_patches / between_patches.sum(-1, keepdim=True))
         x = self.ln_post(x) @ self.proj
-        return Seen(x[:, 0], x[:, 1:], values, attentions, (rows, columns))
+        return Seen(x[:, 0], x[:, 1:], values, attentions)
 
 
 class ToyClip(nn.Module):
