@@ -45,7 +45,7 @@ def test_one_image_of_the_list(way: Way, tmp_path: Path) -> None:
     assert end_to_end.first_of(way.photos, tmp_path).ids == way.photos.ids[:1] and len(way.photos.ids) == 3
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_rows(command: Command, tmp_path: Path) -> None:
     pytest.importorskip("pydensecrf")
     options = ["--quick", "--photos", 1, "--threads", 1, "--device", "cpu", "--json", tmp_path / "r.json"]
