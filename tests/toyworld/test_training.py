@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from scripts import train_toyworld_clip
 from toyworld.spec import BACKGROUNDS, CLASSES, WEIGHTS
-from toyworld.training import data, loop, losses
+from toyworld.training import affinity, data, loop, losses
 from toyworld.training.captions import CONCEPTS, TEMPLATES, Vocabulary, caption, content, sentence
 from toyworld.training.export import deflated, openai_state_dict, save_weights
 from toyworld.training.model import Architecture, ToyClip
@@ -67,6 +67,7 @@ def test_masks_never_leave_the_drawing() -> None:
         code = "\n".join(line for line in inspect.getsource(module).splitlines() if "masked_fill" not in line)
         assert ".mask" not in code
     assert ".mask" not in inspect.getsource(data)
+    assert "scene.mask" not in inspect.getsource(affinity)
 
 
 def test_images_and_words_belong_together() -> None:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from clip.image import prepare_image
 from clip.load import Clip, load_clip
-from clip.vision import embed_patches, run_block
+from clip.vision import embed_patches, vision_forward
 from pipeline.affinity import mean_attention, refine, transition_matrix
 from pipeline.cam import softmax_gradcam
 from pipeline.crf import dense_crf
@@ -35,7 +35,7 @@ from pipeline.masks import labels_of, with_background
 from pipeline.stage_cams import text_set
 from toyworld.scenes import Style, draw_scene
 from toyworld.spec import CLASSES, SPEC, TRAINING_SEEDS
-from toyworld.training.export import deflated
+from toyworld.training.export import write_weights
 from toyworld.training.model import HEAD_WIDTH
 
 BLOCKS = 3  # with the tower's five they are the eight that CLIP-ES averages
@@ -87,9 +87,7 @@ def add_affinity_blocks(weights: Path, report: Report, steps: int = STEPS, sizes
         groups.append(_group(clip, height, width, range(first, first + count)))
         first += count
     blocks = fit(groups, steps, report)
-    temporary = weights.with_name(f".{weights.name}.partial")
-    temporary.write_bytes(deflated(with_blocks(torch.load(weights, weights_only=True), blocks)))
-    temporary.replace(weights)
+    write_weights(weights, with_blocks(torch.load(weights, weights_only=True), blocks))
 
 
 @torch.no_grad()
@@ -101,22 +99,16 @@ def _group(clip: Clip, height: int, width: int, indices: range) -> Group:
         scene = draw_scene(TRAINING_SEEDS[-1], index, style)
         images = prepare_image(Image.fromarray(scene.image), clip.patch_size)[None]
         entering, grid = embed_patches(clip.visual, images)
-        inside, maps = entering, []
-        for block in clip.visual.transformer.resblocks:
-            last_input = inside
-            inside, seen = run_block(block, inside, need_attention=True)
-            assert seen is not None
-            maps.append(seen[:, 1:, 1:])
+        seen = vision_forward(clip.visual, images)
         present = sorted(CLASSES.index(name) for name in scene.classes)
-        with torch.enable_grad():
-            (cam,), _ = softmax_gradcam(
-                clip.visual, last_input, grid, [present], texts.foreground, texts.background, clip.logit_scale
-            )
-        refined = refine(transition_matrix(mean_attention(maps)), [cam], BOX_THRESHOLD)[0]
+        (cam,), _ = softmax_gradcam(
+            clip.visual, seen.last_input, grid, [present], texts.foreground, texts.background, clip.logit_scale
+        )
+        refined = refine(transition_matrix(mean_attention(seen.attention)), [cam], BOX_THRESHOLD)[0]
         upright = resize_maps(to_numpy(refined), (height, width))
         sharp = labels_of(dense_crf(scene.image, with_background(upright)), np.array(present))
         tokens.append(entering.half())
-        attention.append(torch.stack(maps).sum(0).half())
+        attention.append(torch.stack(seen.attention).sum(0).half())
         labels.append(shares(sharp, grid))
     return Group(torch.cat(tokens), torch.cat(attention), torch.stack(labels).half(), nearness(*grid))
 

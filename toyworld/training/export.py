@@ -42,8 +42,13 @@ def deflated(state: dict[str, Tensor]) -> bytes:
 
 
 def save_weights(path: Path, model: ToyClip, words: Vocabulary) -> int:
+    """Write the model's file. Returns its size in bytes."""
+    return write_weights(path, openai_state_dict(model, words))
+
+
+def write_weights(path: Path, state: dict[str, Tensor]) -> int:
     """Write the file under a temporary name, then rename it. Returns its size in bytes."""
-    data = deflated(openai_state_dict(model, words))
+    data = deflated(state)
     temporary = path.with_name(f".{path.name}.partial")
     temporary.write_bytes(data)
     temporary.replace(path)
