@@ -9,9 +9,8 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from common import run_log
-from common.errors import UserError
-from common.options import (
+from cli import run_log
+from cli.options import (
     Parser,
     add_absent,
     add_cam_dir,
@@ -23,10 +22,11 @@ from common.options import (
     output_dir,
     positive,
 )
+from common.errors import UserError
 
 if TYPE_CHECKING:
-    from dataset.lookup import Selection
-    from pipeline.stage_eval import EvalJob, Totals
+    from cli.lookup import Selection
+    from pipeline.stages.evaluate import EvalJob, Totals
 
 CAM_TYPES = ("attn_highres", "highres", "png")
 
@@ -65,12 +65,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
+    from cli.lookup import select_from
     from common.files import check_place
-    from dataset.lookup import select_from
 
     selection = select_from(args)
-    from pipeline import stage_eval
-    from pipeline.storage import check_classes
+    from pipeline.files.cam_file import check_classes
+    from pipeline.stages import evaluate as stage_eval
 
     if args.splits and not selection.spec.unseen:
         raise UserError(f"--splits: {selection.spec.name} has no split into seen and unseen classes; leave it out")
@@ -92,9 +92,9 @@ def _job(args: argparse.Namespace, selection: "Selection") -> "EvalJob":
     import numpy as np
 
     from common.files import need_dir
-    from pipeline.scores import backgrounds_for
-    from pipeline.stage_eval import EvalJob, cam_record
-    from pipeline.storage import kind_of
+    from pipeline.files.cam_file import kind_of
+    from pipeline.stages.evaluate import EvalJob, cam_record
+    from pipeline.steps.scores import backgrounds_for
 
     masks, spec = args.cam_type == "png", selection.spec
     folder = args.cam_out_dir or output_dir(args.dataset, "masks" if masks else "cams")
@@ -114,8 +114,8 @@ def _job(args: argparse.Namespace, selection: "Selection") -> "EvalJob":
 def _print_scores(
     args: argparse.Namespace, selection: "Selection", job: "EvalJob", totals: "Totals", log: run_log.RunLog
 ) -> None:
-    from pipeline import report
-    from pipeline.stage_eval import cam_record
+    from pipeline.stages.evaluate import cam_record
+    from report import scores as report
 
     spec, split = selection.spec, selection.paths.split
     if args.cam_type == "png":

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common import run_log
-from common.model_options import add_crf_options
-from common.options import (
+from cli import run_log
+from cli.model_options import add_crf_options
+from cli.options import (
     Parser,
     add_absent,
     add_cam_dir,
@@ -27,10 +27,10 @@ from common.options import (
 from engine import ray_options
 
 if TYPE_CHECKING:
-    from common.console import Outcome
-    from dataset.lookup import Selection
-    from pipeline.stage_crf import CrfJob
-    from pipeline.stage_eval import Totals
+    from cli.lookup import Selection
+    from common.outcome import Outcome
+    from pipeline.stages.crf import CrfJob
+    from pipeline.stages.evaluate import Totals
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -64,12 +64,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
+    from cli.lookup import select_from
     from common.files import check_place
-    from dataset.lookup import select_from
 
     selection = select_from(args, images_needed=True)
-    from pipeline.stage_eval import cam_record
-    from pipeline.storage import check_classes
+    from pipeline.files.cam_file import check_classes
+    from pipeline.stages.evaluate import cam_record
 
     job = _job(args, selection)
     made_by = cam_record(job.cams, selection.ids)
@@ -91,7 +91,7 @@ def _outcomes(args: argparse.Namespace, job: "CrfJob", ids: Sequence[str], total
         from engine import ray_crf
 
         return ray_crf.outcomes(args, job, ids, totals)
-    from pipeline import stage_crf
+    from pipeline.stages import crf as stage_crf
 
     return stage_crf.run(job, ids, totals, args.num_workers)
 
@@ -109,7 +109,7 @@ def output(job: "CrfJob", cams_made_by: Mapping[str, Any], ids: Sequence[str]) -
 
 def _job(args: argparse.Namespace, selection: "Selection") -> "CrfJob":
     from common.files import need_dir, need_writable
-    from pipeline.stage_crf import CrfJob, backend_for
+    from pipeline.stages.crf import CrfJob, backend_for
 
     cams = args.cam_out_dir or output_dir(args.dataset, "cams")
     # A split such as train_aug holds ids without official masks, so outside the toy world scoring is asked for.
@@ -144,8 +144,8 @@ def _print_scores(
 ) -> None:
     from dataclasses import asdict
 
-    from pipeline import report
-    from pipeline.stage_eval import cam_record
+    from pipeline.stages.evaluate import cam_record
+    from report import scores as report
 
     if not totals.images:
         print("nothing could be scored", file=sys.stderr)

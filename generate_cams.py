@@ -15,9 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common import console, run_log
-from common.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_TERMINATED, Terminated, UserError
-from common.model_options import (
+from cli import console, run_log
+from cli.model_options import (
     add_method_options,
     add_model_options,
     add_tag_options,
@@ -25,7 +24,7 @@ from common.model_options import (
     maskclip_values,
     tag_values,
 )
-from common.options import (
+from cli.options import (
     Parser,
     add_cam_dir,
     add_data_options,
@@ -35,14 +34,15 @@ from common.options import (
     output_dir,
     positive,
 )
+from common.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_TERMINATED, Terminated, UserError
 from engine import ray_options, torchrun
 
 if TYPE_CHECKING:
+    from cli.lookup import Selection
     from clip.load import Clip
-    from dataset.lookup import Selection
     from dataset.spec import Sample
     from engine.processes import Work
-    from pipeline.stage_cams import CamJob
+    from pipeline.stages.cams import CamJob
 
 BY_CLIP = "clip"  # --labels clip: TagCLIP
 EVERY_CLASS = "all"  # --labels all, as in dataset.labels
@@ -93,8 +93,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace, log: run_log.RunLog, ranks: torchrun.Ranks | None = None) -> int:
+    from cli.lookup import select_from
     from common.files import need_writable
-    from dataset.lookup import select_from
 
     check_method(args)
     _check_processes(args, ranks)
@@ -126,8 +126,8 @@ def _make_cams(
     log: run_log.RunLog,
     ranks: torchrun.Ranks | None,
 ) -> None:
-    from pipeline.stage_tags import write_labels
-    from pipeline.tag_journal import forget_journal
+    from pipeline.files.tag_journal import forget_journal
+    from pipeline.stages.tags import write_labels
 
     _announce(args, job, selection.paths.images, len(samples))
     outcomes = _outcomes(args, job, samples, ranks)  # refuses what was made in another way, before anything is written
@@ -146,9 +146,9 @@ def tagged(
     args: argparse.Namespace, clip: "Clip", selection: "Selection", file: Path, log: run_log.RunLog
 ) -> "list[Sample]":
     """`--labels clip`: the images with TagCLIP's labels; an interrupted run goes on from a journal beside the file."""
-    from pipeline import stage_tags
-    from pipeline.tag_journal import journal_beside
-    from pipeline.tagclip import TagSettings
+    from pipeline.files.tag_journal import journal_beside
+    from pipeline.methods.tagclip import TagSettings
+    from pipeline.stages import tags as stage_tags
 
     spec, images, settings = selection.spec, selection.paths.images, TagSettings(**tag_values(args))
     print(f"labels  of {len(selection.ids)} images by TagCLIP, kept in {file}")
@@ -164,7 +164,7 @@ def check_method(args: argparse.Namespace) -> None:
 
     One that scores all classes by itself needs no labels of a folder's images.
     """
-    from pipeline.methods import METHODS, check_told
+    from pipeline.methods.table import METHODS, check_told
 
     check_told(args.method, maskclip_values(args))
     if args.labels is None and args.dataset == "folder" and METHODS[args.method].dense:
@@ -173,12 +173,12 @@ def check_method(args: argparse.Namespace) -> None:
 
 def make_job(args: argparse.Namespace, worker: int) -> "CamJob":
     """Load the model on the worker's device and encode the prompts."""
+    from cli.lookup import DEFAULT_MODELS, dataset_spec
     from clip.device import pick_device
     from clip.load import load_clip
     from clip.text import unknown_words
-    from dataset.lookup import DEFAULT_MODELS, dataset_spec
-    from pipeline.methods import METHODS, CamSettings
-    from pipeline.stage_cams import CamJob, maskclip_settings, record, text_set
+    from pipeline.methods.table import METHODS, CamSettings
+    from pipeline.stages.cams import CamJob, maskclip_settings, record, text_set
 
     spec = dataset_spec(args.dataset, args.classes)
     model, tag = (args.model, args.pretrained) if args.model else DEFAULT_MODELS[args.dataset]
@@ -209,8 +209,8 @@ def _outcomes(
 
         return ray_cams.outcomes(args, job, samples)
     from engine.processes import run_processes
-    from pipeline import stage_cams
-    from pipeline.batches import plan
+    from pipeline.stages import cams as stage_cams
+    from pipeline.stages.batches import plan
 
     finished = set() if args.overwrite else stage_cams.finished_ids(job, samples)
     batches = plan(job.reader, job.batch_size, samples, finished)
@@ -224,7 +224,7 @@ def _outcomes(
 
 def _work(args: argparse.Namespace, job: "CamJob", finished: set[str], processes: int) -> "Work":
     """What makes the CAM files of batches in one of so many processes of this machine."""
-    from pipeline import stage_cams
+    from pipeline.stages import cams as stage_cams
 
     return partial(stage_cams.run_batches, job, finished=finished, readers=_readers(args, job, processes))
 
@@ -268,7 +268,7 @@ def _readers(args: argparse.Namespace, job: "CamJob", processes: int) -> int:
 
 
 def _announce(args: argparse.Namespace, job: "CamJob", images: object, count: int) -> None:
-    from dataset.lookup import dataset_spec
+    from cli.lookup import dataset_spec
 
     settings = job.settings
     augmented = f", scales {list(settings.scales)}{' and flip' if settings.flip else ''}"

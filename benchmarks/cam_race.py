@@ -1,7 +1,4 @@
-"""Our CAM stage and the plain transcription on the same photos, in turns. The work of benchmarks/cams.py.
-
-May import the stages, the transcription and what it needs.
-"""
+"""Our CAM stage and the plain transcription on the same photos, in turns. The work of benchmarks/cams.py."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,10 +18,10 @@ from benchmarks.plain_clip_es import PlainMaps, load_plain, plain_maps, save
 from common.errors import UserError
 from common.images import image_size, read_image
 from dataset.spec import Sample
-from pipeline import stage_cams
-from pipeline.batches import plan
-from pipeline.stage_cams import CamJob
-from pipeline.storage import load_cams
+from pipeline.files.cam_file import load_cams
+from pipeline.stages import cams as stage_cams
+from pipeline.stages.batches import plan
+from pipeline.stages.cams import CamJob
 from voc12.spec import SPEC
 
 TOLERANCE = 1e-3  # of maps; what we store is rounded to float16, which alone is 5e-4

@@ -17,10 +17,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks import measure
-from common import console
+from cli import console
+from cli.model_options import count
+from cli.options import positive
 from common.errors import EXIT_INCOMPLETE, EXIT_OK
-from common.model_options import count
-from common.options import positive
 
 MODELS = ("ViT-B/16", "toy")
 

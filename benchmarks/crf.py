@@ -18,9 +18,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import measure
-from common import console
+from cli import console
+from cli.options import positive
 from common.errors import EXIT_OK, UserError
-from common.options import positive
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,7 +88,7 @@ def chosen_backends(asked: list[str] | None, device: str) -> list[str]:
     """Ours, and a check that pydensecrf2 is there, before anything is measured."""
     from importlib.util import find_spec
 
-    from pipeline.crf import BACKENDS
+    from pipeline.crf.dense_crf import BACKENDS
 
     if find_spec("pydensecrf") is None:
         raise UserError("pydensecrf2 is not installed, and it is what ours is compared with: pip install pydensecrf2")
@@ -105,7 +105,7 @@ def crf_images(count: int) -> "tuple[list[np.ndarray], str]":
 
     from benchmarks.material import photos
     from common.images import read_image
-    from pipeline.crf import reference_image
+    from pipeline.crf.dense_crf import reference_image
 
     with TemporaryDirectory() as folder:
         chosen = photos(count, Path(folder))
@@ -118,7 +118,7 @@ def cam_probs(labels: int, size: tuple[int, int]) -> "np.ndarray":
     import numpy as np
 
     from benchmarks.material import smooth
-    from pipeline.masks import with_background
+    from pipeline.steps.masks import with_background
 
     random = np.random.default_rng(labels)
     return with_background(np.stack([smooth(random, size, 24) for _ in range(labels - 1)]))
@@ -141,7 +141,7 @@ def compare(
     image: "np.ndarray", labels: int, backends: list[str], turns: int, device: str
 ) -> dict[str, dict[str, float]]:
     """Of each of our backends on one image: median seconds, theirs beside them, and how far they agree."""
-    from pipeline.crf import dense_crf
+    from pipeline.crf.dense_crf import dense_crf
 
     probs = cam_probs(labels, image.shape[:2])
     work = {name: partial(dense_crf, image, probs, backend=name, device=device) for name in (*backends, THEIRS)}
@@ -163,7 +163,7 @@ def agreement(ours: "np.ndarray", theirs: "np.ndarray") -> dict[str, float]:
 
 def mask(q: "np.ndarray") -> "np.ndarray":
     """What would be written: the label, 255 where it is not confident (clip_es section 6)."""
-    from pipeline.masks import confident
+    from pipeline.steps.masks import confident
 
     return confident(q.argmax(axis=0).astype("uint8"), q, CONFIDENCE)
 
@@ -192,7 +192,7 @@ def side_by_side_rows(
 ) -> list[dict[str, Any]]:
     """Images a second of every number of workers up to `most`, by doubling, over the images twice."""
     from common.parallel import ordered_map
-    from pipeline.crf import dense_crf
+    from pipeline.crf.dense_crf import dense_crf
 
     work = [(image, cam_probs(labels, image.shape[:2])) for image in [*images, *images]]
     workers = sorted({most, *(2**power for power in range(most.bit_length()) if 2**power <= most)})
@@ -222,7 +222,7 @@ def batch_rows(
     images: "list[np.ndarray]", single: Sequence[measure.Row], turns: int, device: str
 ) -> list[dict[str, Any]]:
     """Images a second of the backend torch with all of them in one call, beside the median image of `single_rows`."""
-    from pipeline.crf import dense_crf_batch
+    from pipeline.crf.dense_crf import dense_crf_batch
 
     theirs_ms = {row["K"]: row["theirs_ms"] for row in single}
     work = {}

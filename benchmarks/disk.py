@@ -15,14 +15,14 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import measure
-from common import console
+from cli import console
+from cli.options import positive
 from common.errors import EXIT_OK, UserError
-from common.options import positive
 
 if TYPE_CHECKING:
     from benchmarks.material import Photos
     from dataset.spec import Sample
-    from pipeline.maps import Cams
+    from pipeline.steps.maps import Cams
 
 COLUMNS: measure.Columns = {
     "maps": ("maps", "{}"),
@@ -69,7 +69,7 @@ def cam_rows(what: str, photos: "Photos", folder: Path) -> list[dict[str, Any]]:
 
     from benchmarks.cam_race import cam_job
     from benchmarks.material import model_file
-    from pipeline import stage_cams
+    from pipeline.stages import cams as stage_cams
 
     rows, samples = [], photos.samples()
     job = cam_job(model_file("toy", folder), photos, folder / what)
@@ -84,7 +84,7 @@ def cam_rows(what: str, photos: "Photos", folder: Path) -> list[dict[str, Any]]:
 
 def noise_row(photos: "Photos", folder: Path) -> dict[str, Any]:
     """Files of random maps."""
-    from pipeline.storage import save_cams
+    from pipeline.files.cam_file import save_cams
 
     files = {sample: folder / "noise" / f"{sample.id}.npz" for sample in photos.samples()}
     for seed, (sample, path) in enumerate(files.items()):
@@ -97,7 +97,7 @@ def noise(seed: int, sample: "Sample") -> "Cams":
 
     from clip.image import patch_grid
     from common.images import image_size
-    from pipeline.maps import Cams
+    from pipeline.steps.maps import Cams
 
     size = image_size(sample.image)
     shape = (len(sample.labels), *patch_grid(size, 16))
@@ -124,7 +124,7 @@ def reference_bytes(sample: "Sample", path: Path) -> int:
 
     import numpy as np
 
-    from pipeline.storage import load_cams
+    from pipeline.files.cam_file import load_cams
 
     keys, maps = load_cams(path, "attn_highres", max(sample.labels, default=0) + 1)
     stream = io.BytesIO()

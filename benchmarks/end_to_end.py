@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import measure
 from benchmarks.fresh import Command, run_fresh
-from common import console
+from cli import console
+from cli.options import positive
 from common.errors import EXIT_OK, UserError
-from common.options import positive
 
 if TYPE_CHECKING:
     from benchmarks.material import Photos
@@ -190,7 +190,7 @@ def same_pixels(way: Way, plain: Way, folder: Path) -> float:
     """Share of the pixels of the plain way's photos whose value in the mask is the same."""
     import numpy as np
 
-    from pipeline.masks import read_mask
+    from dataset.mask_png import read_mask
 
     same = total = 0
     for own, other in zip(way.photos.ids, plain.photos.ids):

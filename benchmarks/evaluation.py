@@ -17,9 +17,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import measure
-from common import console
+from cli import console
+from cli.options import positive
 from common.errors import EXIT_OK, UserError
-from common.options import positive
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,8 +74,8 @@ def write_maps(photos: "Photos", ours: Path, plain: Path) -> None:
     """The same maps in both forms: ours on the patch grid, compressed; theirs in full size, float16, plain."""
     import numpy as np
 
-    from pipeline.maps import resize_maps
-    from pipeline.storage import save_cams
+    from pipeline.files.cam_file import save_cams
+    from pipeline.steps.maps import resize_maps
 
     plain.mkdir(parents=True)
     for sample in photos.samples():
@@ -95,7 +95,7 @@ def random_cams(sample: "Sample") -> Any:
     from benchmarks.material import smooth
     from clip.image import patch_grid
     from common.images import image_size
-    from pipeline.maps import Cams
+    from pipeline.steps.maps import Cams
 
     size, random = image_size(sample.image), np.random.default_rng(crc32(sample.id.encode()))
     grid = patch_grid(size, 16)
@@ -105,7 +105,7 @@ def random_cams(sample: "Sample") -> Any:
 
 def race(photos: "Photos", folder: Path, maps: str, threads: Sequence[int], turns: int) -> list[dict[str, Any]]:
     """The rows of one kind of maps."""
-    from pipeline.scores import backgrounds_for
+    from pipeline.steps.scores import backgrounds_for
 
     ids = photos.ids
     work = {f"{count} threads": partial(ours, photos, folder / "ours", maps, ids, count) for count in threads}
@@ -132,8 +132,8 @@ def race(photos: "Photos", folder: Path, maps: str, threads: Sequence[int], turn
 
 def ours(photos: "Photos", folder: Path, maps: str, ids: list[str], threads: int) -> "np.ndarray":
     """Confusion matrices (S, 21, 22) by our stage."""
-    from pipeline import stage_eval
-    from pipeline.scores import backgrounds_for
+    from pipeline.stages import evaluate as stage_eval
+    from pipeline.steps.scores import backgrounds_for
 
     job = stage_eval.EvalJob(folder, photos.masks, maps, LABELS, backgrounds_for(maps, 1))
     totals = job.empty_totals()
@@ -180,7 +180,7 @@ def miou_difference(ours: "np.ndarray", plain: "np.ndarray") -> float:
     """The largest over the settings; the maps differ by where they were rounded to float16."""
     import numpy as np
 
-    from pipeline.scores import scores_of
+    from pipeline.steps.scores import scores_of
 
     padded = np.pad(plain, ((0, 0), (0, 0), (0, 1)))
     return max(abs(scores_of(a).miou - scores_of(b).miou) for a, b in zip(ours, padded))

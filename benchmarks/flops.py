@@ -1,4 +1,4 @@
-"""What the CAM stage must compute, as matrix products, and how fast this machine does those alone. Imports torch."""
+"""What the CAM stage must compute, as matrix products, and how fast this machine does those alone."""
 
 import statistics
 import time

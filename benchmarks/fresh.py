@@ -1,7 +1,7 @@
 """Commands in a process of their own: how long they took and how much memory that process ever held.
 
 `run_fresh` is for benchmarks. The new process runs this file, which runs the commands and reports on itself: asked from
-outside, the system would count the memory of the process that started it too. Imports the standard library, common.
+outside, the system would count the memory of the process that started it too.
 """
 
 import importlib

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import measure
 from benchmarks.fresh import Command, Ran, run_fresh
-from common import console
+from cli import console
+from cli.options import positive
 from common.errors import EXIT_OK, UserError
-from common.options import positive
 
 if TYPE_CHECKING:
     from benchmarks.material import Photos
-    from pipeline.stage_cams import CamJob
+    from pipeline.stages.cams import CamJob
 
 STAGES = ("generate_cams", "eval_cam", "eval_cam_with_crf")
 SIZE, DIFFERENT = (96, 128), 100  # of the copied images, in pixels, and how many there are
@@ -149,13 +149,13 @@ def class_rows(classes: list[int], folder: Path, threads: int, images: int, turn
 
 
 def make_cams(job: "CamJob", photos: "Photos") -> None:
-    from pipeline import stage_cams
+    from pipeline.stages import cams as stage_cams
 
     _need_all(stage_cams.run(job, photos.samples(), set()))
 
 
 def make_masks(job: "CamJob", photos: "Photos", threads: int) -> None:
-    from pipeline import stage_crf
+    from pipeline.stages import crf as stage_crf
     from voc12.spec import SPEC
 
     out, classes = photos.root / "masks", len(SPEC.classes)

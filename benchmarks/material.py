@@ -1,7 +1,4 @@
-"""What the benchmarks work on: photos in VOC layout, smooth maps, weights. All seeded; nothing is downloaded.
-
-May import numpy, OpenCV, torch, clip, dataset, voc12, toyworld and common.
-"""
+"""What the benchmarks work on: photos in VOC layout, smooth maps, weights. All seeded; nothing is downloaded."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

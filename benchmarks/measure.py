@@ -1,7 +1,4 @@
-"""What every benchmark shares: options, cores, turns, the machine, tables, records.
-
-May import common; torch and OpenCV when they are needed.
-"""
+"""What every benchmark shares: options, cores, turns, the machine, tables, records."""
 
 import argparse
 import json
@@ -17,9 +14,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cli.options import Parser, positive
 from common.errors import UserError
 from common.files import need_writable, write_text
-from common.options import Parser, positive
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "numpy", "numba", "opencv-python-headless", "pillow", "open_clip_torch", "pydensecrf2")

@@ -3,7 +3,7 @@
 One image at a time; attention maps of every block; for every class a pass of its own through the last block, forward
 and backward, with gradients for the weights too; affinity on the CPU, computed again for every class; maps scaled to
 the image's size and written so. (Section numbers: CLIP-ES, as in clip_es.) Where the reference rounds the resized
-positional embedding to float16, this does not. May import torch, numpy, OpenCV and clip's loader; never pipeline.
+positional embedding to float16, this does not.
 """
 
 from collections.abc import Sequence

@@ -3,7 +3,7 @@
 python -m benchmarks.plain_road --img_root VOC2012/JPEGImages --split_file ids.txt --model ViT-B-16.pt --out DIR
 
 Two passes over the list, as the reference's two scripts: maps in full size are written, then read again for the CRF.
-Masks as in clip_es section 6. May import the transcription, dataset and common; never pipeline.
+Masks as in clip_es section 6.
 """
 
 import argparse
@@ -14,9 +14,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common import console
+from cli import console
+from cli.options import Parser, positive
 from common.errors import EXIT_OK
-from common.options import Parser, positive
 
 if TYPE_CHECKING:
     import numpy as np

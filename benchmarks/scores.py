@@ -14,9 +14,9 @@ import numpy as np
 
 from benchmarks import measure
 from benchmarks.toyworld import cams_by, score_seed
-from common import console
+from cli import console
+from cli.options import positive
 from common.errors import EXIT_OK
-from common.options import positive
 
 WAYS: dict[str, list[str]] = {
     "float32": [],

@@ -15,10 +15,10 @@ from pathlib import Path
 import eval_cam
 import eval_cam_with_crf
 import generate_cams
-from common import console
+from cli import console
+from cli.options import Parser, add_json, positive
 from common.errors import EXIT_OK, UserError
 from common.files import write_text
-from common.options import Parser, add_json, positive
 from toyworld.spec import TEST_COUNT, TEST_SEEDS
 
 COLUMNS = {

@@ -1,4 +1,4 @@
-"""Weights from a file, without ever running code from it. May import torch, safetensors and common.
+"""Weights from a file, without ever running code from it.
 
 Four containers are read: safetensors, a torch checkpoint (state dict, or one under `state_dict` as open_clip's
 trainer writes it), and OpenAI's TorchScript archives. The last are zip files whose `data.pkl` names the modules'

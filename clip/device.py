@@ -1,4 +1,4 @@
-"""Which device a worker computes on. May import torch and common.errors."""
+"""Which device a worker computes on."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Weights that open_clip knows by name: its cache or the network. May import open_clip, huggingface_hub, common."""
+"""Weights that open_clip knows by name: its cache or the network."""
 
 import logging
 import socket

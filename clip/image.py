@@ -1,4 +1,4 @@
-"""From an image to the tensor the vision transformer takes. May import torch, numpy and PIL only.
+"""From an image to the tensor the vision transformer takes.
 
 Not torchvision, whose import takes longer than torch's own: every process that reads images imports this file.
 """

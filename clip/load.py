@@ -1,4 +1,4 @@
-"""A frozen CLIP from a weight file or an open_clip name. May import torch, open_clip, clip and common.
+"""A frozen CLIP from a weight file or an open_clip name.
 
 The modules are open_clip's own; this file only finds out which ones the weights need.
 """

@@ -1,4 +1,4 @@
-"""CLIP's ResNets, step by step, over open_clip's modules as they are. May import torch, open_clip and clip.vision.
+"""CLIP's ResNets, step by step, over open_clip's modules as they are.
 
 Shape letters: B images, h w cells of the last feature map, N = h*w, C its channels, E embedding.
 """

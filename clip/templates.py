@@ -1,4 +1,4 @@
-"""Prompt templates by name, and which set a model can read. May import open_clip, clip and common.
+"""Prompt templates by name, and which set a model can read.
 
 `{}` stands for the class name.
 """

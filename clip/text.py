@@ -1,4 +1,4 @@
-"""Prompts to text embeddings. May import torch, open_clip, clip and common.
+"""Prompts to text embeddings.
 
 All prompts of a call are encoded in one batch; a class with several prompts gets the mean of their unit embeddings.
 """

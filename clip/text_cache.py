@@ -1,4 +1,4 @@
-"""Text embeddings kept on disk by content, so that a class set is encoded once. May import torch, numpy, clip, common.
+"""Text embeddings kept on disk by content, so that a class set is encoded once.
 
 Kept in $XDG_CACHE_HOME/clip-pseudo-masks (~/.cache/clip-pseudo-masks when that is not set). It is a cache and nothing
 more: a folder that cannot be written, a damaged or a foreign file only cost the encoding.

@@ -1,6 +1,6 @@
 """The vision transformer, step by step, over open_clip's modules as they are: no hooks, nothing patched.
 
-May import torch and open_clip's types only. Shape letters: B images, h w patches, N = h*w, D width, L blocks.
+Shape letters: B images, h w patches, N = h*w, D width, L blocks.
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""COCO's instances file as the 80 classes: category ids to class indices, labels by image. May import dataset, common.
+"""COCO's instances file as the 80 classes: category ids to class indices, labels by image.
 
 Category ids run from 1 to 90 with gaps; in ascending order they are the classes 0 to 79.
 """

@@ -1,4 +1,4 @@
-"""COCO's segmentations as VOC-style masks. May import numpy, pycocotools and common.
+"""COCO's segmentations as VOC-style masks.
 
 pycocotools trusts its input, so that every segmentation is checked before it is drawn.
 """

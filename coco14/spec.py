@@ -1,4 +1,4 @@
-"""The 80 classes of COCO and what CLIP is asked for them (clip_es section 7). May import `dataset` only."""
+"""The 80 classes of COCO and what CLIP is asked for them (clip_es section 7)."""
 
 from dataset.spec import DatasetSpec, prompts_with
 

@@ -1,4 +1,4 @@
-"""How a command can end before its work is done, and the exit codes. Imports nothing of the project."""
+"""How a command can end before its work is done, and the exit codes."""
 
 EXIT_OK = 0
 EXIT_USAGE = 2  # the command cannot run as asked

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and names that stay inside their folder. Imports common.errors only."""
+"""Files that are whole or absent, and names that stay inside their folder."""
 
 import errno
 import fcntl

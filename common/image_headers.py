@@ -1,4 +1,4 @@
-"""What an image file says of itself, checked before PIL spends memory or time on it. May import PIL.
+"""What an image file says of itself, checked before PIL spends memory or time on it.
 
 PIL reads some formats whole, chunks as long as they say to be, and the values of all tags of an EXIF or TIFF directory,
 each of which may be the whole file again.

@@ -1,4 +1,4 @@
-"""Images as the stages see them: upright RGB. May import numpy, OpenCV, PIL, common.errors and image_headers.
+"""Images as the stages see them: upright RGB.
 
 Whoever made a file may mean harm: only regular files of known formats are opened, and what their headers promise is
 checked before memory is spent on it.

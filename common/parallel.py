@@ -1,4 +1,4 @@
-"""Work beside the main thread, in order and bounded. Imports the standard library only."""
+"""Work beside the main thread, in order and bounded."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator

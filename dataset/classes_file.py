@@ -1,4 +1,4 @@
-"""The classes file of a user's own data as a DatasetSpec. May import voc12.spec, dataset and common.
+"""The classes file of a user's own data as a DatasetSpec.
 
 dog                                  a name is its own prompt
 traffic light: traffic light; stoplight      several prompts, fused as the mean of their unit embeddings

@@ -1,4 +1,4 @@
-"""COCO's instances file: images, annotations, categories, checked before use. May import common.
+"""COCO's instances file: images, annotations, categories, checked before use.
 
 Segmentations are not looked at here; coco14/masks.py draws them.
 """

@@ -1,4 +1,4 @@
-"""The images of a user's folder, at any depth. May import dataset and common."""
+"""The images of a user's folder, at any depth."""
 
 import os
 import struct
@@ -98,7 +98,7 @@ def _tell_written(root: Path, written: Sequence[str]) -> None:
 
 
 def _has_made_by(path: Path) -> bool:
-    """Whether a PNG carries the text `made_by` that pipeline/masks.py writes; only what precedes the pixels is read."""
+    """Whether a PNG carries the text `made_by` of dataset/mask_png.py; only what precedes the pixels is read."""
     if path.suffix.lower() != ".png" or path.name.startswith(".") or not path.is_file():
         return False
     try:

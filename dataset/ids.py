@@ -1,4 +1,4 @@
-"""Image ids: what may name the files of an image. Imports common.errors, dataset.text_files and the standard library.
+"""Image ids: what may name the files of an image.
 
 An id is the path of an image below its folder, with `/` and without suffix; results are written under the same path.
 """

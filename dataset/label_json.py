@@ -1,4 +1,4 @@
-"""Labels as JSON Lines and from COCO's instances file. May import dataset and common.
+"""Labels as JSON Lines and from COCO's instances file.
 
 JSON Lines, one object an image: {"image": "holiday/beach.jpg", "labels": ["person", "dog"]}
 """

@@ -1,4 +1,4 @@
-"""Labels by image id, before names are looked up: what every label format is read into. May import dataset, common."""
+"""Labels by image id, before names are looked up: what every label format is read into."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field

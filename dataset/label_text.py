@@ -1,4 +1,4 @@
-"""Labels as lines of words and as CSV. May import dataset and common.
+"""Labels as lines of words and as CSV.
 
 Lines of words, one image a line, in either of two forms; lines that begin with # are comments:
     holiday/beach person dog "traffic light"      words apart by spaces, those with spaces in double quotes

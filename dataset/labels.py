@@ -1,4 +1,4 @@
-"""What `--labels` may be, and which reader it goes to. May import dataset and common.
+"""What `--labels` may be, and which reader it goes to.
 
 FILE      lines of words, CSV (label_text.py), JSON Lines or COCO's instances file (label_json.py)
 DIR       VOC annotations, one XML an image, at any depth; the path below DIR without suffix is the id

@@ -1,4 +1,4 @@
-"""Images and labels put together: names become class indices, and whatever does not fit is said. May import common.
+"""Images and labels put together: names become class indices, and whatever does not fit is said.
 
 Told apart by what follows from them: an unknown name or an id that means two things ends the command (exit code 2);
 an image without labels or a label without image is left out and counted as failed (exit code 3).

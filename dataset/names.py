@@ -1,4 +1,4 @@
-"""Class names as people write them: look-up and suggestions. Imports dataset.spec and the standard library only."""
+"""Class names as people write them: look-up and suggestions."""
 
 import difflib
 import re

@@ -1,4 +1,4 @@
-"""What the stages need to know of a data set: two frozen dataclasses. May import the standard library only."""
+"""What the stages need to know of a data set: two frozen dataclasses."""
 
 from dataclasses import dataclass
 from pathlib import Path

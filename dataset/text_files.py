@@ -1,4 +1,4 @@
-"""Files of users, read within bounds, and how what they say is shown. Imports common.errors and the standard library.
+"""Files of users, read within bounds, and how what they say is shown.
 
 Whoever wrote them may mean harm: nothing here waits for a pipe, reads more than it should, or hands control
 characters on to a terminal.

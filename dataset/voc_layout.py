@@ -1,4 +1,4 @@
-"""Data in VOC layout: JPEGImages, Annotations, SegmentationClass, ImageSets. May import lxml, dataset and common.
+"""Data in VOC layout: JPEGImages, Annotations, SegmentationClass, ImageSets.
 
 Whatever is wrong with a file ends in a UserError that names it.
 """

@@ -1,4 +1,4 @@
-"""The folders below a folder. Imports common.errors and the standard library only."""
+"""The folders below a folder."""
 
 import os
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Worker processes of one machine that take batches from one list; what a dead one held goes out again.
 
-May import pipeline.batches and common.
-
 The parent cuts the list and holds it; a worker asks for the next batch when it has room, so that a slow image holds
 nobody else, and the bytes do not depend on who does what. Each worker has a pipe of its own: no lock can be left
 behind by one that is killed.
@@ -20,9 +18,9 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from common.console import Outcome
 from common.errors import EXIT_TERMINATED, StopRun, UserError
-from pipeline.batches import Batch
+from common.outcome import Outcome
+from pipeline.stages.batches import Batch
 
 FILES_IN_FLIGHT_S = 5  # how long a worker may take after Ctrl-C, or its parent's end, to finish what it writes
 DEATHS_ALONE = 2  # of workers that had nothing but one batch, after which its images fail
@@ -329,7 +327,7 @@ def _work(set_up: SetUp, number: int, threads: int, desk: "_Desk") -> None:
 
 
 def _as_message(error: Exception) -> _Error:
-    from pipeline.room import DeviceLost
+    from pipeline.stages.out_of_memory import DeviceLost
 
     if isinstance(error, UserError):
         return _Error("user", str(error))

@@ -1,7 +1,7 @@
-"""The CAM stage on Ray: units of the list through workers that hold the model. May import everything but scripts.
+"""The CAM stage on Ray: units of the list through workers that hold the model.
 
-A unit is a window of pipeline.batches, so that batches are those of one process and the files the same bytes. Images
-that go one by one depend on no other; then units are as small as keeps every worker busy.
+A unit is a window of pipeline.stages.batches, so that batches are those of one process and the files the same bytes.
+Images that go one by one depend on no other; then units are as small as keeps every worker busy.
 """
 
 import argparse
@@ -12,8 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from common.console import Outcome
 from common.errors import UserError
+from common.outcome import Outcome
 from dataset.spec import Sample
 from engine.ray_cluster import Pool, Report, Unit, Work, cluster, pool_for, reports, unit_size
 from engine.ray_options import TEXTS, Address
@@ -23,7 +23,7 @@ from engine.shared_place import check_mark, marked
 from engine.unit_files import UnitFiles
 
 if TYPE_CHECKING:
-    from pipeline.stage_cams import CamJob
+    from pipeline.stages.cams import CamJob
 
 GPU_BATCH = 16  # as in generate_cams.py
 
@@ -78,7 +78,7 @@ def _options(args: argparse.Namespace, here: StandIn | None, **others: Any) -> d
 
 
 def _units(samples: Sequence[Sample], here: StandIn | None, pool: Pool, batch_size: int) -> list[Unit]:
-    from pipeline.batches import WINDOW
+    from pipeline.stages.batches import WINDOW
 
     size = WINDOW if batch_size > 1 else unit_size(len(samples), pool, WINDOW)
     told = here.told if here else str
@@ -135,7 +135,7 @@ def _work_on(plan: CamPlan, job: "CamJob", unit: Unit) -> Report:
 
 
 def _cams(plan: CamPlan, job: "CamJob", samples: list[Sample], files: UnitFiles, only_look: bool) -> list[Outcome]:
-    from pipeline import stage_cams
+    from pipeline.stages import cams as stage_cams
 
     ids = [sample.id for sample in samples]
     finished: set[str] = set()

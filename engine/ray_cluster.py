@@ -1,4 +1,4 @@
-"""Units of work through a pool of Ray actors, each of which holds what is costly to make. May import ray and common.
+"""Units of work through a pool of Ray actors, each of which holds what is costly to make.
 
 A unit is a JSON text and so is the report on it: Ray carries nothing else. A worker that dies is started anew, on
 another node if need be, and its unit is given out again; files that were finished are found and skipped. A unit that
@@ -24,7 +24,7 @@ from typing import Any
 from common.errors import StopRun, UserError
 
 ROOT = Path(__file__).resolve().parent.parent
-CODE = ("clip", "coco14", "common", "dataset", "dense", "engine", "pipeline", "toyworld", "voc12")
+CODE = ("clip", "cli", "coco14", "common", "dataset", "engine", "pipeline", "report", "toyworld", "voc12")
 LIVES = 3  # workers that one unit may cost before it is set aside
 FALSE_STARTS = 10  # workers in a row that may end before they are ready, such as on nodes that come and go
 CONNECT_S = 10

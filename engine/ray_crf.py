@@ -1,6 +1,6 @@
-"""The CRF stage on Ray: units of the list through workers. May import everything but scripts.
+"""The CRF stage on Ray: units of the list through workers.
 
-Images go one by one but for `--crf torch`, which takes them in groups of pipeline.stage_crf: units are whole groups.
+Images go one by one but for `--crf torch`, which takes them in groups of pipeline.stages.crf: units are whole groups.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from common.console import Outcome
+from common.outcome import Outcome
 from engine.ray_cluster import Pool, Report, Unit, Work, cluster, pool_for, reports, unit_size
 from engine.ray_reports import all_failed, finished_of, only_looked, outcomes_of, report_of
 from engine.remote import StandIn
@@ -19,8 +19,8 @@ from engine.shared_place import check_mark, marked
 from engine.unit_files import UnitFiles
 
 if TYPE_CHECKING:
-    from pipeline.stage_crf import CrfJob
-    from pipeline.stage_eval import Totals
+    from pipeline.stages.crf import CrfJob
+    from pipeline.stages.evaluate import Totals
 
 FOLDERS = ("cams", "images", "out_dir", "truth")  # of a CrfJob
 
@@ -58,8 +58,8 @@ def outcomes(args: argparse.Namespace, job: "CrfJob", ids: Sequence[str], totals
 
 def _units(job: "CrfJob", ids: Sequence[str], places: dict[str, str], pool: Pool) -> list[Unit]:
     """Ids, with the name of the image file where a worker cannot look for it."""
-    from pipeline.batches import WINDOW
-    from pipeline.stage_crf import GROUP
+    from pipeline.stages.batches import WINDOW
+    from pipeline.stages.crf import GROUP
 
     size = unit_size(len(ids), pool, WINDOW, GROUP if job.backend == "torch" else 1)
     items = [[key, _file_name(job, key) if "://" in places["images"] else ""] for key in ids]
@@ -121,7 +121,7 @@ def _files(plan: CrfPlan, here: StandIn, items: Sequence[Sequence[str]]) -> Unit
 def _masks(
     plan: CrfPlan, job: "CrfJob", ids: list[str], totals: "Totals", files: UnitFiles, only_look: bool
 ) -> list[Outcome]:
-    from pipeline import stage_crf
+    from pipeline.stages import crf as stage_crf
 
     files.fetch_others()
     finished: set[str] = set()

@@ -1,4 +1,4 @@
-"""The options of `--engine ray`, and addresses in place of paths. Imports common only.
+"""The options of `--engine ray`, and addresses in place of paths.
 
 Kept free of Ray so that `--help` is quick.
 """
@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from common import console, run_log
+from cli import console, run_log
+from cli.options import positive
 from common.errors import UserError
-from common.options import positive
 
 TEXTS = ("labels", "model", "pretrained")  # options that may be a path or something else
 BY_CLIP = "clip"

@@ -1,12 +1,12 @@
-"""Outcomes as the JSON that travels through Ray. Imports common only."""
+"""Outcomes as the JSON that travels through Ray."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import astuple
 from typing import Any
 
-from common.console import Outcome
 from common.errors import StopRun, UserError
+from common.outcome import Outcome
 
 LOST = "its worker process ended unexpectedly each time it was tried (out of memory?)"
 

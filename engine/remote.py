@@ -1,4 +1,4 @@
-"""Files on fsspec addresses (`s3://bucket/photos`), by way of files of this machine. Imports fsspec and common.
+"""Files on fsspec addresses (`s3://bucket/photos`), by way of files of this machine.
 
 The rest of the project knows paths only. A worker fetches what it needs into a folder that stands in for the
 addresses, works there, and puts the results. Object stores show an object whole or not at all; on other file

@@ -1,4 +1,4 @@
-"""Whether all machines see the folder, or the address, that results go to. May import common and engine.remote.
+"""Whether all machines see the folder, or the address, that results go to.
 
 A worker whose node has a folder of the same name, but its own, would write where nobody looks.
 """

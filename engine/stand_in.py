@@ -1,4 +1,4 @@
-"""What the process that starts a Ray run sees in place of addresses. May import common and engine.{ray_options,remote}.
+"""What the process that starts a Ray run sees in place of addresses.
 
 Folders of images and masks become folders of empty files with the same names: enough to choose ids, to match labels
 and to tell what is missing, with the code that knows paths only. Small files (lists, labels, classes, annotations)
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from common import run_log
+from cli import run_log
 from common.errors import StopRun, UserError
 from engine.ray_options import PLACES, TEXTS, Address
 from engine.remote import StandIn, below, fetch, is_there, put, remove

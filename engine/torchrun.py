@@ -2,8 +2,6 @@
 
 torchrun --nproc_per_node=4 generate_cams.py --dataset voc12 ...
 
-May import torch.distributed, pipeline.batches and common.
-
 The first rank reads the list, cuts it into batches and puts them into the store that torchrun's rendezvous gives;
 every rank, the first too, claims the next one when it has room. What became of the images comes back through the
 store, so that one rank alone speaks and writes records.
@@ -24,13 +22,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.console import Outcome
 from common.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, StopRun, UserError
+from common.outcome import Outcome
 
 if TYPE_CHECKING:
     from torch.distributed import Store
 
-    from pipeline.batches import Batch
+    from pipeline.stages.batches import Batch
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 POLL_S = 0.1  # between two looks into the store for what is not there yet
@@ -282,7 +280,7 @@ def _packed(batch: "Batch") -> list[Any]:
 
 def _unpacked(samples: list[Any]) -> "Batch":
     from dataset.spec import Sample
-    from pipeline.batches import Batch
+    from pipeline.stages.batches import Batch
 
     return Batch([Sample(image_id, Path(image), tuple(labels)) for image_id, image, labels in samples])
 

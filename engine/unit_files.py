@@ -1,10 +1,10 @@
-"""The files of one unit of work that lie on addresses, fetched and put. May import common and engine.remote."""
+"""The files of one unit of work that lie on addresses, fetched and put."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from common.console import Outcome
 from common.errors import UserError
+from common.outcome import Outcome
 from engine.remote import HEADER, StandIn, fetch, put
 
 

@@ -1,10 +1,11 @@
-"""Class names of the three data sets that MaskCLIP was published with, as its prompts say them. May import data sets.
+"""Class names of the three data sets that MaskCLIP was published with, as its prompts say them.
 
 Label order of the data sets, background left out (other_systems section 0.3).
 """
 
+from coco14 import cocostuff
 from dataset.spec import DatasetSpec
-from dense import cocostuff, context59, voc20
+from voc12 import context59, voc20
 
 
 def _said(spec: DatasetSpec) -> tuple[str, ...]:

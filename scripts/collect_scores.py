@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from common import console
+from cli import console
+from cli.options import Parser
 from common.errors import EXIT_OK, UserError
 from common.files import write_text
-from common.options import Parser
 
 STAGES = ("cam", "attn", "crf")
 TITLES = {"cam": "CAM", "attn": "refined by the affinity", "crf": "after the CRF"}

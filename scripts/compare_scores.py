@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import console
+from cli import console
+from cli.options import Parser
 from common.errors import EXIT_OK
 from common.files import write_text
-from common.options import Parser
 from scripts.collect_scores import read_scores
 
 

@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common import console
+from cli import console
+from cli.options import Parser, add_data_options, add_own_data_options
 from common.errors import UserError
-from common.options import Parser, add_data_options, add_own_data_options
 
 if TYPE_CHECKING:
-    from dataset.lookup import Selection
+    from cli.lookup import Selection
 
 TRAINERS = ("deeplab-pytorch", "mmsegmentation")
 Items = list[tuple[str, Path, Path]]
@@ -43,9 +43,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from cli.lookup import select, select_from
     from common.files import need_dir, need_writable
-    from dataset.lookup import select, select_from
-    from segmentor.export import TRAIN, VALIDATION, export, write_configuration
+    from exports.trainers import TRAIN, VALIDATION, export, write_configuration
 
     if args.gt_root is not None and args.val_split is None:
         raise UserError("--gt_root: only with --val_split FILE, the images to validate on")

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from common.console import run
+from cli.console import run
 from common.errors import EXIT_OK, UserError
 from toyworld.spec import DEMO_COUNT, DEMO_SEED
 

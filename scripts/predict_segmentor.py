@@ -10,16 +10,17 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common import run_log
-from common.errors import UserError
-from common.model_options import MAX_PIXELS, scale
-from common.options import (
+from cli import run_log
+from cli.model_options import scale
+from cli.options import (
     DATASETS,
     Parser,
     add_log_options,
     positive,
     share,
 )
+from common.errors import UserError
+from common.limits import MAX_PIXELS
 
 if TYPE_CHECKING:
     from segmentor.stage_predict import PredictJob
@@ -93,8 +94,8 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
 
 def _images(args: argparse.Namespace) -> tuple[Path, list[str], list[tuple[str, str]]]:
     """The folder of images, the ids of those that are asked for, and (id, reason) of what cannot be used."""
+    from cli.lookup import select
     from dataset.folder import find_images, read_ids, restricted
-    from dataset.lookup import select
 
     if args.dataset != FOLDER:
         found = select(args.dataset, args.img_root, args.split_file, None, images_needed=True)
@@ -110,7 +111,7 @@ def _images(args: argparse.Namespace) -> tuple[Path, list[str], list[tuple[str, 
 
 def _check_classes(args: argparse.Namespace, description: "Description") -> None:
     """Raise UserError when the weights know other classes than the data set that was named."""
-    from dataset.lookup import dataset_spec
+    from cli.lookup import dataset_spec
 
     if args.dataset == FOLDER and args.classes is None:
         return

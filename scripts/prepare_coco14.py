@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common import console
+from cli import console
+from cli.options import Parser
 from common.errors import EXIT_OK, UserError
-from common.options import Parser
 
 if TYPE_CHECKING:
     from dataset.coco_json import CocoFile
@@ -76,7 +76,7 @@ def _count(path: Path, images: int, labelled: int) -> None:
 def _masks(coco: "CocoFile", indices: dict[int, int], out: Path) -> Iterator[console.Outcome]:
     from coco14.annotations import file_id
     from coco14.masks import draw_mask
-    from pipeline.masks import write_mask
+    from dataset.mask_png import write_mask
 
     for image in coco.images:
         items = coco.annotations[image.id]

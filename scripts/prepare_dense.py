@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common import console
+from cli import console
+from cli.options import Parser, positive
 from common.errors import UserError
-from common.options import Parser, positive
 
 if TYPE_CHECKING:
-    from dense.raw import RawData
+    from dataset.raw import RawData
 
 DATASETS = ("voc20", "context59", "cocostuff", "ade20k", "cityscapes")
 
@@ -49,11 +49,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from cli.lookup import SPECS
     from common.files import check_place, need_dir
+    from dataset.annotations import MaskJob, find_files, prepare
     from dataset.voc_layout import read_split
-    from dense.annotations import MaskJob, find_files, prepare
 
-    raw: RawData = importlib.import_module(f"dense.{args.dataset}").RAW
+    raw: RawData = importlib.import_module(SPECS[args.dataset]).RAW
     form, files = find_files(raw, need_dir(args.raw, "--raw", raw.holds))
     _check_masks_out(args)
     check_place(args.split_out, "--split_out", "split.txt")

@@ -8,9 +8,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from common import console
+from cli import console
+from cli.options import Parser
 from common.errors import EXIT_INCOMPLETE, EXIT_OK, UserError
-from common.options import Parser
 
 AUG = "SegmentationClassAug"
 

@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common import console
+from cli import console
+from cli.options import Parser, add_cam_dir, add_data_options, add_own_data_options, output_dir, positive
 from common.errors import UserError
-from common.options import Parser, add_cam_dir, add_data_options, add_own_data_options, output_dir, positive
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from pipeline.stage_crf import CrfJob
+    from pipeline.stages.crf import CrfJob
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -36,14 +36,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from cli.lookup import select_from
     from common.files import atomic_write, check_place
-    from dataset.lookup import select_from
+    from dataset.mask_png import made_here
     from dataset.voc_layout import is_file
-    from pipeline.masks import made_here
-    from pipeline.pictures import contact_sheet, legend_of
-    from pipeline.stage_crf import CrfJob
-    from pipeline.stage_eval import cam_record
-    from pipeline.storage import check_classes
+    from pipeline.files.cam_file import check_classes
+    from pipeline.stages.crf import CrfJob
+    from pipeline.stages.evaluate import cam_record
+    from report.pictures import contact_sheet, legend_of
 
     selection = select_from(args, images_needed=True)
     cams = args.cam_out_dir or output_dir(args.dataset, "cams")
@@ -85,11 +85,11 @@ def _row(job: "CrfJob", image_id: str, used: set[int]) -> "dict[str, np.ndarray]
 
     from common.images import read_image
     from dataset.voc_layout import find_image
-    from pipeline import masks
-    from pipeline.pictures import heat_overlay
-    from pipeline.stage_crf import refine
-    from pipeline.stage_eval import read_truth
-    from pipeline.storage import load_cams
+    from pipeline.files.cam_file import load_cams
+    from pipeline.stages.crf import refine
+    from pipeline.stages.evaluate import read_truth
+    from pipeline.steps import masks
+    from report.pictures import heat_overlay
 
     path = job.cams / f"{image_id}.npz"
     rgb = np.asarray(read_image(find_image(job.images, image_id)))
@@ -105,7 +105,7 @@ def _row(job: "CrfJob", image_id: str, used: set[int]) -> "dict[str, np.ndarray]
 
 
 def _coloured(labels: "Mapping[str, np.ndarray]") -> "dict[str, np.ndarray]":
-    from pipeline.pictures import colour_labels
+    from report.pictures import colour_labels
 
     return {title: colour_labels(part) for title, part in labels.items()}
 

@@ -11,16 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common import console
+from cli import console
+from cli.options import Parser, add_cam_dir, add_data_options, add_own_data_options, output_dir, positive
 from common.errors import UserError
-from common.options import Parser, add_cam_dir, add_data_options, add_own_data_options, output_dir, positive
 
 if TYPE_CHECKING:
-    from dataset.lookup import Selection
+    from cli.lookup import Selection
     from dataset.spec import DatasetSpec
-    from pipeline.confidence_curve import Curve
-    from pipeline.stage_crf import CrfJob
-    from pipeline.stage_report import Findings, ReportJob
+    from pipeline.stages.crf import CrfJob
+    from report.confidence_curve import Curve
+    from report.stage_report import Findings, ReportJob
 
 GALLERY = 12_000  # images with pictures; keeps the page below about 60 MB
 
@@ -56,10 +56,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from cli.lookup import select_from
     from common.files import check_place
-    from dataset.lookup import select_from
-    from pipeline import stage_gallery, stage_report, tensorboard_report
-    from pipeline.html_report import Report, write_report
+    from report import stage_gallery, stage_report, tensorboard_report
+    from report.html_report import Report, write_report
 
     selection = select_from(args, images_needed=True)
     job, ids = _job(args, selection), selection.ids
@@ -85,9 +85,9 @@ def _run(args: argparse.Namespace) -> int:
 
 def _job(args: argparse.Namespace, selection: "Selection") -> "ReportJob":
     from common.files import need_dir
-    from pipeline.stage_eval import cam_record
-    from pipeline.stage_report import ReportJob
-    from pipeline.storage import check_classes
+    from pipeline.files.cam_file import check_classes
+    from pipeline.stages.evaluate import cam_record
+    from report.stage_report import ReportJob
 
     masks = need_dir(args.masks or output_dir(args.dataset, "masks"), "--masks", "the output of eval_cam_with_crf.py")
     cams = args.cam_out_dir or output_dir(args.dataset, "cams")
@@ -110,7 +110,7 @@ def _named(selection: "Selection") -> "DatasetSpec":
     """The spec as the page calls it: a user's own data set by its folder rather than "folder"."""
     from dataclasses import replace
 
-    from dataset.lookup import FOLDER
+    from cli.lookup import FOLDER
 
     spec = selection.spec
     return replace(spec, name=selection.paths.images.resolve().name) if spec.name == FOLDER else spec
@@ -124,7 +124,7 @@ def _log_folder(path: Path | None) -> None:
 def _first_record(job: "ReportJob", ids: list[str]) -> dict[str, Any]:
     """What the first mask of the split says of how it was made; raises UserError when there is no mask at all."""
     from dataset.voc_layout import is_file
-    from pipeline.stage_curve import mask_record
+    from report.stage_curve import mask_record
 
     paths = (job.masks / f"{image_id}.png" for image_id in ids)
     first = next((path for path in paths if is_file(path)), None)
@@ -135,7 +135,7 @@ def _first_record(job: "ReportJob", ids: list[str]) -> dict[str, Any]:
 
 def _crf(args: argparse.Namespace, job: "ReportJob", record: dict[str, Any]) -> "CrfJob | None":
     """The CRF of --curve; refuses before the work begins."""
-    from pipeline.stage_curve import crf_job
+    from report.stage_curve import crf_job
 
     if not args.curve:
         return None
@@ -147,8 +147,8 @@ def _crf(args: argparse.Namespace, job: "ReportJob", record: dict[str, Any]) -> 
 def _curve(
     args: argparse.Namespace, job: "ReportJob", crf: "CrfJob | None", findings: "Findings", tally: console.Tally
 ) -> "Curve | None":
-    from pipeline import stage_curve
-    from pipeline.confidence_curve import Curve
+    from report import stage_curve
+    from report.confidence_curve import Curve
 
     if crf is None:
         return None

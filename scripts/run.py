@@ -15,16 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import generate_cams
-from common import run_log
-from common.errors import UserError
-from common.model_options import (
+from cli import run_log
+from cli.model_options import (
     add_crf_options,
     add_method_options,
     add_model_options,
     add_tag_options,
     count,
 )
-from common.options import (
+from cli.options import (
     Parser,
     add_absent,
     add_data_options,
@@ -34,14 +33,15 @@ from common.options import (
     output_dir,
     positive,
 )
+from common.errors import UserError
 from eval_cam_with_crf import output
 from generate_cams import BY_CLIP, TAG_FILE, check_method, make_job, tagged
 
 if TYPE_CHECKING:
-    from dataset.lookup import Selection
+    from cli.lookup import Selection
     from dataset.spec import Sample
-    from pipeline.stage_eval import Totals
-    from pipeline.stage_run import RunJob
+    from pipeline.stages.evaluate import Totals
+    from pipeline.stages.run import RunJob
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -86,8 +86,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
+    from cli.lookup import select_from
     from common.files import check_place
-    from dataset.lookup import select_from
 
     check_choices(args)
     by_clip = args.labels == BY_CLIP
@@ -113,9 +113,9 @@ def _make_masks(
     samples: "Sequence[Sample]",
     log: run_log.RunLog,
 ) -> None:
-    from pipeline import stage_run
-    from pipeline.stage_tags import write_labels
-    from pipeline.tag_journal import forget_journal
+    from pipeline.files.tag_journal import forget_journal
+    from pipeline.stages import run as stage_run
+    from pipeline.stages.tags import write_labels
 
     labels = job.cams.out_dir / TAG_FILE
     finished = stage_run.finished_ids(job, samples)  # refuses what was made in another way, before anything is written
@@ -149,8 +149,8 @@ def check_choices(args: argparse.Namespace) -> None:
 def make_run_job(args: argparse.Namespace, selection: "Selection", out_dir: Path) -> "RunJob":
     """The jobs of both stages; raises UserError before the model is loaded when masks cannot be written."""
     from common.files import need_writable
-    from pipeline.stage_crf import CrfJob, backend_for
-    from pipeline.stage_run import RunJob
+    from pipeline.stages.crf import CrfJob, backend_for
+    from pipeline.stages.run import RunJob
 
     truth = truth_of(args, selection)
     need_writable(out_dir, "--pseudo_mask_save_path")
@@ -218,7 +218,8 @@ def announce(args: argparse.Namespace, job: "RunJob", selection: "Selection", co
 def _print_scores(
     args: argparse.Namespace, selection: "Selection", job: "RunJob", totals: "Totals", log: run_log.RunLog
 ) -> None:
-    from pipeline import report, stage_run
+    from pipeline.stages import run as stage_run
+    from report import scores as report
 
     if not totals.images:
         print("nothing could be scored", file=sys.stderr)

@@ -11,9 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common import console
-from common.errors import UserError
-from common.model_options import (
+from cli import console
+from cli.model_options import (
     add_crf_options,
     add_method_options,
     add_model_options,
@@ -21,12 +20,13 @@ from common.model_options import (
     maskclip_values,
     tag_values,
 )
-from common.options import DATASETS, Parser, positive
+from cli.options import DATASETS, Parser, positive
+from common.errors import UserError
 
 if TYPE_CHECKING:
     from clip.load import Clip
     from dataset.spec import DatasetSpec
-    from pipeline.stage_segment import PhotoJob, SegmentSettings
+    from pipeline.stages.segment import PhotoJob, SegmentSettings
 
 BY_CLIP = "clip"  # as a label: CLIP supplies the labels
 FREE = "words"  # the name of a data set whose classes are the labels themselves
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from common.files import need_writable
-    from pipeline import stage_segment
+    from pipeline.stages import segment as stage_segment
 
     names = asked_labels(args.labels)
     spec = choose_names(args, names)
@@ -95,7 +95,7 @@ def asked_labels(given: list[str] | None) -> list[str] | None:
 
 def choose_names(args: argparse.Namespace, labels: list[str] | None) -> "DatasetSpec":
     """The classes and prompts: of --classes, of --dataset, the labels themselves with an own model, or toyworld's."""
-    from dataset.lookup import FOLDER, dataset_spec
+    from cli.lookup import FOLDER, dataset_spec
 
     if args.dataset is not None or args.classes is not None:
         return dataset_spec(args.dataset or FOLDER, args.classes)
@@ -135,7 +135,7 @@ def label_indices(spec: "DatasetSpec", names: list[str]) -> tuple[int, ...]:
 def output_files(photos: list[Path], folder: Path) -> list[dict[str, Path]]:
     """One path a kind of picture for every photo; raises UserError where one would overwrite another, or a photo."""
     from dataset.voc_layout import is_file
-    from pipeline.stage_segment import KINDS
+    from pipeline.stages.segment import KINDS
 
     if is_file(folder):
         raise UserError(f"--out {folder}: a file; expected a folder to write into")
@@ -155,10 +155,10 @@ def output_files(photos: list[Path], folder: Path) -> list[dict[str, Path]]:
 
 
 def _job(args: argparse.Namespace, spec: "DatasetSpec", labels: tuple[int, ...] | None) -> "PhotoJob":
-    from pipeline.stage_cams import record, text_set
-    from pipeline.stage_segment import PhotoJob
-    from pipeline.stage_tags import check_settings, tag_text
-    from pipeline.tagclip import TagSettings
+    from pipeline.methods.tagclip import TagSettings
+    from pipeline.stages.cams import record, text_set
+    from pipeline.stages.segment import PhotoJob
+    from pipeline.stages.tags import check_settings, tag_text
 
     clip, tags = _load(args, spec), TagSettings(**tag_values(args))
     settings = _settings(args, spec, clip)
@@ -185,11 +185,11 @@ def _job(args: argparse.Namespace, spec: "DatasetSpec", labels: tuple[int, ...] 
 
 
 def _load(args: argparse.Namespace, spec: "DatasetSpec") -> "Clip":
+    from cli.lookup import DEFAULT_MODELS
     from clip.device import pick_device
     from clip.load import load_clip
     from clip.text import unknown_words
-    from dataset.lookup import DEFAULT_MODELS
-    from pipeline.methods import METHODS, check_told
+    from pipeline.methods.table import METHODS, check_told
 
     check_told(args.method, maskclip_values(args))
     model, tag = (args.model, args.pretrained) if args.model else DEFAULT_MODELS.get(spec.name, ("ViT-B-16", "openai"))
@@ -202,9 +202,9 @@ def _load(args: argparse.Namespace, spec: "DatasetSpec") -> "Clip":
 
 
 def _settings(args: argparse.Namespace, spec: "DatasetSpec", clip: "Clip") -> "SegmentSettings":
-    from pipeline.methods import CamSettings
-    from pipeline.stage_cams import maskclip_settings
-    from pipeline.stage_segment import SegmentSettings
+    from pipeline.methods.table import CamSettings
+    from pipeline.stages.cams import maskclip_settings
+    from pipeline.stages.segment import SegmentSettings
 
     threshold = spec.box_threshold if args.box_threshold is None else args.box_threshold
     return SegmentSettings(

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common import run_log
-from common.errors import UserError
-from common.model_options import add_model_options, add_tag_options, tag_values
-from common.options import (
+from cli import run_log
+from cli.model_options import add_model_options, add_tag_options, tag_values
+from cli.options import (
     Parser,
     add_data_options,
     add_json,
@@ -23,13 +22,14 @@ from common.options import (
     data_options,
     output_dir,
 )
+from common.errors import UserError
 
 if TYPE_CHECKING:
+    from cli.lookup import Selection
     from clip.load import Clip
-    from dataset.lookup import Selection
     from dataset.spec import DatasetSpec, Sample
-    from pipeline.stage_tags import Tags
-    from pipeline.tag_scores import TagScores
+    from pipeline.stages.tags import Tags
+    from pipeline.steps.tag_scores import TagScores
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -54,8 +54,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
-    from dataset.lookup import select_from
-    from pipeline import stage_tags
+    from cli.lookup import select_from
+    from pipeline.stages import tags as stage_tags
 
     selection = select_from(args, with_labels=False)
     truth = true_labels(selection, args.labels)
@@ -76,9 +76,9 @@ def _tag(
 ) -> "list[Tags]":
     """Write the label file; returns the tags of all samples. What an interrupted run has finished is not done again."""
     from common.files import check_place
-    from pipeline import stage_tags
-    from pipeline.tag_journal import forget_journal, journal_beside
-    from pipeline.tagclip import TagSettings
+    from pipeline.files.tag_journal import forget_journal, journal_beside
+    from pipeline.methods.tagclip import TagSettings
+    from pipeline.stages import tags as stage_tags
 
     spec, settings = selection.spec, TagSettings(**tag_values(args))
     clip = _load(args, spec, len(samples))
@@ -121,10 +121,10 @@ def true_labels(selection: "Selection", labels: str | None) -> dict[str, tuple[i
 
 
 def _load(args: argparse.Namespace, spec: "DatasetSpec", count: int) -> "Clip":
+    from cli.lookup import DEFAULT_MODELS
     from clip.device import pick_device
     from clip.load import load_clip
-    from dataset.lookup import DEFAULT_MODELS
-    from pipeline.stage_tags import choose_templates
+    from pipeline.stages.tags import choose_templates
 
     model, tag = (args.model, args.pretrained) if args.model else DEFAULT_MODELS[args.dataset]
     clip = load_clip(model, args.pretrained or tag, pick_device(args.device), args.activation)
@@ -140,7 +140,7 @@ def _load(args: argparse.Namespace, spec: "DatasetSpec", count: int) -> "Clip":
 def _score(
     args: argparse.Namespace, selection: "Selection", truth: "dict[str, tuple[int, ...]]", tags: "Sequence[Tags]"
 ) -> None:
-    from pipeline.tag_scores import tag_scores
+    from pipeline.steps.tag_scores import tag_scores
 
     scored = [(truth[tag.id], tag.labels, tag.scores) for tag in tags if tag.scores is not None and tag.id in truth]
     if not scored:
@@ -165,7 +165,7 @@ def write_scores(args: argparse.Namespace, selection: "Selection", scores: "TagS
     """The scores and what they were made with as JSON, where a path is given."""
     from dataclasses import asdict
 
-    from pipeline.report import write_json
+    from report.scores import write_json
 
     result: dict[str, Any] = {
         "stage": "tags",

@@ -13,13 +13,13 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from common import console
+from cli import console
+from cli.options import Parser, add_data_options, add_own_data_options
 from common.errors import EXIT_OK, UserError
-from common.options import Parser, add_data_options, add_own_data_options
 from segmentor import options
 
 if TYPE_CHECKING:
-    from dataset.lookup import Selection
+    from cli.lookup import Selection
     from segmentor.augment import Views
     from segmentor.maskclip_plus import Knowledge
     from segmentor.ranks import Ranks
@@ -65,8 +65,8 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace, ranks: "Ranks") -> int:
+    from cli.lookup import select_from
     from common.files import need_dir, need_writable
-    from dataset.lookup import select_from
 
     by_clip = args.labels == "clip"  # masks made with labels by CLIP: nothing to read here
     selection = select_from(args, images_needed=True, with_labels=not by_clip)
@@ -128,7 +128,7 @@ def _teaching(args: argparse.Namespace, selection: "Selection") -> "Teaching":
 
 def _knowledge(args: argparse.Namespace, selection: "Selection", ranks: "Ranks") -> "Knowledge":
     """The CLIP that takes part."""
-    from dataset.lookup import DEFAULT_MODELS
+    from cli.lookup import DEFAULT_MODELS
     from segmentor.maskclip_plus import ask_clip, check_width, never_seen
 
     model, tag = (args.clip, args.clip_pretrained) if args.clip else DEFAULT_MODELS[args.dataset]
@@ -215,7 +215,7 @@ def _views(args: argparse.Namespace) -> "Views":
 def _unseen(args: argparse.Namespace) -> "Unseen | None":
     if args.val_split is None:
         return None
-    from dataset.lookup import select
+    from cli.lookup import select
     from segmentor.validation import Unseen
 
     images = args.val_img_root or args.img_root

@@ -5,7 +5,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from common.console import run
+from cli.console import run
 from common.errors import EXIT_OK, UserError
 from toyworld.spec import WEIGHTS
 

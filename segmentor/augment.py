@@ -1,4 +1,4 @@
-"""Random views of a training image and its labels. May import numpy and OpenCV.
+"""Random views of a training image and its labels.
 
 Images are (H, W, 3) uint8 RGB, labels (H, W) uint8 with 255 to ignore; all chance comes from the generator given.
 Labels are hidden before a view is chosen, which looks at them; what is hidden counts as one label there, as published.

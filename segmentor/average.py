@@ -1,4 +1,4 @@
-"""The running mean of a network's weights over the iterations (EMA). May import torch."""
+"""The running mean of a network's weights over the iterations (EMA)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""What a training run tells: log.jsonl, TensorBoard, a progress bar. May import segmentor, pictures and common.
+"""What a training run tells: log.jsonl, TensorBoard, a progress bar.
 
 log.jsonl has a line an iteration, {"iteration", "loss", "lr"}, and one a validation, {"iteration", "miou", ...}; when a
 run is taken up, what lies behind its checkpoint is cut off.
@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from common.console import Silence
+from cli.console import Silence
 from common.errors import UserError
 from common.files import write_text
-from pipeline.pictures import colour_labels, contact_sheet, legend_of
-from pipeline.scores import Scores
+from pipeline.steps.scores import Scores
+from report.pictures import colour_labels, contact_sheet, legend_of
 
 LOG, TENSORBOARD = "log.jsonl", "tensorboard"
 FLUSHED = 20  # iterations: reading a loss from a GPU waits for it

@@ -1,4 +1,4 @@
-"""What turns a network's features into scores, by name. May import torch.
+"""What turns a network's features into scores, by name.
 
 linear  one learned weight vector a label
 text    features times the frozen text embeddings of the classes (MaskCLIP+, other_systems section 3.1)

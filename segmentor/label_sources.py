@@ -1,4 +1,4 @@
-"""Where the labels of a step come from. May import torch and segmentor.
+"""Where the labels of a step come from.
 
 A source is called with a batch on its device and the 0-based iteration, and gives (B, S, S) int64 labels, 255 to
 ignore; the network that is trained sees none of its gradients.

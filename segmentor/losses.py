@@ -1,4 +1,4 @@
-"""Cross-entropy whose weights are those of the whole step, however it is cut into batches. May import torch.
+"""Cross-entropy whose weights are those of the whole step, however it is cut into batches.
 
 The weight of a pixel depends on its label only, and is known before the network runs: by counting the labels of all
 images of a step, on all ranks, gradients that are summed are those of one large batch.

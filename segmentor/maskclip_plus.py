@@ -1,7 +1,4 @@
-"""MaskCLIP+ put together: which labels are hidden, what CLIP knows of the classes, who finds the labels.
-
-May import torch, clip, dataset, pipeline and segmentor (other_systems section 3).
-"""
+"""MaskCLIP+ put together: which labels are hidden, what CLIP knows of the classes, who finds the labels."""
 
 from dataclasses import dataclass
 from itertools import chain
@@ -14,11 +11,11 @@ from clip.text import unknown_words
 from common.errors import UserError
 from dataset.names import hint, name_indices
 from dataset.spec import DatasetSpec
-from pipeline.maskclip import MaskClipSettings
-from pipeline.methods import CamSettings, TextSet
-from pipeline.stage_cams import text_set
-from pipeline.stage_tags import choose_templates
-from pipeline.storage import spec_fingerprint
+from pipeline.files.cam_file import spec_fingerprint
+from pipeline.methods.maskclip import MaskClipSettings
+from pipeline.methods.table import CamSettings, TextSet
+from pipeline.stages.cams import text_set
+from pipeline.stages.tags import choose_templates
 from segmentor.augment import HIDDEN
 from segmentor.heads import WIDEST
 from segmentor.label_sources import Filled, Finder, OwnLabels, Source, masks

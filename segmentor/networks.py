@@ -1,4 +1,4 @@
-"""Segmentation networks by name: SegFormer from transformers, DeepLabV3 from torchvision. May import torch and heads.
+"""Segmentation networks by name: SegFormer from transformers, DeepLabV3 from torchvision.
 
 A network is a body, whose features lie on a coarse grid, and a head that scores them; a parameter with `head` in its
 name belongs to what is new and learns faster. transformers and torchvision are imported when they are needed.

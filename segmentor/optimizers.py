@@ -1,4 +1,4 @@
-"""AdamW and SGD as SegFormer and DeepLab use them. May import torch and networks."""
+"""AdamW and SGD as SegFormer and DeepLab use them."""
 
 import torch
 from torch import nn

@@ -1,11 +1,11 @@
-"""Command-line options of scripts/train_segmentor.py, and what goes together. Imports argparse and common only."""
+"""Command-line options of scripts/train_segmentor.py, and what goes together."""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
+from cli.options import not_negative, positive, share
 from common.errors import UserError
-from common.options import not_negative, positive, share
 
 ARCHES = (
     *(f"segformer-{size}" for size in ("b0", "b1", "b2", "b3", "b4", "b5", "tiny")),

@@ -1,4 +1,4 @@
-"""Probabilities of one image by a trained network. May import torch, OpenCV and segmentor."""
+"""Probabilities of one image by a trained network."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace

@@ -1,4 +1,4 @@
-"""Weights to start from, by path or by name. May import torch, segmentor and common; transformers, torchvision within.
+"""Weights to start from, by path or by name.
 
 Whatever is wrong with them ends in a UserError that says which file to put where. No code in them is run.
 """

@@ -1,4 +1,4 @@
-"""The processes that train together, as torchrun starts them. May import torch, clip.device and common.errors."""
+"""The processes that train together, as torchrun starts them."""
 
 import os
 from collections.abc import Iterator

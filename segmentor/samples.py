@@ -1,4 +1,4 @@
-"""Which image with which view goes where, and reading it. May import torch, augment, pipeline.masks and common.
+"""Which image with which view goes where, and reading it.
 
 The sample at a position of the run depends on the seed and the position alone, so that a run can be taken up at any
 iteration, by any number of processes, and sees the same.
@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from common.errors import UserError
 from common.images import image_size, read_image
-from pipeline.masks import read_mask
+from dataset.mask_png import read_mask
 from segmentor.augment import HIDDEN, IGNORE, Views, hide, view
 
 LOOKED_INTO = 16  # masks whose labels are checked before the run begins

@@ -1,4 +1,4 @@
-"""The learning rate over the iterations. Imports the standard library only."""
+"""The learning rate over the iterations."""
 
 from dataclasses import dataclass
 

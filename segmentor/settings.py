@@ -1,4 +1,4 @@
-"""What a training run is asked for. Imports the standard library, augment and common.
+"""What a training run is asked for.
 
 Two runs with equal settings on one machine give the same weights; what cannot change them is not in here.
 """
@@ -16,12 +16,12 @@ class Teaching:
 
     masks          whether there are mask files; without them all of every image is hidden
     hidden         mask values
-    teacher        one of pipeline.methods.METHODS that is dense; "": nobody teaches
+    teacher        one of pipeline.methods.table.METHODS that is dense; "": nobody teaches
     guided         the first and the last iteration, counted from 1, in which the teacher finds the hidden labels
     own_from       the first iteration in which the network finds them itself; 0: never
     confidence     where the teacher's highest probability is lower, the label stays unknown
     padding        whether the teacher sees the padding of crops
-    key_smoothing, smoothing_norm, denoising  the teacher's; see pipeline.maskclip.MaskClipSettings
+    key_smoothing, smoothing_norm, denoising  the teacher's; see pipeline.methods.maskclip.MaskClipSettings
     """
 
     masks: bool = True

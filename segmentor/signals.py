@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM that wait for the end of a step. Imports the standard library and common.errors."""
+"""Ctrl-C and SIGTERM that wait for the end of a step."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""The loop of scripts/predict_segmentor.py: images -> masks by a network. May import segmentor, pipeline, common."""
+"""The loop of scripts/predict_segmentor.py: images -> masks by a network."""
 
 import hashlib
 import json
@@ -12,18 +12,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from common.console import Outcome
 from common.errors import UserError
 from common.images import image_size, read_within, working_size
+from common.outcome import Outcome
 from common.parallel import ordered_map
 from common.version import VERSION
+from dataset import mask_png
 from dataset.voc_layout import find_image
-from pipeline import masks
-from pipeline.crf import CrfSettings, dense_crf
-from pipeline.maps import enlarge_labels
-from pipeline.stage_crf import SHRUNK, out_of_memory
-from pipeline.stage_eval import failure
-from pipeline.storage import check_output
+from pipeline.crf.dense_crf import CrfSettings, dense_crf
+from pipeline.files.cam_file import check_output
+from pipeline.stages.crf import SHRUNK, out_of_memory
+from pipeline.stages.evaluate import failure
+from pipeline.steps import masks
+from pipeline.steps.maps import enlarge_labels
 from segmentor.prediction import Looks, probabilities
 
 FORMAT = 1  # of the record in a mask
@@ -40,7 +41,7 @@ class PredictJob:
     weights     digest of the weight file
     labels      how many the network knows
     confidence  below this probability a pixel becomes 255; 0: never
-    crf         the backend of pipeline.crf by which the probabilities are sharpened, or None
+    crf         the backend of pipeline.crf.dense_crf by which the probabilities are sharpened, or None
     max_pixels  larger images are worked on at a smaller size (common.images.working_size)
     """
 
@@ -108,7 +109,7 @@ def finished_ids(job: PredictJob, ids: Sequence[str]) -> set[str]:
 def _is_finished(job: PredictJob, image_id: str) -> tuple[str, bool]:
     target = job.target(image_id)
     try:
-        found = masks.mask_made_by(target)
+        found = mask_png.mask_made_by(target)
         same_size = image_size(find_image(job.images, image_id)) == image_size(target)
     except UserError:
         return image_id, False
@@ -199,7 +200,7 @@ def _finish(job: PredictJob, image: Seen | Outcome) -> Outcome:
             found = dense_crf(image.rgb, found, job.crf_settings, job.crf, job.looks.device)
         mask = masks.confident(found.argmax(axis=0).astype(np.uint8), found, job.confidence)
         target = check_output(job.target(image.id), job.out_dir)
-        masks.write_mask(target, enlarge_labels(mask, image.size), job.palette, job.record)
+        mask_png.write_mask(target, enlarge_labels(mask, image.size), job.palette, job.record)
         return Outcome(image.id, "made", note="; ".join(image.notes))
     except Exception as error:
         return failure(image.id, error)

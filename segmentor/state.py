@@ -1,4 +1,4 @@
-"""What changes while a network is trained, and the checkpoints that hold it. May import torch, segmentor and common.
+"""What changes while a network is trained, and the checkpoints that hold it.
 
 A checkpoint is a dictionary of tensors and plain values, read without running code from it. No random generator's state
 is in it: chance belongs to the iteration (segmentor/samples.py).

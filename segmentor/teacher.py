@@ -1,7 +1,7 @@
 """The frozen MaskCLIP that finds the labels of crops while a network is trained on them (other_systems section 3.1).
 
-May import torch, clip, pipeline and segmentor.augment. It looks at the very crop that the network gets, by default
-without its padding: a CLIP that has never seen large even areas is led astray by them.
+It looks at the very crop that the network gets, by default without its padding: a CLIP that has never seen large even
+areas is led astray by them.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clip.load import Clip
-from pipeline.methods import METHODS, CamSettings, TextSet, dense_scores
+from pipeline.methods.table import METHODS, CamSettings, TextSet, dense_scores
 from segmentor.augment import IGNORE, NORMALISATIONS
 
 

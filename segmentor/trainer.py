@@ -1,4 +1,4 @@
-"""The training loop: steps, checkpoints, validation. May import torch, segmentor and common."""
+"""The training loop: steps, checkpoints, validation."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, nullcontext

@@ -1,4 +1,4 @@
-"""Scores of the network on images that are not trained on. May import torch, segmentor, pipeline, common."""
+"""Scores of the network on images that are not trained on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from common.errors import UserError
 from common.images import read_image
 from common.parallel import ordered_map
 from dataset.voc_layout import find_image
-from pipeline.scores import Scores, confusion_matrix, scores_of
-from pipeline.stage_eval import check_shape, read_truth
+from pipeline.stages.evaluate import check_shape, read_truth
+from pipeline.steps.scores import Scores, confusion_matrix, scores_of
 from segmentor.prediction import Looks, probabilities
 from segmentor.ranks import Ranks
 

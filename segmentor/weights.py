@@ -1,4 +1,4 @@
-"""The weight file of a trained network: safetensors, with what it is as JSON in its header. May import torch, common.
+"""The weight file of a trained network: safetensors, with what it is as JSON in its header.
 
 Nothing in it is run when it is read.
 """

@@ -95,6 +95,6 @@ def desk(tmp_path: Path, weights: Path, command: Command, monkeypatch: pytest.Mo
 @pytest.fixture
 def quick_crf(monkeypatch: pytest.MonkeyPatch) -> None:
     """The CRF has its own tests; here its compilation would only cost time."""
-    from pipeline import stage_crf
+    from pipeline.stages import crf as stage_crf
 
     monkeypatch.setattr(stage_crf, "dense_crf", lambda image, probs, settings, backend: probs / probs.sum(axis=0))

@@ -20,7 +20,7 @@ from typing import Any
 
 from tests.support import ROOT
 
-HEAVY = ("torch", "open_clip", "numba", "cv2", "pipeline.stage_cams", "pipeline.stage_run", "scripts.run")
+HEAVY = ("torch", "open_clip", "numba", "cv2", "pipeline.stages.cams", "pipeline.stages.run", "scripts.run")
 
 
 class Forks:

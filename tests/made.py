@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from common.run_record import RUN_FILE
+from cli.run_record import RUN_FILE
 from tests.support import tree
 
 

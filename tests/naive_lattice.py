@@ -1,4 +1,4 @@
-"""The permutohedral lattice and its filter in plain Python: slow and literal, the measure for pipeline.lattice.
+"""The permutohedral lattice and its filter in plain Python: slow and literal, the measure for pipeline.crf.lattice.
 
 Vertices are tuples of all d + 1 coordinates, kept in a dictionary. Follows Adams et al. (2010) step by step, in float32
 where Kraehenbuehl's library has float32, and fills the last four pixels with zeros as that does.

@@ -9,11 +9,12 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from dense import cityscapes, context59
-from pipeline.storage import StoredMaps, read_made_by, read_maps
+from dataset import cityscapes
+from pipeline.files.cam_file import StoredMaps, read_made_by, read_maps
 from tests.made import made
 from tests.support import Desk, Ended, openai_state, photo
 from tests.tiny_resnet import tiny_resnet_model
+from voc12 import context59
 
 BRIEF = ("--templates", "dataset")  # one sentence a class; the 85 published ones have a test of their own
 FEW = ("--frame", 96, 48, *BRIEF)  # the published 2048 x 512 would take long on a CPU
@@ -350,7 +351,7 @@ def test_options_that_a_method_does_not_know(desk: Desk, options: tuple, words: 
 
 
 def test_one_photo(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline import stage_segment
+    from pipeline.stages import segment as stage_segment
 
     monkeypatch.setattr(stage_segment, "dense_crf", lambda image, probs, settings, backend: probs / probs.sum(axis=0))
     ended = desk.command(

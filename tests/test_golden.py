@@ -13,9 +13,9 @@ from clip.load import Clip, load_clip
 from clip.text import encode_prompts, fill_template
 from common.images import read_image
 from dataset.voc_layout import read_labels, read_split
-from pipeline.maps import resize_maps, to_numpy
-from pipeline.methods import CamSettings, TextSet, compute_maps
-from pipeline.storage import load_cams
+from pipeline.files.cam_file import load_cams
+from pipeline.methods.table import CamSettings, TextSet, compute_maps
+from pipeline.steps.maps import resize_maps, to_numpy
 from tests.support import Command
 from voc12.spec import SPEC
 

@@ -22,7 +22,7 @@ from PIL import Image
 
 from coco14.spec import CLASSES as COCO
 from common.errors import UserError
-from pipeline.masks import mask_made_by, read_mask, write_mask
+from dataset.mask_png import mask_made_by, read_mask, write_mask
 from tests.fuzz.support import listing, patience
 from tests.support import Command, Ended, annotation, openai_state, photo, tiny_model
 

@@ -61,7 +61,7 @@ def test_nothing_is_written_beside_the_output(desk: Desk, quick_crf: None) -> No
 
 
 def _product_files() -> set[str]:
-    folders = ("clip", "common", "dataset", "pipeline", "voc12")
+    folders = ("clip", "cli", "common", "dataset", "pipeline", "report", "voc12")
     return {str(path) for folder in folders for path in (ROOT / folder).rglob("*") if "__pycache__" not in path.parts}
 
 

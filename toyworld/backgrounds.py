@@ -1,4 +1,4 @@
-"""The textures behind the objects: one function a background word. May import numpy and cv2.
+"""The textures behind the objects: one function a background word.
 
 Each returns RGB (H, W, 3) float32 around 0..255. The grain is kept fine and faint: the CRF's colour kernel is only 3
 levels wide.

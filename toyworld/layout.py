@@ -1,4 +1,4 @@
-"""Scenes as files in the VOC layout. May import common, toyworld.{spec,scenes}, numpy, cv2, lxml and PIL."""
+"""Scenes as files in the VOC layout."""
 
 import io
 from pathlib import Path

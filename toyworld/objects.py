@@ -1,4 +1,4 @@
-"""How each class is folded from paper: one function a class, random in shape and colour. May import toyworld.paint.
+"""How each class is folded from paper: one function a class, random in shape and colour.
 
 Each function returns parts in painting order, in unit coordinates (see toyworld.paint).
 """

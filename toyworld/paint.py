@@ -1,4 +1,4 @@
-"""Paper and scissors: polygons in unit coordinates, shades of a colour, and their rendering. May import numpy, cv2.
+"""Paper and scissors: polygons in unit coordinates, shades of a colour, and their rendering.
 
 Unit coordinates put an object into [-1, 1] x [-1, 1], x to the right and y down. Colours are RGB, 0..255.
 """

@@ -1,4 +1,4 @@
-"""A labelled scene: objects placed on a background, with the exact mask. May import numpy and toyworld.
+"""A labelled scene: objects placed on a background, with the exact mask.
 
 A scene depends on (seed, index) and the style alone, so any image of a set can be drawn without the others.
 """

@@ -1,4 +1,4 @@
-"""The toy world as a data set: its classes, prompts, seeds and files. May import `dataset` only, never torch."""
+"""The toy world as a data set: its classes, prompts, seeds and files."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""SBD's `.mat` segmentations as the masks of SegmentationClassAug. May import numpy, dataset, pipeline.masks, common.
+"""SBD's `.mat` segmentations as the masks of SegmentationClassAug.
 
 SBD (Hariharan et al., ICCV 2011) labels 11,355 images of VOC; where VOC has a mask of its own, that one is taken.
 """
@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from common.console import Outcome
 from common.errors import UserError
+from common.outcome import Outcome
+from dataset.mask_png import read_mask, write_mask
+from dataset.mat_file import struct_field
 from dataset.spec import IGNORE_INDEX
 from dataset.text_files import read_bytes
-from pipeline.masks import read_mask, write_mask
-from voc12.mat_file import struct_field
 from voc12.spec import CLASSES
 from voc12.splits import id_of
 

@@ -1,4 +1,4 @@
-"""VOC's split files, and those that are missing worked out from the others. May import dataset and common."""
+"""VOC's split files, and those that are missing worked out from the others."""
 
 from pathlib import Path
 

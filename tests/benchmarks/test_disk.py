@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import disk
 from benchmarks.material import generated
-from pipeline.storage import save_cams
+from pipeline.files.cam_file import save_cams
 from tests.support import Command
 
 

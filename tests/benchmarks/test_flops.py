@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.flops import Products, Shape, Sizes, backward, floor_seconds, flops, forward, needed, sizes_of
 from clip.load import Clip
 from clip.vision import run_block, vision_forward
-from pipeline.affinity import transition_matrix
+from pipeline.steps.affinity import transition_matrix
 from tests.support import PATCH, tiny_model
 
 

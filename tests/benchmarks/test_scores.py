@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import scores
-from pipeline.storage import load_cams
+from pipeline.files.cam_file import load_cams
 from toyworld.layout import write_dataset
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cli.lookup import select
 from common.errors import UserError
 from dataset.classes_file import read_classes
 from dataset.folder import find_images
-from dataset.lookup import select
-from pipeline.masks import write_mask
+from dataset.mask_png import write_mask
 from tests.support import photo
 from voc12.spec import BACKGROUND
 

@@ -1,4 +1,4 @@
-"""Work for the workers of tests/engine/test_ray_cluster.py, in a file they can import. May import common."""
+"""Work for the workers of tests/engine/test_ray_cluster.py, in a file they can import."""
 
 import os
 from functools import partial

@@ -16,14 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from common.console import Outcome
 from common.errors import StopRun, UserError
+from common.outcome import Outcome
 from common.parallel import ordered_map
 from dataset.spec import Sample
 from engine import processes
 from engine.processes import Work, run_processes
-from pipeline.batches import Batch
-from pipeline.room import DeviceLost
+from pipeline.stages.batches import Batch
+from pipeline.stages.out_of_memory import DeviceLost
 from tests.support import ROOT
 
 PATIENCE_S = 300  # a test that would wait for ever fails after that
@@ -313,7 +313,7 @@ from pathlib import Path
 sys.path.insert(0, {root!r})
 from dataset.spec import Sample
 from engine import processes
-from pipeline.batches import Batch
+from pipeline.stages.batches import Batch
 
 def tell_pid(number, folder):
     (folder / str(os.getpid())).touch()

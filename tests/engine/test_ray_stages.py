@@ -259,7 +259,7 @@ def test_results_that_cannot_be_put_are_failures(desk: Desk, store: Any, monkeyp
 
 
 def test_a_surprise_in_a_unit_costs_its_images_only(desk: Desk, store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline import stage_cams
+    from pipeline.stages import cams as stage_cams
 
     finished = stage_cams.finished_ids
 

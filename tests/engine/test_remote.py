@@ -174,7 +174,7 @@ def options(**given: object) -> argparse.Namespace:
 def test_a_data_set_in_vocs_layout_stands_in(root: str, store: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
     uploaded(store, write_world(tmp_path / "VOC2012", WORLD), "bucket/VOC2012")
     args = options(img_root=Address(f"{BUCKET}/{root}"))
-    from dataset.lookup import select
+    from cli.lookup import select
 
     with standing_in(args, ray_options.addresses(args)) as view:
         assert view.device == "cpu" and view.worker_device == "cuda"

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from torch import distributed
 
-from common.console import Outcome
 from common.errors import StopRun, UserError
+from common.outcome import Outcome
 from dataset.spec import Sample
 from engine import torchrun
 from engine.torchrun import Ranks, from_environment
-from pipeline.batches import Batch
+from pipeline.stages.batches import Batch
 from tests.support import ROOT, write_world
 
 PATIENCE_S = 300

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from common.images import MOST_PIXELS
-from pipeline.maps import Cams
-from pipeline.storage import StoredMaps, load_cams, read_arrays, read_made_by, read_maps, read_origin, save_cams
+from pipeline.files.cam_file import StoredMaps, load_cams, read_arrays, read_made_by, read_maps, read_origin, save_cams
+from pipeline.steps.maps import Cams
 from tests.fuzz.support import any_bytes, mutated, read_or_refuse
 
 NUM_CLASSES = 20

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from common.images import image_size, read_image, read_within, working_size
-from pipeline.masks import mask_made_by, read_mask, write_mask
+from dataset.mask_png import mask_made_by, read_mask, write_mask
 from tests.fuzz.support import any_bytes, mutated, read_or_refuse
 
 MOST = 1 << 24  # pixels that are decoded here: wounds may make a header promise many

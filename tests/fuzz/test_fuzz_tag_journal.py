@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.tag_journal import Journal
+from pipeline.files.tag_journal import Journal
 from tests.fuzz.support import any_bytes, read_or_refuse
 
 RECORD = json.dumps({"model": "tiny"})

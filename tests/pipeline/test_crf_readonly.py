@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.crf import BACKENDS, dense_crf
+from pipeline.crf.dense_crf import BACKENDS, dense_crf
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

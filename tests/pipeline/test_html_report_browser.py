@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from pipeline import stage_gallery, stage_report
-from pipeline.gallery import tiles_of
-from pipeline.html_report import Report, write_report
-from pipeline.stage_report import Entry, Findings, ReportJob
+from report import stage_gallery, stage_report
+from report.gallery import tiles_of
+from report.html_report import Report, write_report
+from report.stage_report import Entry, Findings, ReportJob
 from tests.browser import LARGE, SMALL, console_errors, open_browser, set_window
 from tests.report_world import KEYS, add_outputs, count, kept_share
 from voc12.spec import CLASSES

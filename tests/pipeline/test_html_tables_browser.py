@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from coco14.spec import SPEC
-from pipeline.html_report import Report, write_report
-from pipeline.stage_gallery import Spool
-from pipeline.stage_report import Findings
+from report.html_report import Report, write_report
+from report.stage_gallery import Spool
+from report.stage_report import Findings
 from tests.browser import LARGE, SMALL, open_browser, set_window
 
 AT = "const box = arguments[0].getBoundingClientRect(); return [box.left, box.top, box.right, box.bottom]"

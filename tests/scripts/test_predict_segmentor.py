@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import eval_cam
-from pipeline.crf import dense_crf
+from pipeline.crf.dense_crf import dense_crf
 from scripts import predict_segmentor
 from segmentor import networks
 from segmentor.augment import NORMALISATIONS

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from coco14.spec import CLASSES, OFFICIAL_NAMES
-from pipeline.masks import read_mask
+from dataset.mask_png import read_mask
 from tests.support import Command
 
 GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}  # category ids from 1 to 90 that COCO does not use

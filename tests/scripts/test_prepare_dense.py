@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from pipeline.masks import read_mask
+from dataset.mask_png import read_mask
 from tests.support import Command, Ended, tree
 
 

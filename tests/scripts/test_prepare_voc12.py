@@ -9,7 +9,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from common.errors import UserError
-from pipeline.masks import read_mask
+from dataset.mask_png import read_mask
 from tests.support import Command
 from voc12.sbd import read_sbd
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.pictures import GAP, TITLE, colour_labels
+from report.pictures import GAP, TITLE, colour_labels
 from tests.report_world import add_outputs
 from tests.support import Command, Ended
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import stage_crf
-from pipeline.masks import read_mask, write_mask
-from pipeline.stage_crf import CrfJob
-from pipeline.stage_report import ReportJob
+from dataset.mask_png import read_mask, write_mask
+from pipeline.stages import crf as stage_crf
+from pipeline.stages.crf import CrfJob
+from report.stage_report import ReportJob
 from tests.report_world import add_outputs, count, parsed, texts
 from tests.support import ROOT, Command, Ended
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from coco14.spec import CLASSES
-from pipeline.masks import write_mask
+from dataset.mask_png import write_mask
 from tests.report_world import count, kept_share, parsed, shown, texts
 from tests.scripts.test_prepare_coco14 import CATEGORIES, IDS
 from tests.support import Command, Ended, photo

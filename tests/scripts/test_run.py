@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline import stage_cams
-from pipeline.batches import Batch
-from pipeline.stage_cams import CamJob
+from pipeline.stages import cams as stage_cams
+from pipeline.stages.batches import Batch
+from pipeline.stages.cams import CamJob
 from tests.made import made
 from tests.support import ROOT, Command, Desk, Ended, photo, tree
 from toyworld.layout import write_scene

@@ -10,14 +10,15 @@ from PIL import Image
 from clip.load import Clip, load_clip
 from common.errors import UserError
 from common.images import read_image
-from pipeline import stage_segment
-from pipeline.maps import resize_maps
-from pipeline.masks import labels_of, read_mask
-from pipeline.methods import CamSettings
-from pipeline.photo_sheet import PhotoRoad, photo_sheet, shares
-from pipeline.pictures import label_colours
-from pipeline.stage_cams import text_set
-from pipeline.storage import load_cams
+from dataset.mask_png import read_mask
+from pipeline.files.cam_file import load_cams
+from pipeline.methods.table import CamSettings
+from pipeline.stages import segment as stage_segment
+from pipeline.stages.cams import text_set
+from pipeline.steps.maps import resize_maps
+from pipeline.steps.masks import labels_of
+from report.photo_sheet import PhotoRoad, photo_sheet, shares
+from report.pictures import label_colours
 from scripts import segment
 from tests.support import Command, photo
 from voc12.spec import SPEC

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset.lookup import select
+from cli.lookup import select
 from dataset.voc_layout import read_labels
 from tests.support import Command
 from voc12.spec import SPEC

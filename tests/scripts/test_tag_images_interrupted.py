@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import stage_tags
-from pipeline.masks import write_mask
+from dataset.mask_png import write_mask
+from pipeline.stages import tags as stage_tags
 from tests.support import Command, Ended
 
 Tagging = Callable[..., Ended]

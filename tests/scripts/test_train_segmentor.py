@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.methods import METHODS
+from pipeline.methods.table import METHODS
 from scripts import predict_segmentor, train_segmentor
 from segmentor import networks, options
 from segmentor.board import read_log
@@ -145,7 +145,7 @@ def test_masks_whose_unseen_classes_are_taught(
 def test_the_toy_worlds_own_clip_is_the_default(
     bare: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from dataset import lookup
+    from cli import lookup
     from toyworld.layout import write_dataset
 
     write_dataset(lookup.TOYWORLD_DATA, 1, 2)
@@ -234,7 +234,7 @@ def test_what_is_wrong_without_masks_is_one_line(
 def test_a_balanced_loss_needs_a_background(
     data: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from dataset import lookup
+    from cli import lookup
 
     spec = lookup.dataset_spec("folder", Path("classes.txt"))
     monkeypatch.setattr(lookup, "dataset_spec", lambda *_: replace(spec, has_background=False))

@@ -7,8 +7,6 @@ knows where it is and what colours it has, which is what tells neighbours that b
 What they learn from are no masks of the generator, but labels made from images and captions by the method itself: the
 tower's own refined CAMs, sharpened by the CRF (AffinityNet, Ahn & Kwak 2018, learns so). What is fitted is the
 transition matrix that CLIP-ES will make of the attention of all blocks.
-
-May import torch, clip, pipeline and toyworld.
 """
 
 import math
@@ -27,12 +25,12 @@ from torch import Tensor, nn
 from clip.image import prepare_image
 from clip.load import Clip, load_clip
 from clip.vision import embed_patches, vision_forward
-from pipeline.affinity import mean_attention, refine, transition_matrix
-from pipeline.cam import softmax_gradcam
-from pipeline.crf import dense_crf
-from pipeline.maps import resize_maps, to_numpy
-from pipeline.masks import labels_of, with_background
-from pipeline.stage_cams import text_set
+from pipeline.crf.dense_crf import dense_crf
+from pipeline.stages.cams import text_set
+from pipeline.steps.affinity import mean_attention, refine, transition_matrix
+from pipeline.steps.cam import softmax_gradcam
+from pipeline.steps.maps import resize_maps, to_numpy
+from pipeline.steps.masks import labels_of, with_background
 from toyworld.scenes import Style, draw_scene
 from toyworld.spec import CLASSES, SPEC, TRAINING_SEEDS
 from toyworld.training.export import write_weights

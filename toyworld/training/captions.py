@@ -1,4 +1,4 @@
-"""Captions of what an image contains, and their tokens. May import torch, open_clip's tokenizer, toyworld.spec."""
+"""Captions of what an image contains, and their tokens."""
 
 import numpy as np
 import torch

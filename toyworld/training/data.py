@@ -1,4 +1,4 @@
-"""The images a phase trains on, and what their captions may name. May import numpy, torch, toyworld.
+"""The images a phase trains on, and what their captions may name.
 
 Masks stop here: of every drawn scene only the image and the words leave this file.
 """

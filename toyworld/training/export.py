@@ -1,4 +1,4 @@
-"""Weights as a file in OpenAI's state-dict form, small and byte for byte repeatable. May import torch.
+"""Weights as a file in OpenAI's state-dict form, small and byte for byte repeatable.
 
 Float16; rows of the token embedding that no caption used are exactly zero (a loader can tell them by that and warn).
 What torch.save writes is zipped again with DEFLATE: the zero rows then cost nothing, and torch.load still reads it.

@@ -1,4 +1,4 @@
-"""The training run: phases of growing images, objects of one scale, one schedule. May import torch and toyworld."""
+"""The training run: phases of growing images, objects of one scale, one schedule."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""The losses: all of them compare images with captions; none sees a mask. May import torch only.
+"""The losses: all of them compare images with captions; none sees a mask.
 
 Letters: B images, N patches, T captions, C concepts (one-word captions), E embedding. Features are unit vectors.
 """

@@ -1,4 +1,4 @@
-"""A small CLIP whose parameters carry OpenAI's names, and which shows its attention. May import torch only.
+"""A small CLIP whose parameters carry OpenAI's names, and which shows its attention.
 
 Letters: B images, N patches, T captions, U tokens of the vocabulary in use, D width, E embedding.
 """

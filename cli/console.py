@@ -1,0 +1,187 @@
+"""How a command starts, reports and ends."""
+
+import io
+import os
+import signal
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from dataclasses import dataclass, field
+from types import FrameType
+
+from common.errors import (
+    EXIT_INCOMPLETE,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_TERMINATED,
+    EXIT_USAGE,
+    StopRun,
+    Terminated,
+    UserError,
+)
+from common.outcome import Outcome
+
+LISTED_FAILURES = 20
+
+
+# --- start and end --------------------------------------------------------------------------------
+
+
+def run(body: Callable[[], int], again: str = "", quiet: bool = False) -> int:
+    """Run a command's body; returns its exit code.
+
+    again  the command that goes on from where this one was stopped, shown then
+    quiet  print nothing on stdout, and show no progress bars
+
+    A user's mistake ends in one line and exit code 2, a full disk in 3, Ctrl-C in 130, SIGTERM in 143. After the first
+    of these signals what has begun is finished; a second one ends the process at once. A signal also counts where what
+    it raised got lost: modules written in C that import others swallow it, or make an ImportError of it.
+    """
+    with ExitStack() as around:
+        received = around.enter_context(_signals())
+        if quiet:
+            around.enter_context(redirect_stdout(Silence()))
+        try:
+            code = body()
+            sys.stdout.flush()
+            return code
+        except UserError as error:
+            if received:
+                return _interrupted(received[0] == signal.SIGTERM, again)
+            _tell(f"error: {error}")
+            return EXIT_USAGE
+        except StopRun as error:
+            _tell(f"stopped: {error}", again)
+            return EXIT_INCOMPLETE
+        except KeyboardInterrupt as error:
+            return _interrupted(isinstance(error, Terminated), again)
+        except BrokenPipeError:  # `| head` has read enough
+            with suppress(OSError, io.UnsupportedOperation):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at exit
+            _tell("error: stdout was closed before all was done; the same command goes on from here")
+            return EXIT_INCOMPLETE
+        except Exception:
+            if not received:
+                raise
+            return _interrupted(received[0] == signal.SIGTERM, again)
+
+
+def _interrupted(terminated: bool, again: str) -> int:
+    _tell("\ninterrupted; finished files are whole, the same command goes on from here", again)
+    return EXIT_TERMINATED if terminated else EXIT_INTERRUPTED
+
+
+def _tell(text: str, again: str = "") -> None:
+    with suppress(OSError):  # nobody listens
+        print(text, file=sys.stderr)
+        if again:
+            print(f"continue with: {again}", file=sys.stderr, flush=True)
+
+
+class Silence(io.TextIOBase):
+    """A stdout that keeps nothing."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+_received: list[int] = []  # signals, in this process
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM raise in the main thread, once; the next one ends the process. Gives those received."""
+    ours = [] if threading.current_thread() is not threading.main_thread() else [signal.SIGINT, signal.SIGTERM]
+    before = {number: signal.getsignal(number) for number in ours}
+    _received.clear()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        _received.append(number)
+        if len(_received) > 1:
+            os._exit(128 + number)
+        if sys.stderr.isatty():
+            os.write(2, b"\nfinishing the files at work; once more ends at once\n")
+        check_signals()
+
+    try:
+        for number, handler in before.items():
+            if handler not in (signal.SIG_IGN, None):  # as under nohup
+                signal.signal(number, stop)
+        yield _received
+    finally:
+        _received.clear()
+        for number, handler in before.items():
+            if handler is not None:
+                signal.signal(number, handler)
+
+
+def check_signals() -> None:
+    """Raise for a signal that was received: for loops, where what its handler raised may have been swallowed."""
+    if _received:
+        raise Terminated if _received[0] == signal.SIGTERM else KeyboardInterrupt
+
+
+# --- what became of the images --------------------------------------------------------------------
+
+
+@dataclass
+class Tally:
+    """Counts of outcomes; every failure is kept with its reason, notes are counted by their words."""
+
+    made: int = 0
+    kept: int = 0
+    failures: list[tuple[str, str]] = field(default_factory=list)
+    notes: Counter[str] = field(default_factory=Counter)
+
+    def add(self, outcome: Outcome) -> None:
+        if outcome.status == "failed":
+            self.failures.append((outcome.id, outcome.reason))
+        elif outcome.status == "kept":
+            self.kept += 1
+        else:
+            self.made += 1
+        if outcome.note:
+            self.notes[outcome.note] += 1
+
+    def report(self, what: str, where: object) -> int:
+        """Print the counts, the notes and the failures; the exit code that follows from them."""
+        kept = f", {self.kept} already there" if self.kept else ""
+        print(f"{self.made} {what} written{kept} in {where}")
+        for note, count in self.notes.items():
+            print(f"{_images(count)}: {note}")
+        return list_failures(self.failures)
+
+
+def list_failures(failures: list[tuple[str, str]]) -> int:
+    """Print what failed and why on stderr; exit code 3 if anything did, else 0."""
+    if not failures:
+        return EXIT_OK
+    print(f"{_images(len(failures))} failed:", file=sys.stderr)
+    for image_id, reason in failures[:LISTED_FAILURES]:
+        print(f"  {image_id}: {reason}", file=sys.stderr)
+    if len(failures) > LISTED_FAILURES:
+        print(f"  ... and {len(failures) - LISTED_FAILURES} more", file=sys.stderr)
+    return EXIT_INCOMPLETE
+
+
+def _images(count: int) -> str:
+    return f"{count} image{'' if count == 1 else 's'}"
+
+
+def progress(outcomes: Iterable[Outcome], total: int, title: str, failed: int = 0) -> Iterator[Outcome]:
+    """The same outcomes, with a progress bar on a terminal that counts failures; none where stdout is silenced.
+
+    failed  images that failed before
+    """
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=title, unit="image", disable=isinstance(sys.stdout, Silence) or None) as bar:
+        for outcome in outcomes:
+            check_signals()
+            failed += outcome.status == "failed"
+            if failed:
+                bar.set_postfix(failed=failed, refresh=False)
+            bar.update()
+            yield outcome

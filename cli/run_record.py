@@ -1,0 +1,115 @@
+"""What run.json holds of a run, and whether a folder's earlier one was made in the same way."""
+
+import functools
+import importlib.metadata
+import json
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError
+from common.files import files_below
+from common.version import VERSION
+
+RUN_FILE = "run.json"
+FORMAT = 1  # of run.json
+LARGEST = 1 << 20  # bytes; what is larger is no run.json
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = {"torch": "torch", "numpy": "numpy", "numba": "numba", "opencv": "opencv-python-headless"}
+WORDS = {
+    "cams": "the maps (model, words, method or --max_side)"
+}  # where a value is a hash, and the key tells people too little
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a run writes one <id><suffix> an image, and what all of these files have in common.
+
+    option     the command-line option that names the folder
+    settings   JSON-serialisable; files made with other ones must not lie in the same folder
+    device     where the work is done
+    overwrite  whether files that were made in another way may be replaced
+    """
+
+    folder: Path
+    suffix: str
+    option: str
+    ids: Sequence[str]
+    settings: Mapping[str, Any]
+    device: str
+    overwrite: bool = False
+
+    def file(self, image_id: str) -> Path:
+        return self.folder / f"{image_id}{self.suffix}"
+
+
+def check_same_settings(output: Output) -> None:
+    """Raise UserError, showing the difference, when the folder's run.json tells of files made with other settings.
+
+    The quick check, for all files at once; each is looked at afterwards. A run.json that is damaged, of another form,
+    or has no files beside it counts as absent. That of files of another kind is never replaced: CAM files and masks in
+    one folder would lose what the one or the other was made with.
+    """
+    record = read_record(output.folder / RUN_FILE)
+    if record is None:
+        return
+    suffix = record.get("suffix", output.suffix)
+    if suffix != output.suffix and any(path.endswith(str(suffix)) for path in files_below(output.folder)):
+        where = f"{output.option} {output.folder}: holds the {suffix} files of {record.get('command')}"
+        raise UserError(f"{where}; pass another folder, one for each kind of files")
+    if output.overwrite:
+        return
+    found, wanted = record["settings"], json.loads(json.dumps(dict(output.settings)))
+    differing = [key for key in wanted if found.get(key) != wanted[key]]
+    if differing and any(path.endswith(output.suffix) for path in files_below(output.folder)):
+        detail = ", ".join(WORDS.get(key, f"{key} {found.get(key)} (now {wanted[key]})") for key in differing)
+        where = f"{output.folder / RUN_FILE}: the files here were made with other settings: {detail}"
+        raise UserError(f"{where}; pass --overwrite or another {output.option}")
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """What a run.json holds, `settings` at least; None for a file that is missing, damaged or of another form."""
+    try:
+        if not path.is_file() or path.stat().st_size > LARGEST:
+            return None
+        record = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    ours = isinstance(record, dict) and record.get("format") == FORMAT and isinstance(record.get("settings"), dict)
+    return record if ours else None
+
+
+def now() -> str:
+    """The time in UTC as ISO 8601, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+@functools.cache
+def code_version() -> dict[str, str]:
+    """The version of this code and, in a git checkout of its own, the commit."""
+    return {"version": VERSION} | ({"git": sha} if (sha := _git_sha()) else {})
+
+
+def _git_sha() -> str:
+    asked = ["git", "-C", str(ROOT), "rev-parse", "--show-toplevel", "HEAD"]
+    try:
+        said = subprocess.run(asked, capture_output=True, text=True, timeout=5, check=True).stdout.split("\n")
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return ""
+    return said[1] if Path(said[0]) == ROOT else ""  # else a checkout of something around it
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Of Python, the system, and the packages that the results depend on, as far as they are installed."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for name, package in PACKAGES.items():
+        try:
+            found[name] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,43 @@
+"""COCO-Stuff: COCO's 80 things and 91 kinds of stuff (other_systems section 0.3)."""
+
+from coco14.spec import CLASSES as THINGS
+from coco14.spec import OFFICIAL_NAMES
+from dataset.raw import RawData, RawForm, in_order
+from dataset.spec import DatasetSpec, prompts_with
+
+STUFF = tuple(
+    "banner blanket branch bridge building-other bush cabinet cage cardboard carpet ceiling-other ceiling-tile cloth "
+    "clothes clouds counter cupboard curtain desk-stuff dirt door-stuff fence floor-marble floor-other floor-stone "
+    "floor-tile floor-wood flower fog food-other fruit furniture-other grass gravel ground-other hill house leaves "
+    "light mat metal mirror-stuff moss mountain mud napkin net paper pavement pillow plant-other plastic platform "
+    "playingfield railing railroad river road rock roof rug salad sand sea shelf sky-other skyscraper snow solid-other "
+    "stairs stone straw structural-other table tent textile-other towel tree vegetable wall-brick wall-concrete "
+    "wall-other wall-panel wall-stone wall-tile wall-wood water-other waterdrops window-blind window-other wood".split()
+)
+_OFFICIAL = {ours: theirs for theirs, ours in OFFICIAL_NAMES.items()}
+CLASSES = (*(_OFFICIAL.get(name, name) for name in THINGS), *STUFF)
+
+
+def spoken(name: str) -> str:
+    """How prompts say a class: "wall-brick" is a brick wall, "door-stuff" and "food-other" are a door and food."""
+    thing, _, which = name.partition("-")
+    return thing if which in ("", "other", "stuff") else f"{which} {thing}"
+
+
+SPEC = DatasetSpec(
+    name="cocostuff",
+    classes=CLASSES,
+    prompts=prompts_with(CLASSES, {name: spoken(name) for name in STUFF}),
+    background_prompts=(),
+    has_background=False,
+    box_threshold=0.7,  # that of the same images in coco14
+    unseen=(19, 23, 28, 29, 36, 51, 76, 88, 94, 112, 133, 136, 137, 157, 160),  # cow to wall-concrete (section 0.4)
+)
+
+NEVER_USED = {11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90}  # of the raw values 0 to 181
+
+RAW = RawData(
+    holds="stuffthingmaps (train2017 and val2017, or one of them) of stuffthingmaps_trainval2017.zip",
+    forms=(RawForm(in_order(sorted(set(range(182)) - NEVER_USED), (255,)), beside=("TrainIds.png",)),),
+    counts={"train2017": 118_287, "val2017": 5_000, "both": 123_287},
+)

@@ -1,0 +1,293 @@
+"""The CAM file, read and written without pickle.
+
+Two forms, told apart by their arrays (shapes in pipeline/__init__.py):
+  patch grid  keys (k,), cam and attn (k, h, w) float16, size (2,) = (H, W)             the default, small
+  full size   keys (k,), highres and attn_highres (k, H, W) float16                     the reference's names
+Both hold `made_by`, a JSON text that says which settings made the file. Every reader takes either form.
+
+A file may come from anywhere: whatever its bytes, reading it ends in a valid value or a UserError, and what its headers
+promise is checked before memory is spent on it.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from common.errors import StopRun, UserError
+from common.files import atomic_write
+from common.images import MOST_PIXELS, open_regular
+from dataset.spec import DatasetSpec
+from pipeline.files.npz import MOST_BYTES, MOST_TEXT, Arrays, opened_arrays
+from pipeline.steps.kinds import KINDS, to_heat
+from pipeline.steps.maps import Cams, resize_maps, resized_rows, shrink_maps
+
+CAM_TYPES = ("attn_highres", "highres")  # refined and unrefined; the reference's names, for either form of file
+MOST_RECORD = MOST_TEXT  # characters of `made_by`
+MOST_KEYS = 255
+SLACK = 1e-3  # beyond [0, 1], for float16 and other programs' rounding
+_PATCH_NAMES = {"attn_highres": "attn", "highres": "cam"}
+
+
+# --- who made it, and for which classes -----------------------------------------------------------
+
+
+def spec_fingerprint(spec: DatasetSpec) -> str:
+    """16 hex digits that name the classes, their order and their prompts."""
+    words = json.dumps([spec.template, spec.classes, spec.prompts, spec.background_prompts])
+    return hashlib.sha256(words.encode()).hexdigest()[:16]
+
+
+def check_classes(path: Path, made_by: Mapping[str, Any], spec: DatasetSpec) -> None:
+    """Raise UserError when a CAM file was made for other classes or prompts; files that do not say are trusted."""
+    if made_by.get("prompts", spec_fingerprint(spec)) != spec_fingerprint(spec):
+        raise UserError(f"{path}: made for other classes or prompts than those of {spec.name} now; make the CAMs again")
+
+
+def parse_record(text: str) -> dict[str, Any]:
+    """The record of a CAM file or mask. Raises ValueError for what is none: no JSON object, or an absurd one."""
+    if len(text) > MOST_RECORD:
+        raise ValueError(f"a record of {len(text)} characters")
+    try:
+        record = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("a record that is nested too deep") from error
+    if not isinstance(record, dict):
+        raise ValueError("a record that is no JSON object")
+    return record
+
+
+# --- writing --------------------------------------------------------------------------------------
+
+
+def save_cams(path: Path, cams: Cams, made_by: Mapping[str, Any], full_size: bool = False) -> None:
+    """Write one image's CAM file, whole or not at all. `made_by` must be JSON-serialisable.
+
+    Raises UserError for an image that is too large for maps at full size.
+    """
+    arrays: dict[str, np.ndarray] = {"keys": cams.keys.astype(np.int64)}
+    if full_size:
+        arrays |= {"highres": _at_full_size(path, cams.cam, cams), "attn_highres": _at_full_size(path, cams.attn, cams)}
+    else:
+        arrays |= {"cam": cams.cam.astype(np.float16), "attn": cams.attn.astype(np.float16)}
+        arrays["size"] = np.array(cams.size, np.int32)
+    arrays["made_by"] = np.array(json.dumps(dict(made_by), sort_keys=True))
+    with atomic_write(path) as stream:
+        np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+
+
+def _at_full_size(path: Path, maps: np.ndarray, cams: Cams) -> np.ndarray:
+    """(k, h, w) to (k, H, W) float16, class by class."""
+    height, width = cams.size
+    if 2 * 2 * len(maps) * height * width > MOST_BYTES // 2:  # two arrays of float16, and room for everything else
+        raise UserError(f"{path}: maps of {len(maps)} x {height} x {width} are too large a file; use --save grid")
+    full = np.empty((len(maps), height, width), np.float16)
+    for index in range(len(maps)):
+        full[index] = resize_maps(maps[index : index + 1], cams.size)[0]
+    return full
+
+
+def check_output(path: Path, folder: Path) -> Path:
+    """The path of a file that is about to be written, if it lies in its output folder once links are followed.
+
+    The rule for links, here and where files are read:
+      written  Nothing goes through a link out of the output folder. The folder itself may be a link, a link in place of
+               the file is replaced and not followed (atomic_write renames), but a sub-folder that leads out is refused.
+      read     The folder that is named may be a link. Images that lead out of it are refused, as `../` is
+               (dataset.voc_layout.inside); CAM files and masks may be links to files elsewhere, which only this
+               project's readers see. Only regular files are opened, whatever leads to them.
+    Raises UserError.
+    """
+    if not path.parent.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{path}: not written, {path.parent} is a link that leads out of {folder}; remove it")
+    return path
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StoredMaps:
+    """One image's maps as they lie in a file.
+
+    keys  (k,) int64, each once
+    maps  (k, h, w) on the patch grid, or (k, H, W); floats in [0, 1], of any size where they are logits
+    size  (H, W) of the image
+    kind  one of pipeline.steps.kinds.KINDS, as the record says; "cam" where it does not
+    """
+
+    keys: np.ndarray
+    maps: np.ndarray
+    size: tuple[int, int]
+    kind: str = "cam"
+
+    def resized(self, size: tuple[int, int]) -> np.ndarray:
+        """(k, *size) float32, straight from the form in the file; `size` is the image's or smaller."""
+        if self.maps.shape[1:] == size:
+            return self.maps.astype(np.float32)
+        return (shrink_maps if self.maps.shape[1:] == self.size else resize_maps)(self.maps, size)
+
+    def rows(self, rows: slice) -> np.ndarray:
+        """Some rows at full size, (k, rows, W) float32."""
+        if rows == slice(0, self.size[0]):
+            return self.resized(self.size)
+        if self.maps.shape[1:] == self.size:
+            return self.maps[:, rows].astype(np.float32)
+        return resized_rows(self.maps, self.size, rows)
+
+
+def load_cams(path: Path, cam_type: str, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """One image's maps at full size, for pictures: those of other kinds are made comparable to CAMs.
+
+    Returns keys (k,) int64 and maps (k, H, W) float32 in [0, 1]. Raises UserError as `read_maps` does, and for an image
+    that is too large for that.
+    """
+    stored = read_maps(path, cam_type, num_classes)
+    if 4 * len(stored.keys) * math.prod(stored.size) > MOST_BYTES:
+        raise UserError(f"{path}: {len(stored.keys)} maps of {stored.size} are too large to be read at full size")
+    return stored.keys, to_heat(stored.resized(stored.size), stored.kind)
+
+
+def read_maps(path: Path, cam_type: str, num_classes: int) -> StoredMaps:
+    """One image's maps as they are stored.
+
+    cam_type     "attn_highres" or "highres"
+    num_classes  K of the data set; keys must lie below
+    Raises UserError, naming the file, when it is missing, damaged or not a CAM file.
+    """
+    with _opened(path) as arrays:
+        keys = _keys(path, arrays)
+        if len(keys) and not 0 <= keys.min() <= keys.max() < num_classes:
+            said = f"class index {keys.max()} where the data set has {num_classes} classes; wrong --dataset?"
+            raise _unfit(path, said)
+        name = cam_type if cam_type in arrays.headers else _PATCH_NAMES[cam_type]
+        kind = kind_of(_made_by(arrays))
+        maps = _maps(path, arrays, name, len(keys), kind)
+        size = maps.shape[1:] if name == cam_type else _image_size(path, arrays)
+        if max(maps.shape[1] / size[0], maps.shape[2] / size[1]) > 1:
+            raise _unfit(path, f"`{name}` of {maps.shape[1:]} for an image of {tuple(size)}")
+        return StoredMaps(keys.astype(np.int64), maps, (int(size[0]), int(size[1])), kind)
+
+
+def kind_of(made_by: Mapping[str, Any]) -> str:
+    """What the values of the maps are that a record goes with. Raises ValueError for a kind that is none of KINDS."""
+    kind = made_by.get("kind", "cam")
+    if kind not in KINDS:
+        raise ValueError(f"maps of kind {in_short(kind)}")
+    return kind
+
+
+def _keys(path: Path, arrays: Arrays) -> np.ndarray:
+    keys = arrays.get("keys", MOST_KEYS)
+    if keys is None or keys.ndim != 1 or not np.issubdtype(keys.dtype, np.integer):
+        raise _unfit(path, "no class indices `keys`")
+    if len(set(keys.tolist())) < len(keys):
+        raise _unfit(path, "the same class twice in `keys`")
+    return keys
+
+
+def _maps(path: Path, arrays: Arrays, name: str, count: int, kind: str) -> np.ndarray:
+    header = arrays.headers.get(name)
+    if header is None or header.dtype.kind != "f" or len(header.shape) != 3 or header.shape[0] != count:
+        raise _unfit(path, f"no maps `{name}` of shape ({count}, height, width)")
+    if not 1 <= math.prod(header.shape[1:]) <= MOST_PIXELS:
+        raise _unfit(path, f"no maps `{name}` of shape ({count}, height, width), but {header.shape}")
+    maps = arrays.read(name)
+    try:
+        check_values(maps, kind)
+    except ValueError as error:
+        raise _unfit(path, f"`{name}` holds {error}") from error
+    return maps
+
+
+def check_values(maps: np.ndarray, kind: str = "cam") -> None:
+    """Raise ValueError when maps hold anything but numbers, in [0, 1] unless logits, with some slack for rounding."""
+    if not np.isfinite(maps).all():
+        raise ValueError("values that are not finite")
+    if kind != "logit" and maps.size and not -SLACK <= float(maps.min()) <= float(maps.max()) <= 1 + SLACK:
+        raise ValueError(f"values from {maps.min():.3g} to {maps.max():.3g} where 0 to 1 was expected")
+
+
+def _image_size(path: Path, arrays: Arrays) -> tuple[int, int]:
+    size = arrays.get("size", 2)
+    if size is not None and size.shape == (2,) and np.issubdtype(size.dtype, np.integer):
+        height, width = size.tolist()
+        if min(height, width) >= 1 and height * width <= MOST_PIXELS:
+            return height, width
+    raise _unfit(path, "no image `size` (height, width)")
+
+
+def read_made_by(path: Path) -> dict[str, Any]:
+    """The settings that made a CAM file; empty when it does not say. Raises UserError when the file is damaged."""
+    with _opened(path) as arrays:
+        return _made_by(arrays)
+
+
+def read_origin(path: Path) -> tuple[dict[str, Any], list[int]]:
+    """The settings that made a CAM file, and its class indices; raises UserError when the file is damaged."""
+    with _opened(path) as arrays:
+        return _made_by(arrays), _keys(path, arrays).tolist()
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of a file, the record checked; raises UserError unless it is to the byte as `save_cams` writes.
+
+    But for bits behind the end of packed data, which mean nothing.
+    """
+    with _opened(path, as_written=True) as arrays:
+        _made_by(arrays)
+        return {name: arrays.read(name) for name in arrays.headers}
+
+
+def _made_by(arrays: Arrays) -> dict[str, Any]:
+    found = arrays.get("made_by", 1)
+    if found is None:
+        return {}
+    if found.shape != () or found.dtype.kind != "U":
+        raise ValueError("a record that is no text")
+    record = parse_record(str(found))
+    kind_of(record)
+    return record
+
+
+# --- what goes wrong ------------------------------------------------------------------------------
+
+
+@contextmanager
+def _opened(path: Path, as_written: bool = False) -> Iterator[Arrays]:
+    """An npz file whose every way of being damaged ends in one UserError."""
+    try:
+        with _stream(path) as stream, opened_arrays(stream, as_written) as arrays:
+            yield arrays
+    except (UserError, StopRun):
+        raise
+    except Exception as error:  # zipfile, zlib, numpy and json raise a dozen kinds for wrong bytes
+        said = in_short(error)
+        raise _unfit(path, f"damaged, or holds something else than plain arrays ({said})") from error
+
+
+def _stream(path: Path) -> BinaryIO:
+    try:
+        return open_regular(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such CAM file; run generate_cams.py first") from error
+    except (OSError, ValueError) as error:  # the latter for a name with a NUL byte
+        said = in_short(getattr(error, "strerror", None) or error)
+        raise UserError(f"{path}: cannot be read ({said}); expected a CAM file of generate_cams.py") from error
+
+
+def in_short(value: object) -> str:
+    """A foreign value in a message: one line of printable characters, cut where it is long."""
+    text = " ".join(str(value).split())
+    text = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _unfit(path: Path, what: str) -> UserError:
+    return UserError(f"{path}: {what}; expected a CAM file of generate_cams.py, make it again")

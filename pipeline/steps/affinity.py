@@ -1,0 +1,69 @@
+"""Step 2: class-aware attention affinity (CLIP-ES, section 3.2; clip_es section 4)."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.steps.maps import min_max, to_numpy
+
+ATTENTION_BLOCKS = 8  # the affinity averages this many last blocks (paper, section 4.1); all, where there are fewer
+
+
+def transition_matrix(attention: Tensor) -> Tensor:
+    """Head-averaged attention (..., N, N), mean over blocks, to the transition matrix T (..., N, N).
+
+    Sinkhorn normalisation (columns, then rows, three times), symmetrised, squared.
+    """
+    matrix = attention
+    for _ in range(3):
+        matrix = matrix / matrix.sum(dim=-2, keepdim=True)
+        matrix = matrix / matrix.sum(dim=-1, keepdim=True)
+    matrix = (matrix + matrix.transpose(-2, -1)) / 2
+    return matrix @ matrix
+
+
+def mean_attention(attention: Sequence[Tensor]) -> Tensor:
+    """L tensors (B, N, N) to the mean over the last eight blocks, (B, N, N)."""
+    return torch.stack(list(attention[-ATTENTION_BLOCKS:])).mean(dim=0)
+
+
+def box_mask(cam: np.ndarray, threshold: float) -> np.ndarray:
+    """Union of the bounding boxes of what stands out in a CAM.
+
+    cam        (h, w) float32 in [0, 1]
+    threshold  share of the maximum above which a pixel counts
+    Returns (h, w) bool. As in the reference, boxes are half-open after their far corner is clipped to w-1 and h-1, so
+    a box that touches the right or bottom border loses its last column or row.
+    """
+    levels = (cam * 255).astype(np.uint8)
+    binary = (levels > int(threshold * levels.max())).astype(np.uint8) * 255
+    contours, _ = cv2.findContours(binary, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
+    mask = np.zeros(cam.shape, bool)
+    height, width = cam.shape
+    for contour in contours:
+        x, y, box_width, box_height = cv2.boundingRect(contour)
+        mask[y : min(y + box_height, height - 1), x : min(x + box_width, width - 1)] = True
+    return mask
+
+
+def refine(transitions: Tensor, cams: Sequence[Tensor], threshold: float) -> list[Tensor]:
+    """Spread each CAM along the affinity, inside its boxes: minmax((T * mask) @ cam).
+
+    transitions  (B, N, N)
+    cams         B tensors (k_i, h, w) in [0, 1]
+    Returns B tensors (k_i, h, w) in [0, 1]. The maps of the whole batch go to the CPU for their boxes at once.
+    """
+    every = torch.cat(list(cams))
+    boxes = [box_mask(cam, threshold) for cam in to_numpy(every)]
+    inside = torch.from_numpy(np.stack(boxes)).to(every.device) if boxes else torch.zeros_like(every, dtype=torch.bool)
+    # (T * mask) @ cam: the mask goes over T's columns, so it can as well multiply the cam
+    masked = (every * inside).split([len(own) for own in cams])
+    return [_spread(matrix, own) for matrix, own in zip(transitions, masked)]
+
+
+def _spread(transition: Tensor, masked: Tensor) -> Tensor:
+    """(k, h, w) maps along T (N, N), normalised."""
+    return min_max((masked.flatten(1) @ transition.T).view_as(masked)) if len(masked) else masked

@@ -1,0 +1,96 @@
+"""What the steps hand on, and the operations on maps that several of them share."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+STRIP_VALUES = 1 << 24  # of maps that are held at full size together; 64 MB
+
+
+@dataclass(frozen=True)
+class Cams:
+    """The class activation maps of one image, on the patch grid.
+
+    keys    (k,) int64, 0-based class indices, background not among them
+    cam     (k, h, w) float32, before the affinity; in [0, 1] unless the method gives logits
+    attn    (k, h, w) float32, after it
+    size    (H, W) of the image in pixels
+    """
+
+    keys: np.ndarray
+    cam: np.ndarray
+    attn: np.ndarray
+    size: tuple[int, int]
+
+
+def min_max(maps: Tensor) -> Tensor:
+    """(..., h, w) to [0, 1], each map by its own: (x - min) / (1e-7 + max(x - min)) (clip_es section 3)."""
+    shifted = maps - maps.amin(dim=(-2, -1), keepdim=True)
+    return shifted / (1e-7 + shifted.amax(dim=(-2, -1), keepdim=True))
+
+
+def resize_maps(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(k, h, w) float32 to (k, H, W) float32, bilinear by OpenCV's pixel-centre convention (clip_es section 3)."""
+    return _resized(maps, size, cv2.INTER_LINEAR)
+
+
+def shrink_maps(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(k, H, W) of any floating dtype to smaller (k, H', W') float32: means of the areas that the pixels cover."""
+    return _resized(maps, size, cv2.INTER_AREA)
+
+
+def _resized(maps: np.ndarray, size: tuple[int, int], interpolation: int) -> np.ndarray:
+    height, width = size
+    resized = np.empty((len(maps), height, width), np.float32)
+    for target, source in zip(resized, maps):
+        target[...] = cv2.resize(source.astype(np.float32), (width, height), interpolation=interpolation)
+    return resized
+
+
+def resized_rows(maps: np.ndarray, size: tuple[int, int], rows: slice) -> np.ndarray:
+    """Rows of what `resize_maps` gives for the same maps and size, (k, rows, W) float32, to a rounding error.
+
+    For images whose maps at full size would take too much memory.
+    """
+    lower, upper, weight = _neighbours(maps.shape[1], size[0], rows)
+    left, right, across = _neighbours(maps.shape[2], size[1], slice(0, size[1]))
+    found = np.empty((len(maps), len(lower), size[1]), np.float32)
+    for index in range(len(maps)):
+        source = maps[index].astype(np.float32)
+        wide = source[:, left] * (1 - across) + source[:, right] * across  # (h, W)
+        found[index] = wide[lower] * (1 - weight[:, None]) + wide[upper] * weight[:, None]
+    return found
+
+
+def _neighbours(count: int, length: int, wanted: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each wanted one of `length` pixel centres: the samples before and after it among `count`, and the latter's
+    weight, float32."""
+    place = ((np.arange(wanted.start, wanted.stop) + 0.5) * (count / length) - 0.5).clip(0, count - 1)
+    before = place.astype(np.int64)
+    return before, np.minimum(before + 1, count - 1), (place - before).astype(np.float32)
+
+
+def strips(size: tuple[int, int], planes: int, values: int = STRIP_VALUES) -> Iterator[slice]:
+    """The rows of (planes, H, W) in strips of at most `values` values, or of one row; all at once where that fits."""
+    height, width = size
+    rows = max(1, values // (max(1, planes) * width))
+    for start in range(0, height, rows):
+        yield slice(start, min(start + rows, height))
+
+
+def enlarge_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(..., H', W') to (..., H, W) by nearest neighbour, for labels and for what must go with them; any dtype."""
+    if labels.shape[-2:] == size:
+        return labels
+    height, width = labels.shape[-2:]
+    rows, columns = ((2 * np.arange(new) + 1) * old // (2 * new) for new, old in zip(size, (height, width)))
+    return labels[..., rows, :][..., columns]
+
+
+def to_numpy(tensor: Tensor) -> np.ndarray:
+    """Tensor on any device to a float32 array."""
+    return tensor.detach().to("cpu", torch.float32).numpy()

@@ -1,0 +1,40 @@
+"""Step 4: from probabilities to the masks that a segmentation network trains on (CLIP-ES, section 3.3)."""
+
+import numpy as np
+
+from dataset.spec import IGNORE_INDEX
+from pipeline.steps.kinds import to_probabilities
+
+CONFIDENCE = 0.95  # below, a pixel is not trained on (paper, section 3.3, confidence-guided loss)
+
+
+def with_background(maps: np.ndarray, exponent: float = 1.0) -> np.ndarray:
+    """(k, H, W) in [0, 1] to (k+1, H, W) with the background score (1 - max_c cam)^exponent first (section 5)."""
+    highest = maps.max(axis=0) if len(maps) else np.zeros(maps.shape[1:], maps.dtype)
+    return np.concatenate([((1 - highest) ** exponent)[None], maps])
+
+
+def contest(maps: np.ndarray, kind: str = "cam", has_background: bool = True) -> np.ndarray:
+    """Maps (k, H, W) of one of kinds.KINDS to the scores that compete for a pixel, the background's first.
+
+    (k+1, H, W), or (k, H, W) in a data set without background class.
+    """
+    if kind != "cam":
+        return to_probabilities(maps, kind, has_background)
+    return with_background(maps) if has_background else maps
+
+
+def labels_of(scores: np.ndarray, keys: np.ndarray, has_background: bool = True) -> np.ndarray:
+    """(k+1, H, W) scores, background first, to (H, W) uint8 labels: class index + 1, background 0.
+
+    Without background (k, H, W) scores, and the class indices are the labels; 255 everywhere where there is no class.
+    """
+    if not len(scores):
+        return np.full(scores.shape[1:], IGNORE_INDEX, np.uint8)
+    values = np.concatenate([[0], np.asarray(keys) + 1]) if has_background else np.asarray(keys)
+    return values.astype(np.uint8)[scores.argmax(axis=0)]
+
+
+def confident(labels: np.ndarray, probabilities: np.ndarray, confidence: float = CONFIDENCE) -> np.ndarray:
+    """The labels, with 255 where the highest of the (k+1, H, W) probabilities lies below `confidence`."""
+    return np.where(probabilities.max(axis=0) < confidence, np.uint8(IGNORE_INDEX), labels)

@@ -1,0 +1,141 @@
+"""Scores for people (a table) and for programs (JSON)."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.files import write_text
+from dataset.spec import DatasetSpec
+from pipeline.steps.scores import Scores, scores_of, split_scores
+
+TITLES = {
+    "cam": "CAM (unrefined)",
+    "attn": "CAM (refined by the affinity)",
+    "crf": "after the CRF",
+    "masks": "written masks (255 counts as not predicted)",
+}
+ABSENT_RULE = {
+    "truth": "classes that the ground truth never shows are left out of the means",
+    "union": "classes that are neither shown nor predicted are left out of the means, those only predicted have IoU 0",
+}
+LEFT_OUT = {"truth": "not in the ground truth", "union": "neither in the ground truth nor predicted"}
+LISTED = 20  # names of classes that are left out
+STAGES = {"highres": "cam", "attn_highres": "attn"}
+
+
+def summary(
+    stage: str, spec: DatasetSpec, scores: Scores, images: int, split: Path, confusion: np.ndarray, **more: Any
+) -> dict[str, Any]:
+    """The JSON form of scores. Shares are fractions of 1; a class that does not count has IoU null.
+
+    Of a data set with a seen/unseen split, the means over both sets of classes too, null where none of a set counts.
+    """
+    return {
+        "stage": stage,
+        "dataset": spec.name,
+        "split": str(split),
+        "images": images,
+        "miou": scores.miou,
+        **_split_entries(spec, scores),
+        "classes": dict(zip(spec.label_names, scores.iou)),
+        "pixel_accuracy": scores.pixel_accuracy,
+        "mean_accuracy": scores.mean_accuracy,
+        "coverage": scores.coverage,
+        "precision": scores.precision,
+        "pixels": int(confusion.sum()),
+        "absent_classes": [name for name, iou in zip(spec.label_names, scores.iou) if iou is None],
+        "absent": scores.absent,
+        "absent_rule": ABSENT_RULE[scores.absent],
+        **more,
+    }
+
+
+def _split_entries(spec: DatasetSpec, scores: Scores) -> dict[str, float | None]:
+    if not spec.unseen:
+        return {}
+    split = split_scores(scores.iou, spec.unseen_labels)
+    return {"miou_seen": split.seen, "miou_unseen": split.unseen, "hiou": split.harmonic}
+
+
+def swept_summary(
+    stage: str,
+    spec: DatasetSpec,
+    confusions: np.ndarray,
+    backgrounds: Sequence[float],
+    images: int,
+    split: Path,
+    absent: str = "truth",
+    **more: Any,
+) -> dict[str, Any]:
+    """Like `summary`, for the best of (S, C, C+1) confusion matrices, one a background setting."""
+    every = [scores_of(confusion, absent) for confusion in confusions]
+    best = int(np.argmax([scores.miou for scores in every]))
+    kind = "constant score" if backgrounds[best] < 1 else "exponent of (1 - max cam)"
+    background = {
+        "kind": kind,
+        "value": backgrounds[best],
+        "chosen_on": "the ground truth",
+        "miou_by_value": {f"{value:g}": scores.miou for value, scores in zip(backgrounds, every)},
+    }
+    return summary(stage, spec, every[best], images, split, confusions[best], background=background, **more)
+
+
+def print_table(result: dict[str, Any], per_class: bool = True, splits: bool = False) -> None:
+    """The scores as a table in percent; with `splits` also those of seen and unseen classes, where there are such."""
+    print(f"\n{TITLES[result['stage']]}: {result['images']} images, split {result['split']}")
+    if per_class:
+        _print_classes(result["classes"])
+    print(f"  mIoU {_percent(result['miou'])}   pixel accuracy {_percent(result['pixel_accuracy'])}", end="")
+    print(f"   mean accuracy {_percent(result['mean_accuracy'])}")
+    if splits and "hiou" in result:
+        _print_splits(result)
+    if "background" in result:
+        _print_sweep(result["background"])
+    if result["coverage"] < 1:
+        print(
+            f"  coverage {_percent(result['coverage'])}   precision of what is covered {_percent(result['precision'])}"
+        )
+    _print_absent(result["absent"], result["absent_classes"])
+
+
+def _print_classes(classes: dict[str, float | None], columns: int = 3) -> None:
+    width = max(14, *(len(name) + 1 for name in classes))
+    cells = [f"{name:<{width}}{_percent(iou):>6}" for name, iou in classes.items()]
+    for start in range(0, len(cells), columns):
+        print("  " + "    ".join(cells[start : start + columns]))
+
+
+def _print_splits(result: dict[str, Any]) -> None:
+    background = ", the background among them" if "background" in result["classes"] else ""
+    print(f"  mIoU of seen classes{background} {_percent(result['miou_seen'])}", end="")
+    print(f"   of unseen ones {_percent(result['miou_unseen'])}   hIoU {_percent(result['hiou'])}")
+
+
+def _print_absent(rule: str, left_out: Sequence[str]) -> None:
+    """The rule for absent classes, where it changes anything; without such classes both rules give the same."""
+    counted = ["classes that are only predicted count with IoU 0"] if rule == "union" else []
+    if left_out:
+        more = f" and {len(left_out) - LISTED} more" if len(left_out) > LISTED else ""
+        counted.append(f"{LEFT_OUT[rule]}, left out of the means: {', '.join(left_out[:LISTED])}{more}")
+    if counted:
+        print(f"  --absent {rule}: {'; '.join(counted)}")
+
+
+def _print_sweep(background: dict[str, Any]) -> None:
+    swept = "  ".join(f"{value}: {_percent(miou).strip()}" for value, miou in background["miou_by_value"].items())
+    print(f"  background {background['kind']}, mIoU by value: {swept}")
+    print(f"  best {background['value']:g} (chosen on the ground truth)")
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:5.1f}"
+
+
+def write_json(path: Path | None, result: dict[str, Any]) -> None:
+    """Write the scores, if a path is given."""
+    if path is not None:
+        write_text(path, json.dumps(result, indent=2) + "\n")
+        print(f"  scores in {path}")

@@ -1,0 +1,163 @@
+"""Names, raw values and splits against torchvision's lists, the specification's text, and the data sets' own tables."""
+
+import re
+
+import pytest
+from torchvision.datasets import Cityscapes
+from torchvision.models._meta import _COCO_CATEGORIES, _VOC_CATEGORIES
+
+from cli.lookup import SPECS, dataset_spec
+from coco14 import cocostuff
+from coco14.spec import SPEC as COCO14
+from dataset import ade20k, cityscapes
+from scripts.prepare_dense import DATASETS
+from tests.support import SHARED
+from voc12 import context59, voc20
+from voc12.spec import SPEC as VOC12
+
+MODULES = {"voc20": voc20, "context59": context59, "cocostuff": cocostuff, "ade20k": ade20k, "cityscapes": cityscapes}
+
+
+@pytest.fixture(scope="module")
+def facts() -> str:
+    path = SHARED / "spec" / "other_systems.md"
+    if not path.is_file():
+        pytest.skip(f"needs {path}, which is not part of the project")
+    return " ".join(path.read_text(encoding="utf-8").split())
+
+
+def test_the_command_prepares_what_has_no_background() -> None:
+    assert list(DATASETS) == [name for name in SPECS if not dataset_spec(name).has_background] == list(MODULES)
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "frame", "unseen"),
+    [
+        ("voc20", 20, (2048, 512), 5),
+        ("context59", 59, (520, 520), 10),
+        ("cocostuff", 171, (2048, 512), 15),
+        ("ade20k", 150, (2048, 512), 0),
+        ("cityscapes", 19, (1024, 512), 0),
+    ],
+)
+def test_counts(name: str, count: int, frame: tuple[int, int], unseen: int) -> None:
+    spec = dataset_spec(name)
+    assert spec.name == name and len(spec.classes) == len(set(spec.classes)) == count == spec.num_labels
+    assert spec.label_names == spec.classes and spec.maskclip_frame == frame
+    assert len(set(spec.unseen)) == len(spec.unseen) == unseen and spec.unseen_labels == spec.unseen
+    for form in MODULES[name].RAW.forms:
+        assert sorted(set(form.values.values()) - {255}) == list(range(count))
+
+
+# --- VOC ------------------------------------------------------------------------------------------
+
+
+def test_voc_without_background_is_voc() -> None:
+    assert list(voc20.SPEC.classes) == _VOC_CATEGORIES[1:]
+    (form,) = voc20.RAW.forms
+    assert [form.values[value] for value in (0, 255, 1, 20)] == [255, 255, 0, 19]
+    assert VOC12.unseen_labels == (16, 17, 18, 19, 20) and VOC12.has_background
+    names = [VOC12.label_names[label] for label in VOC12.unseen_labels]
+    assert names == ["pottedplant", "sheep", "sofa", "train", "tvmonitor"]
+    assert COCO14.unseen == ()
+
+
+# --- PASCAL-Context -------------------------------------------------------------------------------
+
+
+def test_context_names_and_numbers_are_the_published_ones(facts: str) -> None:
+    names = re.search(r"0 = background\): (aeroplane bag .*? wood)\.", facts)
+    numbers = re.search(r"sorted list of the 60 raw ids \{([0-9 ]+)\}", facts)
+    assert names is not None and tuple(names[1].split()) == context59.CLASSES
+    assert numbers is not None
+    matlab, png = context59.RAW.forms
+    in_list = sorted(int(number) for number in numbers[1].split())
+    assert {raw: matlab.values[raw] for raw in in_list[1:]} == {raw: in_list.index(raw) - 1 for raw in in_list[1:]}
+    assert set(matlab.values) == set(range(460)) and sum(value != 255 for value in matlab.values.values()) == 59
+    assert png.values == {0: 255, 255: 255} | {value: value - 1 for value in range(1, 60)}
+
+
+def test_context_classes_and_numbers_are_both_in_alphabetical_order() -> None:
+    """As the 459 labels are, so that the n-th number is the n-th class."""
+    assert list(context59.CLASSES) == sorted(context59.CLASSES)
+    assert list(context59.NUMBERS_OF_459) == sorted(context59.NUMBERS_OF_459)
+
+
+def test_context_prompts_and_unseen() -> None:
+    said = {name: prompts[0] for name, prompts in zip(context59.CLASSES, context59.SPEC.prompts) if prompts[0] != name}
+    assert said == {"aeroplane": "airplane", "pottedplant": "potted plant", "tvmonitor": "tv monitor"}
+    names = [context59.CLASSES[index] for index in context59.SPEC.unseen]
+    assert names == "cow motorbike sofa cat boat fence bird tvmonitor keyboard aeroplane".split()
+
+
+# --- COCO-Stuff -----------------------------------------------------------------------------------
+
+
+def test_things_are_cocos_categories() -> None:
+    """A raw value is the category's id - 1; the ids that COCO never used have no value."""
+    (form,) = cocostuff.RAW.forms
+    for number, name in enumerate(_COCO_CATEGORIES[1:]):
+        if name == "N/A":
+            assert number not in form.values
+        else:
+            assert cocostuff.CLASSES[form.values[number]] == name
+
+
+@pytest.mark.parametrize(
+    ("category", "name"),
+    [(92, "banner"), (117, "floor-tile"), (118, "floor-wood"), (119, "flower"), (123, "furniture-other"),
+     (130, "light"), (148, "river"), (149, "road"), (157, "sky-other"), (172, "wall-concrete"), (178, "water-other"),
+     (182, "wood")],
+)  # fmt: skip
+def test_stuff_follows_the_ids_of_its_annotation_file(category: int, name: str) -> None:
+    (form,) = cocostuff.RAW.forms
+    assert cocostuff.CLASSES[form.values[category - 1]] == name
+
+
+def test_vectors_of_the_specification() -> None:
+    (form,) = cocostuff.RAW.forms
+    assert [form.values[raw] for raw in (12, 91, 181, 171, 255)] == [11, 80, 170, 160, 255]
+    assert set(range(182)) - set(form.values) == {11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90}
+    assert cocostuff.CLASSES[160] == "wall-concrete" and len(form.values) == 172
+
+
+def test_stuff_unseen() -> None:
+    (form,) = cocostuff.RAW.forms
+    names = [cocostuff.CLASSES[index] for index in cocostuff.SPEC.unseen]
+    wanted = "cow giraffe suitcase frisbee skateboard carrot scissors cardboard clouds grass playingfield river road"
+    assert names == [*wanted.split(), "tree", "wall-concrete"]
+    raw = (20, 24, 32, 33, 40, 56, 86, 99, 105, 123, 144, 147, 148, 168, 171)
+    assert tuple(form.values[value] for value in raw) == cocostuff.SPEC.unseen
+
+
+def test_stuff_prompts_are_said_in_words() -> None:
+    said = [prompts[0] for prompts in cocostuff.SPEC.prompts]
+    assert sum(prompt != name for prompt, name in zip(said, cocostuff.CLASSES)) == 29
+    assert not any("-" in prompt for prompt in said) and len(set(said)) == 171
+
+
+# --- ADE20K and Cityscapes --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [(1, "wall"), (7, "road"), (13, "person"), (21, "car"), (37, "lamp"), (38, "bathtub"), (45, "chest of drawers"),
+     (48, "sink"), (49, "skyscraper"), (53, "path"), (77, "boat"), (91, "airplane"), (128, "bicycle"),
+     (137, "traffic light"), (142, "crt screen"), (150, "flag")],
+)  # fmt: skip
+def test_ade_follows_the_numbers_of_the_challenge(number: int, name: str) -> None:
+    (form,) = ade20k.RAW.forms
+    assert ade20k.CLASSES[form.values[number]] == name
+
+
+def test_ade_zero_is_other() -> None:
+    (form,) = ade20k.RAW.forms
+    assert form.values[0] == 255 and set(form.values) == set(range(151))
+
+
+def test_cityscapes_is_torchvisions_table() -> None:
+    (form,) = cityscapes.RAW.forms
+    table = {entry.id: entry for entry in Cityscapes.classes if entry.id >= 0}  # -1, plates, is never drawn
+    assert form.values == {number: entry.train_id for number, entry in table.items()}
+    names = {entry.train_id: entry.name for entry in table.values() if entry.train_id != 255}
+    assert [names[index] for index in range(19)] == list(cityscapes.CLASSES)
