@@ -18,10 +18,9 @@ from cli.options import (
     add_json,
     add_log_options,
     add_own_data_options,
-    not_negative,
     output_dir,
-    positive,
 )
+from common.arguments import not_negative, positive
 from common.errors import UserError
 
 if TYPE_CHECKING:

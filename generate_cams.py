@@ -5,24 +5,18 @@ python generate_cams.py --dataset voc12 --img_root VOC2012/JPEGImages --model Vi
 """
 
 import argparse
-import io
-import os
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import redirect_stderr
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from cli import console, run_log
+from cli import run_log
+from cli.jobs import TAG_FILE, announce_cams, cam_job, labels_for_method, load_model, same_data, tagged
 from cli.model_options import (
+    BY_CLIP,
+    add_image_run_options,
     add_method_options,
     add_model_options,
     add_tag_options,
-    count,
-    maskclip_values,
-    tag_values,
 )
 from cli.options import (
     Parser,
@@ -30,23 +24,17 @@ from cli.options import (
     add_data_options,
     add_log_options,
     add_own_data_options,
-    data_options,
+    add_shard,
     output_dir,
-    positive,
+    shard_from,
 )
-from common.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_TERMINATED, Terminated, UserError
-from engine import ray_options, torchrun
+from common.errors import EXIT_OK
+from engine import ray_options
 
 if TYPE_CHECKING:
-    from cli.lookup import Selection
-    from clip.load import Clip
+    from common.outcome import Outcome
     from dataset.spec import Sample
-    from engine.processes import Work
-    from pipeline.stages.cams import CamJob
-
-BY_CLIP = "clip"  # --labels clip: TagCLIP
-EVERY_CLASS = "all"  # --labels all, as in dataset.labels
-TAG_FILE = "tags.txt"
+    from pipeline.stages.cams import CamWork
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -60,22 +48,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add_model_options(parser)
     add_method_options(parser)
     add_tag_options(parser)
-    run = parser.add_argument_group("run")
-    run.add_argument("--save", choices=("grid", "highres"), default="grid", help="maps on the patch grid or full size")
-    run.add_argument(
-        "--max_side",
-        type=positive,
-        default=1024,
-        help="larger images are shrunk to this for CLIP, masks are not",
+    parser.add_argument(
+        "--save", choices=("grid", "highres"), default="grid", help="maps on the patch grid or full size"
     )
-    run.add_argument(
-        "--batch_size", type=positive, help="images of one patch grid that go together; not given: 16 on a GPU, else 1"
-    )
-    run.add_argument("--num_workers", type=positive, default=1, help="processes, one a GPU, as in the reference")
-    run.add_argument(
-        "--readers", type=count, help="processes a worker that read images; 0: threads; not given: 8 on a GPU, else 0"
-    )
-    run.add_argument("--overwrite", action="store_true", help="make files again that are there already")
+    add_image_run_options(parser, workers=1, workers_help="processes, one a GPU, as in the reference")
+    add_shard(parser)
     add_log_options(parser)
     ray_options.add_engine_options(parser)
     return parser.parse_args(argv)
@@ -83,21 +60,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
-    ranks = torchrun.from_environment()
-    if ranks and not ranks.first:
-        return console.run(lambda: _follow(args, ranks), quiet=True)
-    code = ray_options.run("generate_cams.py", "cams", argv, args, partial(_run, ranks=ranks))
-    if ranks:
-        ranks.finish(code)
-    return code
+    return ray_options.run("generate_cams.py", "cams", argv, args, _run)
 
 
-def _run(args: argparse.Namespace, log: run_log.RunLog, ranks: torchrun.Ranks | None = None) -> int:
+def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     from cli.lookup import select_from
     from common.files import need_writable
+    from pipeline.files.tag_journal import forget_journal
+    from pipeline.stages.tags import write_labels
 
-    check_method(args)
-    _check_processes(args, ranks)
+    labels_for_method(args)
     by_clip = args.labels == BY_CLIP
     selection = select_from(args, with_labels=not by_clip)
     out_dir = args.cam_out_dir or output_dir(args.dataset, "cams")
@@ -105,187 +77,43 @@ def _run(args: argparse.Namespace, log: run_log.RunLog, ranks: torchrun.Ranks | 
     log.failed(failures)
     if samples or by_clip:
         need_writable(out_dir, "--cam_out_dir")
-        job = make_job(args, worker=0)
-        log.into(_output(args, job, selection))
+        work = load_model(cam_job(args, selection.spec, out_dir, by_clip))
+        device = str(work.clip.device)
+        log.into(
+            run_log.Output(out_dir, ".npz", "--cam_out_dir", selection.ids, work.made_by, device, args.overwrite),
+            shard_from(args),
+        )
         if by_clip:
-            samples = tagged(args, job.clip, selection, out_dir / TAG_FILE, log)
-        _make_cams(args, job, selection, samples, log, ranks)
+            samples = [tag.sample for tag in tagged(args, work.clip, selection, out_dir / TAG_FILE, log)]
+        announce_cams(work, args.dataset, selection.paths.images, len(samples))
+        outcomes = _outcomes(args, work, samples)  # refuses what was made in another way, before anything is written
+        if by_clip and samples:
+            write_labels(out_dir / TAG_FILE, samples)
+        log.follow(outcomes, len(samples), "CAMs")
+        forget_journal(out_dir / TAG_FILE)
     code = log.report("CAM files", out_dir)
     if code == EXIT_OK:
         truth_at_hand = args.dataset in ("toyworld", "voc12")
         stage, what = ("eval_cam.py", "scores") if truth_at_hand else ("eval_cam_with_crf.py", "masks")
-        print(log.spell(f"next: python {stage}{_same_data(args)}   ({what})"))
+        print(log.spell(f"next: python {stage}{same_data(args)}   ({what})"))
     return code
 
 
-def _make_cams(
-    args: argparse.Namespace,
-    job: "CamJob",
-    selection: "Selection",
-    samples: "Sequence[Sample]",
-    log: run_log.RunLog,
-    ranks: torchrun.Ranks | None,
-) -> None:
-    from pipeline.files.tag_journal import forget_journal
-    from pipeline.stages.tags import write_labels
-
-    _announce(args, job, selection.paths.images, len(samples))
-    outcomes = _outcomes(args, job, samples, ranks)  # refuses what was made in another way, before anything is written
-    if args.labels == BY_CLIP and samples:
-        write_labels(job.out_dir / TAG_FILE, samples)
-    log.follow(outcomes, len(samples), "CAMs")
-    forget_journal(job.out_dir / TAG_FILE)
-
-
-def _output(args: argparse.Namespace, job: "CamJob", selection: "Selection") -> run_log.Output:
-    device = str(job.clip.device)
-    return run_log.Output(job.out_dir, ".npz", "--cam_out_dir", selection.ids, job.made_by, device, args.overwrite)
-
-
-def tagged(
-    args: argparse.Namespace, clip: "Clip", selection: "Selection", file: Path, log: run_log.RunLog
-) -> "list[Sample]":
-    """`--labels clip`: the images with TagCLIP's labels; an interrupted run goes on from a journal beside the file."""
-    from pipeline.files.tag_journal import journal_beside
-    from pipeline.methods.tagclip import TagSettings
-    from pipeline.stages import tags as stage_tags
-
-    spec, images, settings = selection.spec, selection.paths.images, TagSettings(**tag_values(args))
-    print(f"labels  of {len(selection.ids)} images by TagCLIP, kept in {file}")
-    journal = journal_beside(file, stage_tags.journal_record(clip, spec, images, settings, args.templates))
-    samples, failures = stage_tags.label_with_clip(clip, spec, images, selection.ids, settings, args.templates, journal)
-    log.failed(selection.problems)
-    log.failed(failures, "tags")
-    return samples
-
-
-def check_method(args: argparse.Namespace) -> None:
-    """Raise UserError for a method that does not exist, or that does not know what it is told.
-
-    One that scores all classes by itself needs no labels of a folder's images.
-    """
-    from pipeline.methods.table import METHODS, check_told
-
-    check_told(args.method, maskclip_values(args))
-    if args.labels is None and args.dataset == "folder" and METHODS[args.method].dense:
-        args.labels = EVERY_CLASS
-
-
-def make_job(args: argparse.Namespace, worker: int) -> "CamJob":
-    """Load the model on the worker's device and encode the prompts."""
-    from cli.lookup import DEFAULT_MODELS, dataset_spec
-    from clip.device import pick_device
-    from clip.load import load_clip
-    from clip.text import unknown_words
-    from pipeline.methods.table import METHODS, CamSettings
-    from pipeline.stages.cams import CamJob, maskclip_settings, record, text_set
-
-    spec = dataset_spec(args.dataset, args.classes)
-    model, tag = (args.model, args.pretrained) if args.model else DEFAULT_MODELS[args.dataset]
-    resnets = METHODS[args.method].resnets and args.labels != BY_CLIP  # TagCLIP needs a ViT
-    clip = load_clip(model, args.pretrained or tag, pick_device(args.device, worker), args.activation, resnets)
-    prompts = [prompt for group in (*spec.prompts, spec.background_prompts) for prompt in group]
-    if worker == 0 and (unknown := unknown_words(clip, [spec.template.replace("{}", ""), *prompts])):
-        print(f"warning: the model never saw these words: {', '.join(unknown)}", file=sys.stderr)
-    threshold = spec.box_threshold if args.box_threshold is None else args.box_threshold
-    own = maskclip_settings(clip, spec, args.method, maskclip_values(args))
-    settings = CamSettings(
-        args.method, threshold, tuple(args.scales), args.flip, args.max_side, args.precision, args.compile, own
-    )
-    full_size = args.save == "highres"
-    out_dir = args.cam_out_dir or output_dir(args.dataset, "cams")
-    made_by = record(clip, spec, settings, full_size)
-    if args.dataset == "folder":  # ids such as IMG_0001 come again in other folders
-        made_by["images"] = "/".join(args.img_root.resolve().parts[-2:])
-    batch_size = args.batch_size or (1 if clip.device.type == "cpu" else 16)
-    return CamJob(clip, text_set(clip, spec, settings), settings, out_dir, made_by, full_size, batch_size)
-
-
-def _outcomes(
-    args: argparse.Namespace, job: "CamJob", samples: "Sequence[Sample]", ranks: torchrun.Ranks | None
-) -> Iterator[console.Outcome]:
+def _outcomes(args: argparse.Namespace, work: "CamWork", samples: "Sequence[Sample]") -> "Iterator[Outcome]":
     if args.engine == "ray":
         from engine import ray_cams
 
-        return ray_cams.outcomes(args, job, samples)
+        return ray_cams.outcomes(args, work, samples)
+    from common.shard import every_nth
     from engine.processes import run_processes
-    from pipeline.stages import cams as stage_cams
+    from pipeline.stages import cams
     from pipeline.stages.batches import plan
 
-    finished = set() if args.overwrite else stage_cams.finished_ids(job, samples)
-    batches = plan(job.reader, job.batch_size, samples, finished)
-    if ranks:
-        start = {"made_by": job.made_by, "finished": sorted(finished)}
-        return ranks.lead(batches, _work(args, job, finished, ranks.local_world), start, len(samples))
+    finished = set() if args.overwrite else cams.finished_ids(work, samples)
+    batches = every_nth(plan(work.reader, work.batch_size, samples, finished), shard_from(args))
     if args.num_workers > 1:
-        return run_processes(_set_up, (args, finished, args.num_workers), batches, args.num_workers)
-    return _work(args, job, finished, 1)(batches)
-
-
-def _work(args: argparse.Namespace, job: "CamJob", finished: set[str], processes: int) -> "Work":
-    """What makes the CAM files of batches in one of so many processes of this machine."""
-    from pipeline.stages import cams as stage_cams
-
-    return partial(stage_cams.run_batches, job, finished=finished, readers=_readers(args, job, processes))
-
-
-def _set_up(number: int, task: tuple[argparse.Namespace, set[str], int]) -> "Work":
-    """In a worker process: its own model on its own device."""
-    args, finished, processes = task
-    return _work(args, _quiet_job(args, number), finished, processes)
-
-
-def _quiet_job(args: argparse.Namespace, worker: int) -> "CamJob":
-    with redirect_stderr(io.StringIO()):  # warnings, which another process told already
-        return make_job(args, worker)
-
-
-def _follow(args: argparse.Namespace, ranks: torchrun.Ranks) -> int:
-    """Under torchrun, a rank that is not the first: it works on what that one gives out, and says nothing."""
-
-    def set_up(start: dict[str, Any]) -> "Work":
-        job = _quiet_job(args, ranks.local_rank)
-        differing = [name for name, value in start["made_by"].items() if job.made_by.get(name) != value]
-        if differing:
-            raise UserError(f"rank {ranks.rank}: {', '.join(differing)} not as in rank 0; give all the same files")
-        return _work(args, job, set(start["finished"]), ranks.local_world)
-
-    try:
-        return ranks.follow(set_up)
-    except KeyboardInterrupt as error:  # rank 0 tells
-        return EXIT_TERMINATED if isinstance(error, Terminated) else EXIT_INTERRUPTED
-
-
-def _check_processes(args: argparse.Namespace, ranks: torchrun.Ranks | None) -> None:
-    if ranks and (args.num_workers > 1 or args.engine != "local"):
-        raise UserError("torchrun starts the processes itself; leave out --num_workers and --engine")
-
-
-def _readers(args: argparse.Namespace, job: "CamJob", processes: int) -> int:
-    if args.readers is not None:
-        return args.readers
-    return 0 if job.clip.device.type == "cpu" else min(8, max(1, (os.cpu_count() or 1) // processes - 1))
-
-
-def _announce(args: argparse.Namespace, job: "CamJob", images: object, count: int) -> None:
-    from cli.lookup import dataset_spec
-
-    settings = job.settings
-    augmented = f", scales {list(settings.scales)}{' and flip' if settings.flip else ''}"
-    print(f"data    {args.dataset}: {count} images in {images}")
-    if args.dataset == "folder":
-        spec = dataset_spec(args.dataset, args.classes)
-        print(f"words   {len(spec.classes)} classes, background {', '.join(spec.background_prompts)}")
-    print(f"model   {job.clip.describe()} on {job.clip.device}")
-    print(
-        f"method  {settings.method}, box threshold {settings.box_threshold}"
-        f"{augmented if settings.flip or settings.scales != (1.0,) else ''}, batches of {job.batch_size}"
-    )
-
-
-def _same_data(args: argparse.Namespace) -> str:
-    told = argparse.Namespace(**{**vars(args), "labels": None if args.labels == BY_CLIP else args.labels})
-    return data_options(told) + (f" --cam_out_dir {shlex.quote(str(args.cam_out_dir))}" if args.cam_out_dir else "")
+        return run_processes(cams.worker, (work.job, finished, args.num_workers), batches, args.num_workers)
+    return cams.run_batches(work, batches, finished)
 
 
 if __name__ == "__main__":

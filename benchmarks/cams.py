@@ -18,8 +18,7 @@ from typing import Any
 
 from benchmarks import measure
 from cli import console
-from cli.model_options import count
-from cli.options import positive
+from common.arguments import count, positive
 from common.errors import EXIT_INCOMPLETE, EXIT_OK
 
 MODELS = ("ViT-B/16", "toy")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import measure
 from cli import console
-from cli.options import positive
+from common.arguments import positive
 from common.errors import EXIT_OK, UserError
 
 if TYPE_CHECKING:

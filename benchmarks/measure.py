@@ -14,7 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cli.options import Parser, positive
+from cli.options import Parser
+from common.arguments import positive
 from common.errors import UserError
 from common.files import need_writable, write_text
 

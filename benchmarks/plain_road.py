@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli import console
-from cli.options import Parser, positive
+from cli.options import Parser
+from common.arguments import positive
 from common.errors import EXIT_OK
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks import measure
 from benchmarks.toyworld import cams_by, score_seed
 from cli import console
-from cli.options import positive
+from common.arguments import positive
 from common.errors import EXIT_OK
 
 WAYS: dict[str, list[str]] = {

@@ -16,7 +16,8 @@ import eval_cam
 import eval_cam_with_crf
 import generate_cams
 from cli import console
-from cli.options import Parser, add_json, positive
+from cli.options import Parser, add_json
+from common.arguments import positive
 from common.errors import EXIT_OK, UserError
 from common.files import write_text
 from toyworld.spec import TEST_COUNT, TEST_SEEDS

@@ -4,10 +4,18 @@ Kept free of torch so that `--help` is quick.
 """
 
 import argparse
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from cli.options import positive, share
+from cli.options import Pack, Parser, add_settings, settings_from
+from common.arguments import count, positive, share
 from common.limits import MAX_PIXELS
+from pipeline.methods.method import CamSettings, SharedSettings
+from pipeline.methods.table import METHODS
+from pipeline.methods.tagclip import TagSettings
+
+BY_CLIP = "clip"  # --labels clip: TagCLIP
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -19,65 +27,72 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
 
 
-def add_method_options(parser: argparse.ArgumentParser) -> None:
-    """--method, --box_threshold, --scales, --flip, --precision, --compile, and MaskCLIP's."""
+def add_method_options(parser: Parser, defaults: Mapping[str, Any] | None = None) -> None:
+    """--method, the settings that all methods share, and those of the method that is asked for.
+
+    defaults  by name of a shared setting, in place of its own
+    """
     group = parser.add_argument_group("method")
     group.add_argument(
         "--method",
+        choices=METHODS,
         default="clip-es",
-        help="how the maps are made: clip-es, maskclip (as its official code has it) or maskclip-v (as its pip "
-        "package); the last two also know ResNets, and score all classes with --labels all",
+        help="how the maps are made; `--method NAME --help` shows its own options. maskclip and maskclip-v also know "
+        "ResNets, and score all classes with --labels all",
     )
-    group.add_argument(
-        "--box_threshold", type=share, help="share of a CAM's maximum that enters a box; not given: the data set's"
-    )
-    group.add_argument("--scales", type=scale, nargs="+", default=[1.0], help="test-time scales; 1.0 is always used")
-    group.add_argument("--flip", action="store_true", help="average with the mirrored image")
-    group.add_argument(
-        "--precision",
-        choices=("float32", "bfloat16", "float16"),
-        default="float32",
-        help="of all blocks but the last; the others are for GPUs",
-    )
-    group.add_argument("--compile", action="store_true", help="torch.compile these blocks; pays on long runs on a GPU")
-    add_maskclip_options(parser)
+    add_settings(parser, "every method", SharedSettings, defaults)
+    for name, method in METHODS.items():
+        parser.packs.append(
+            Pack(name, method.settings, f"--method {name}", lambda asked, _labels, name=name: asked == name)  # type: ignore[misc]
+        )
 
 
-def add_maskclip_options(parser: argparse.ArgumentParser) -> None:
-    """--frame, --key_smoothing, --smoothing_norm, --prompt_denoising (pipeline/methods/maskclip.py)."""
-    group = parser.add_argument_group("MaskCLIP")
-    group.add_argument(
-        "--frame",
-        type=count,
-        nargs="+",
-        metavar="SIDE",
-        help="maskclip: LONG SHORT sides that images are scaled to just fit into, 0 for their own size (not given: the "
-        "data set's, 2048 512); maskclip-v: one side (not given: the model's)",
-    )
-    group.add_argument("--key_smoothing", type=share, default=0.0, metavar="X", help="0: off; 1.0 where published")
-    group.add_argument(
-        "--smoothing_norm",
-        choices=("position", "channel"),
-        default="position",
-        help="keys are normalised over the positions, as in the official code, or each by itself, as in the paper",
-    )
-    group.add_argument("--prompt_denoising", type=share, default=0.0, metavar="X", help="0: off; 0.5 where published")
+def add_tag_options(parser: Parser, without_labels: bool = False) -> None:
+    """TagCLIP's options, which apply with `--labels clip`.
+
+    without_labels  they also apply where --labels is not given
+    """
+    goes_with = "--labels clip" + (", or without --labels" if without_labels else "")
+
+    def applies(_method: str, labels: list[str] | None) -> bool:
+        return without_labels if labels is None else labels == [BY_CLIP]
+
+    parser.packs.append(Pack("labels by CLIP (TagCLIP)", TagSettings, goes_with, applies))
 
 
-def maskclip_values(args: argparse.Namespace) -> dict[str, Any]:
-    """What was read for MaskCLIP, by the field names of MaskClipSettings; frame None: not given."""
-    return {
-        "key_smoothing": args.key_smoothing,
-        "smoothing_norm": args.smoothing_norm,
-        "denoising": args.prompt_denoising,
-        "frame": None if args.frame is None else tuple(side for side in args.frame if side),
-        "templates": args.templates,
-    }
+def cam_settings(args: argparse.Namespace) -> CamSettings:
+    """What `add_method_options` read."""
+    options = settings_from(args, METHODS[args.method].settings)
+    return settings_from(args, CamSettings, method=args.method, options=options)
+
+
+def tag_settings(args: argparse.Namespace) -> TagSettings:
+    """What `add_tag_options` read."""
+    return settings_from(args, TagSettings)
+
+
+def add_image_run_options(parser: argparse.ArgumentParser, workers: int, workers_help: str) -> None:
+    """--batch_size, --num_workers, --readers, --overwrite."""
+    run = parser.add_argument_group("run")
+    run.add_argument(
+        "--batch_size", type=positive, help="images of one patch grid that go together; not given: 16 on a GPU, else 1"
+    )
+    run.add_argument("--num_workers", type=positive, default=workers, help=workers_help)
+    run.add_argument(
+        "--readers", type=count, help="processes a worker that read images; 0: threads; not given: 8 on a GPU, else 0"
+    )
+    run.add_argument("--overwrite", action="store_true", help="make files again that are there already")
 
 
 def add_crf_options(parser: argparse.ArgumentParser) -> None:
-    """--crf_image, --crf, --confidence, --max_pixels."""
+    """--cam_type, --crf_image, --crf, --confidence, --max_pixels."""
     group = parser.add_argument_group("CRF")
+    group.add_argument(
+        "--cam_type",
+        choices=("attn_highres", "highres"),
+        default="attn_highres",
+        help="the maps after (attn_highres) or before the affinity",
+    )
     group.add_argument(
         "--crf_image",
         choices=("rgb", "reference"),
@@ -100,63 +115,9 @@ def add_crf_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_tag_options(parser: argparse.ArgumentParser) -> None:
-    """TagCLIP's thresholds with the published values (pipeline/methods/tagclip.py), and its templates."""
-    group = parser.add_argument_group("labels by CLIP (TagCLIP)")
-    group.add_argument(
-        "--templates",
-        choices=("auto", "dataset", "maskclip85"),
-        default="auto",
-        help="sentences for tagging and MaskCLIP: the 85 published ones, or the data set's own; "
-        "auto: the 85, unless the model never saw their words (toyworld)",
+def add_mask_options(parser: argparse.ArgumentParser) -> None:
+    """--pseudo_mask_save_path, --palette."""
+    parser.add_argument(
+        "--pseudo_mask_save_path", type=Path, metavar="DIR", help="where the masks go; not given: output/DATASET/masks"
     )
-    group.add_argument(
-        "--tag_votes", type=int, metavar="N", help="blocks that must agree on an affinity; not given: 4 of every 12"
-    )
-    group.add_argument(
-        "--tag_blocks",
-        type=int,
-        nargs="+",
-        metavar="I",
-        help="0-based blocks whose attention is averaged; not given: the three before the last (8 9 10 of 12)",
-    )
-    shares = (
-        (
-            "--tag_candidates",
-            0.5,
-            "share of the range of patch scores above which a class is looked at again in a crop",
-        ),
-        ("--tag_region", 0.5, "level of a class's normalised scores above which patches make its crop"),
-        ("--tag_crop_weight", 0.5, "weight of that second look; 0: none"),
-        ("--tag_threshold", 0.5, "share of the range of an image's scores above which a class is a label"),
-    )
-    for flag, default, text in shares:
-        group.add_argument(flag, type=share, default=default, metavar="X", help=text)
-
-
-def tag_values(args: argparse.Namespace) -> dict[str, Any]:
-    """What `add_tag_options` read, by the field names of pipeline.methods.tagclip.TagSettings."""
-    return {
-        "votes": args.tag_votes,
-        "blocks": tuple(args.tag_blocks) if args.tag_blocks else None,
-        "candidate_share": args.tag_candidates,
-        "region_level": args.tag_region,
-        "crop_weight": args.tag_crop_weight,
-        "label_share": args.tag_threshold,
-    }
-
-
-def count(text: str) -> int:
-    """argparse type: an integer of at least 0."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text}: expected 0 or more")
-    return value
-
-
-def scale(text: str) -> float:
-    """argparse type: a factor above 0, at most 8."""
-    value = float(text)
-    if not 0 < value <= 8:
-        raise argparse.ArgumentTypeError(f"{text}: expected a positive number of at most 8")
-    return value
+    parser.add_argument("--palette", action="store_true", help="write coloured masks of mode P, for people")

@@ -4,8 +4,15 @@ Kept free of torch so that `--help` is quick.
 """
 
 import argparse
+import os
 import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, dataclass, fields
 from pathlib import Path
+from typing import Any
+
+from common.shard import HELP, Shard, shard_of
 
 DATASETS = ("toyworld", "voc12", "coco14", "voc20", "context59", "cocostuff", "ade20k", "cityscapes", "folder")
 
@@ -17,14 +24,98 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default in (None, False) else super()._get_help_string(action)
 
 
+@dataclass(frozen=True)
+class Pack:
+    """Options that only some commands have: they are shown and taken when they apply, and refused otherwise.
+
+    settings   a dataclass whose fields are options (common/arguments.py)
+    goes_with  what must be given for them to apply, as it is typed
+    applies    whether they do, given `--method` and the words of `--labels` (None: not given)
+    """
+
+    title: str
+    settings: type
+    goes_with: str
+    applies: Callable[[str, list[str] | None], bool]
+
+
 class Parser(argparse.ArgumentParser):
-    """argparse with one-line errors and defaults shown in the help."""
+    """argparse with one-line errors, defaults shown in the help, and options that depend on others."""
 
     def __init__(self, description: str, epilog: str = "") -> None:
         super().__init__(description=description, epilog=epilog, formatter_class=_Help)
+        self.packs: list[Pack] = []
 
     def error(self, message: str) -> None:  # type: ignore[override]
         self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:  # type: ignore[override]
+        typed = [str(part) for part in (sys.argv[1:] if args is None else args)]
+        method, labels = _method_and_labels(typed, str(self.get_default("method")))
+        for pack in self.packs:
+            if pack.applies(method, labels):
+                add_settings(self, pack.title, pack.settings)
+        result, unknown = self.parse_known_args(typed, namespace)
+        if unknown:
+            flag = unknown[0].split("=")[0]
+            owners = [pack.goes_with for pack in self.packs if flag in map(_flag, fields(pack.settings))]
+            hint = (
+                f"{flag} goes with {' or '.join(owners)}" if owners else f"unrecognized arguments: {' '.join(unknown)}"
+            )
+            self.error(hint)
+        return result
+
+
+def _method_and_labels(typed: Sequence[str], method: str) -> tuple[str, list[str] | None]:
+    """`--method` and `--labels`, found before the rest is read; mistakes in them are told later."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--method", default=method)
+    parser.add_argument("--labels", nargs="*")
+    try:
+        found, _ = parser.parse_known_args([part for part in typed if part not in ("-h", "--help")])
+    except (argparse.ArgumentError, SystemExit):
+        return method, None
+    return found.method, found.labels
+
+
+def _flag(one: "Field[Any]") -> str:
+    return one.metadata.get("flag") or f"--{one.name}"
+
+
+def add_settings(
+    parser: argparse.ArgumentParser | Any, title: str, settings: type, defaults: Mapping[str, Any] | None = None
+) -> None:
+    """A group with one option for each field of a settings dataclass that is not an option of the parser yet.
+
+    defaults  by name of field, in place of the fields' own
+    """
+    group = parser.add_argument_group(title) if title else parser
+    for one in fields(settings):
+        flag, words = _flag(one), one.metadata
+        if not words or flag in parser._option_string_actions:
+            continue
+        default = (defaults or {}).get(one.name, one.default)
+        if isinstance(one.default, bool):
+            group.add_argument(flag, action="store_true", help=words["help"])
+            continue
+        kind: dict[str, Any] = {"choices": words["choices"]} if words["choices"] else {"type": words["type"]}
+        if words["many"]:
+            kind["nargs"] = "+"
+            default = None if default is None else list(default)
+        if words["metavar"]:
+            kind["metavar"] = words["metavar"]
+        group.add_argument(flag, default=default, help=words["help"], **kind)
+
+
+def settings_from(args: argparse.Namespace, settings: type, **others: Any) -> Any:
+    """An instance of a settings dataclass, as its options were given; what is no option here has its default."""
+    values = dict(others)
+    for one in fields(settings):
+        name = _flag(one)[2:]
+        if one.metadata and hasattr(args, name) and one.name not in values:
+            value = getattr(args, name)
+            values[one.name] = tuple(value) if isinstance(value, list) else value
+    return settings(**values)
 
 
 def add_data_options(parser: argparse.ArgumentParser, truth: bool) -> None:
@@ -110,28 +201,14 @@ def add_log_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def positive(text: str) -> int:
-    """argparse type: an integer of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected 1 or more")
-    return value
+def add_shard(parser: argparse.ArgumentParser) -> None:
+    """--shard, for commands that several processes or machines run on one list."""
+    parser.add_argument("--shard", metavar="I/N", help=HELP)
 
 
-def not_negative(text: str) -> float:
-    """argparse type: a finite number of at least 0."""
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text}: expected a number from 0 on")
-    return value
-
-
-def share(text: str) -> float:
-    """argparse type: a number from 0 to 1."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected a number from 0 to 1")
-    return value
+def shard_from(args: argparse.Namespace) -> Shard:
+    """This command's part of the list; raises UserError for one that there is not."""
+    return shard_of(args.shard, os.environ)
 
 
 def output_dir(dataset: str, kind: str) -> Path:

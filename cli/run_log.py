@@ -24,6 +24,7 @@ from cli.events import AsEvents, Events, as_line
 from cli.run_record import FORMAT, RUN_FILE, Output, check_same_settings, code_version, now, versions
 from common.errors import EXIT_INCOMPLETE, EXIT_OK, StopRun, UserError
 from common.files import atomic_write, cannot_write, sweep_leftovers, write_text
+from common.shard import WHOLE, Shard, record_names, records_of_other_splits
 
 FAILURES_FILE = "failures.jsonl"
 SCORES = ("images", "miou", "pixel_accuracy", "mean_accuracy", "coverage", "precision", "classes")
@@ -60,6 +61,8 @@ class RunLog:
         self.tally = console.Tally()
         self.scores: dict[str, Any] | None = None
         self.output: Output | None = None
+        self.shard = WHOLE
+        self._run_file, self._failures_file = Path(RUN_FILE), Path(FAILURES_FILE)
         self.spell: Callable[[object], str] = str
         self.total = 0
         self._failures: list[dict[str, str]] = []
@@ -68,11 +71,16 @@ class RunLog:
 
     # --- for the commands ---
 
-    def into(self, output: Output) -> None:
-        """Say where the files go. Refuses a folder with files made in another way, removes what killed runs left."""
+    def into(self, output: Output, shard: Shard = WHOLE) -> None:
+        """Say where the files go. Refuses a folder with files made in another way, removes what killed runs left.
+
+        shard  this command's part of the list; the records of the other parts are theirs
+        """
         check_same_settings(output)
         sweep_leftovers(output.folder)
-        self.output = output
+        self.output, self.shard = output, shard
+        run_name, failures_name = record_names(shard)
+        self._run_file, self._failures_file = output.folder / run_name, output.folder / failures_name
 
     def failed(self, failures: Iterable[tuple[str, str]], stage: str = "data") -> None:
         """Book (id, reason) of images that failed before the work on the list began."""
@@ -151,7 +159,9 @@ class RunLog:
         if self.output is None or self._begun:
             return
         self._begun = True
-        _remove(self.output.folder / FAILURES_FILE)  # those of an earlier run
+        _remove(self._failures_file)  # those of an earlier run
+        for record in records_of_other_splits(self.output.folder, self.shard):
+            _remove(record)
         self._write_record("running")
         self._append(self._failures)
 
@@ -159,7 +169,7 @@ class RunLog:
         """Add lines to failures.jsonl, so that they are there whatever happens to this process."""
         if self.output is None or not self._begun or not failures:
             return
-        path = self.output.folder / FAILURES_FILE
+        path = self._failures_file
         try:
             opened = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
             with os.fdopen(opened, "a", encoding="utf-8") as stream:
@@ -171,7 +181,7 @@ class RunLog:
         """The files as they stay."""
         if self.output is not None and self._begun:
             sweep_leftovers(self.output.folder)  # of workers that died
-            _rewrite(self.output.folder / FAILURES_FILE, self._in_order(self.output.ids))
+            _rewrite(self._failures_file, self._in_order(self.output.ids))
             self._write_record(status)
 
     def _tell_end(self, status: str) -> None:
@@ -194,13 +204,14 @@ class RunLog:
             "seconds": round(time.monotonic() - self._clock, 3),
             "counts": self._counts(),
             "device": self.output.device,
+            **({"shard": "{}/{}".format(*self.shard)} if self.shard != WHOLE else {}),
             "suffix": self.output.suffix,
             "settings": dict(self.output.settings),
             "code": code_version(),
             "versions": versions(),
             **self._known_scores(),
         }
-        write_text(self.output.folder / RUN_FILE, json.dumps(record, indent=2) + "\n")
+        write_text(self._run_file, json.dumps(record, indent=2) + "\n")
 
     def _known_scores(self) -> dict[str, Any]:
         return {"scores": self.scores} if self.scores else {}

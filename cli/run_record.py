@@ -13,6 +13,7 @@ from typing import Any
 
 from common.errors import UserError
 from common.files import files_below
+from common.provenance import differences
 from common.version import VERSION
 
 RUN_FILE = "run.json"
@@ -20,9 +21,6 @@ FORMAT = 1  # of run.json
 LARGEST = 1 << 20  # bytes; what is larger is no run.json
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = {"torch": "torch", "numpy": "numpy", "numba": "numba", "opencv": "opencv-python-headless"}
-WORDS = {
-    "cams": "the maps (model, words, method or --max_side)"
-}  # where a value is a hash, and the key tells people too little
 
 
 @dataclass(frozen=True)
@@ -63,10 +61,8 @@ def check_same_settings(output: Output) -> None:
         raise UserError(f"{where}; pass another folder, one for each kind of files")
     if output.overwrite:
         return
-    found, wanted = record["settings"], json.loads(json.dumps(dict(output.settings)))
-    differing = [key for key in wanted if found.get(key) != wanted[key]]
-    if differing and any(path.endswith(output.suffix) for path in files_below(output.folder)):
-        detail = ", ".join(WORDS.get(key, f"{key} {found.get(key)} (now {wanted[key]})") for key in differing)
+    detail = differences(record["settings"], output.settings)
+    if detail and any(path.endswith(output.suffix) for path in files_below(output.folder)):
         where = f"{output.folder / RUN_FILE}: the files here were made with other settings: {detail}"
         raise UserError(f"{where}; pass --overwrite or another {output.option}")
 

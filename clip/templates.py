@@ -45,6 +45,13 @@ def knows_templates(clip: Clip, templates: Sequence[str]) -> bool:
     return not unknown_words(clip, [template.replace("{}", "") for template in templates])
 
 
+def choose_templates(clip: Clip, asked: str) -> str:
+    """ "auto" to "maskclip85", or to "dataset" for a model that never saw the words of those templates."""
+    if asked != "auto":
+        return asked
+    return "maskclip85" if knows_templates(clip, MASKCLIP85) else "dataset"
+
+
 def fill_templates(templates: Sequence[str], names: Sequence[Sequence[str]]) -> list[list[str]]:
     """Put every name into every template: K lists of names to K lists of len(names) * len(templates) prompts.
 

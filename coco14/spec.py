@@ -52,6 +52,7 @@ SPEC = DatasetSpec(
     background_prompts=tuple(BACKGROUND),
     has_background=True,
     box_threshold=0.7,
+    tagged_by_name=True,
     aliases=tuple(OFFICIAL_NAMES.items()),
 )
 

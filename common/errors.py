@@ -24,3 +24,10 @@ class StopRun(Exception):
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM, by which clusters end a job: handled like Ctrl-C, but for the exit code."""
+
+
+def in_short(value: object) -> str:
+    """A foreign value in a message: one line of printable characters, cut where it is long."""
+    text = " ".join(str(value).split())
+    text = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return text if len(text) <= 80 else f"{text[:77]}..."

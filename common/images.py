@@ -7,7 +7,7 @@ checked before memory is spent on it.
 import os
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import sqrt
 from pathlib import Path
@@ -67,12 +67,20 @@ def read_image(path: Path, enough: tuple[int, int] | None = None) -> Image.Image
 
 def read_within(path: Path, most_pixels: int) -> Image.Image:
     """The same image, or a copy of its `working_size`, made of area averages. Raises as read_image does."""
+    return read_at(path, lambda size: working_size(size, most_pixels))
+
+
+def read_at(path: Path, working: Callable[[tuple[int, int]], tuple[int, int]]) -> Image.Image:
+    """The same image, or a smaller copy made of area averages. Raises as read_image does.
+
+    working  the size (H', W') that is wanted of an image of size (H, W): its own, or a smaller one
+    """
     with opened(path) as image:
         orientation = _orientation(image)
         size = _upright_size(image, orientation)
-        working = working_size(size, most_pixels)
-        if working != size:
-            return _shrunk(image, working, orientation)
+        wanted = working(size)
+        if wanted != size:
+            return _shrunk(image, wanted, orientation)
         return _turned(_decoded(image), orientation)
 
 

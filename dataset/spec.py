@@ -14,11 +14,12 @@ class DatasetSpec:
     prompts             K tuples of prompt texts (without template); several are fused to one embedding
     background_prompts  b texts that compete in the softmax and stand for "none of the classes"
     has_background      mask value 0 is "background" (VOC, COCO) rather than the first class
-    box_threshold       share of the CAM maximum above which a pixel enters a box (clip_es section 4)
+    box_threshold       share of the CAM maximum above which a pixel enters a box (CLIP-ES, section 3.2)
     template            the prompt sentence; `{}` is the name
     aliases             pairs (other spelling, class name) that label files may use
     plain_prompts       K tuples as above for MaskCLIP, which asks for plain names; (): the prompts
     maskclip_frame      (long, short) sides that MaskCLIP's images are scaled to just fit into; (): their own size
+    tagged_by_name      TagCLIP asks for the bare class names, as its code does for VOC and COCO, not for the prompts
     unseen              indices of the classes that the field's zero-shot split leaves without labels; (): no such split
     """
 
@@ -32,6 +33,7 @@ class DatasetSpec:
     aliases: tuple[tuple[str, str], ...] = ()
     plain_prompts: tuple[tuple[str, ...], ...] = ()
     maskclip_frame: tuple[int, ...] = (2048, 512)
+    tagged_by_name: bool = False
     unseen: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:

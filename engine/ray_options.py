@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from cli import console, run_log
-from cli.options import positive
+from common.arguments import positive
 from common.errors import UserError
 
 TEXTS = ("labels", "model", "pretrained")  # options that may be a path or something else

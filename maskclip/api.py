@@ -19,7 +19,7 @@ from clip.text_cache import cached_prompts
 from common.errors import UserError
 from maskclip.class_names import CLASSES
 from maskclip.model import MaskClip
-from pipeline.methods.table import native_side
+from pipeline.methods.maskclip_v import native_side
 
 # The package's names and open_clip's for the same.
 MODELS = {

@@ -11,7 +11,7 @@ from clip.resnet import is_resnet, pool_every_token, pool_input, resnet_trunk
 from clip.text import encode_tokens
 from clip.vision import class_token_features, vision_trunk
 from common.errors import UserError
-from pipeline.methods.maskclip import last_block, value_features, value_features_resnet
+from pipeline.steps.dense_features import last_block, value_features, value_features_resnet
 
 
 class MaskClip(torch.nn.Module):

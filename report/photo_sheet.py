@@ -39,14 +39,14 @@ class PhotoRoad:
 
     rgb        (H, W, 3) uint8
     mask       uint8 of any size, 255 where ignored; its shares are shown in the legend
-    keys       (k,) class indices
+    values     (k,) mask values of the classes
     cam, attn  (k, H, W) in [0, 1], before and after the affinity
     notes      k texts after the class names, such as a score; may be empty
     """
 
     rgb: np.ndarray
     mask: np.ndarray
-    keys: np.ndarray
+    values: np.ndarray
     cam: np.ndarray
     attn: np.ndarray
     notes: Sequence[str] = ()
@@ -55,7 +55,7 @@ class PhotoRoad:
 def photo_sheet(road: PhotoRoad, label_names: Sequence[str]) -> Image.Image:
     """Two rows of cells: photo | CAM of each class | mask, and overlay | refined CAM of each class | legend.
 
-    label_names  by mask value, background first
+    label_names  by mask value
     """
     cell = _cell_size(road.rgb)
     top, bottom = _rows(road, label_names)
@@ -86,9 +86,9 @@ def _rows(road: PhotoRoad, label_names: Sequence[str]) -> tuple[list[Cell], list
     mask = cv2.resize(road.mask, (width, height), interpolation=cv2.INTER_NEAREST)  # labels are picked, never mixed
     top: list[Cell] = [("photo", None, road.rgb)]
     bottom: list[Cell] = [("mask over the photo", None, label_overlay(road.rgb, mask))]
-    notes = road.notes or [""] * len(road.keys)
-    for key, note, cam, attn in zip(road.keys, notes, road.cam, road.attn):
-        name, chip = f"{label_names[key + 1]} {note}".strip(), _colour(int(key) + 1)
+    notes = road.notes or [""] * len(road.values)
+    for value, note, cam, attn in zip(road.values, notes, road.cam, road.attn):
+        name, chip = f"{label_names[value]} {note}".strip(), _colour(int(value))
         top.append((f"{name}: CAM", chip, heat_overlay(road.rgb, cam)))
         bottom.append((f"{name}: refined", chip, heat_overlay(road.rgb, attn)))
     top.append(("mask (white: 255)", None, _framed(colour_labels(mask))))

@@ -1,29 +1,17 @@
 """The loop behind `--curve`: the CRF once more on a sample of images, for its probabilities."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
 from common.outcome import Outcome
 from common.parallel import ordered_map
-from dataset.mask_png import mask_made_by
 from pipeline.crf.dense_crf import CrfSettings
-from pipeline.stages.crf import CrfJob, refine
-from pipeline.stages.evaluate import check_shape, read_truth
+from pipeline.stages.crf import CrfJob, record_of, refine
+from pipeline.stages.evaluate import check_shape, mask_record, read_truth
 from report.confidence_curve import Curve
 from report.stage_report import ReportJob
-
-
-def mask_record(path: Path) -> dict[str, Any]:
-    """What eval_cam_with_crf.py says of a mask it wrote; empty for masks of another origin."""
-    try:
-        record = json.loads(mask_made_by(path))
-    except (UserError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
 
 
 def crf_job(job: ReportJob, record: dict[str, Any]) -> CrfJob:
@@ -68,7 +56,7 @@ def run(job: ReportJob, crf: CrfJob, ids: Sequence[str], curve: Curve, threads: 
 def _one(job: ReportJob, crf: CrfJob, image_id: str) -> tuple[str, Any]:
     try:
         cam_file, mask = crf.cams / f"{image_id}.npz", job.masks / f"{image_id}.png"
-        if mask_made_by(mask) != crf.record_of(image_id):
+        if mask_record(mask) != record_of(crf, image_id)[1]:
             raise UserError(f"{mask}: not made from {cam_file} with the settings of the other masks; not in the curve")
         if job.truth is None:
             raise UserError("--curve needs ground truth")

@@ -11,14 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli import run_log
-from cli.model_options import scale
-from cli.options import (
-    DATASETS,
-    Parser,
-    add_log_options,
-    positive,
-    share,
-)
+from cli.options import DATASETS, Parser, add_log_options
+from common.arguments import positive, scale, share
 from common.errors import UserError
 from common.limits import MAX_PIXELS
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli import console
-from cli.options import Parser, positive
+from cli.options import Parser
+from common.arguments import positive
 from common.errors import UserError
 
 if TYPE_CHECKING:

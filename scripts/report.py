@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli import console
-from cli.options import Parser, add_cam_dir, add_data_options, add_own_data_options, output_dir, positive
+from cli.options import Parser, add_cam_dir, add_data_options, add_own_data_options, output_dir
+from common.arguments import positive
 from common.errors import UserError
 
 if TYPE_CHECKING:

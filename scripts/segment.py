@@ -5,38 +5,41 @@ python -m scripts.segment photo.jpg --labels "golden retriever" person --model V
 """
 
 import argparse
-import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli import console
+from cli.jobs import cam_job, load_model
 from cli.model_options import (
+    BY_CLIP,
     add_crf_options,
     add_method_options,
     add_model_options,
     add_tag_options,
-    maskclip_values,
-    tag_values,
+    tag_settings,
 )
-from cli.options import DATASETS, Parser, positive
+from cli.options import DATASETS, Parser
 from common.errors import UserError
 
 if TYPE_CHECKING:
-    from clip.load import Clip
-    from dataset.spec import DatasetSpec
-    from pipeline.stages.segment import PhotoJob, SegmentSettings
+    from PIL import Image
 
-BY_CLIP = "clip"  # as a label: CLIP supplies the labels
+    from dataset.spec import DatasetSpec, Sample
+    from pipeline.stages.cams import CamWork
+    from pipeline.stages.crf import CrfJob, CrfResult
+    from pipeline.stages.run import Mapped
+
+KINDS = ("mask", "overlay", "steps")  # the pictures of a photo
 FREE = "words"  # the name of a data set whose classes are the labels themselves
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(
         "Photos + the names of what is in them -> masks, in memory; without names, CLIP supplies them (TagCLIP).",
-        "Writes NAME_mask.png (mode L: 0 background, class number, 255 not sure), NAME_overlay.png, NAME_steps.png. "
-        "With --model and neither --dataset nor --classes, the labels may be any words.",
+        "Writes NAME_mask.png (mode L: 0 background, class number, 255 not sure; class index where the data set has no "
+        "background), NAME_overlay.png, NAME_steps.png. With --model and neither --dataset nor --classes, the labels "
+        "may be any words. Photos longer than --max_side are shrunk for CLIP and the CRF, their masks are not.",
     )
     parser.add_argument("photos", type=Path, nargs="+", metavar="PHOTO", help="image files of any size")
     parser.add_argument("--labels", nargs="+", metavar="NAME", help="what the photos show; clip or not given: ask CLIP")
@@ -45,12 +48,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     names.add_argument("--dataset", choices=DATASETS, help="those of a data set; not given: toyworld, or any words")
     names.add_argument("--classes", type=Path, metavar="FILE", help="those of a classes file, as of --dataset folder")
     add_model_options(parser)
-    add_method_options(parser)
+    add_method_options(parser, {"max_side": 640})  # both CLIP and the CRF were tuned on images of some 500 pixels
     add_crf_options(parser)
-    add_tag_options(parser)
-    parser.add_argument(
-        "--max_side", type=positive, default=640, help="longer photos are shrunk for CLIP and the CRF, not the mask"
-    )
+    add_tag_options(parser, without_labels=True)
     return parser.parse_args(argv)
 
 
@@ -61,22 +61,120 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from common.files import need_writable
-    from pipeline.stages import segment as stage_segment
+    from pipeline.stages import run as stage_run
 
     names = asked_labels(args.labels)
     spec = choose_names(args, names)
     labels = None if names is None else label_indices(spec, names)
     targets = output_files(args.photos, args.out)
-    job = _job(args, spec, labels)
+    cams = load_model(cam_job(args, spec, args.out, by_clip=labels is None))
     need_writable(args.out, "--out")
     tally = console.Tally()
-    for photo, files in zip(args.photos, targets):
-        try:
-            print(f"{photo}: {stage_segment.run(job, photo, files)}")
-            tally.add(console.Outcome(str(photo), "made"))
-        except UserError as error:
-            tally.add(console.Outcome(str(photo), "failed", str(error)))
+    samples, notes = labelled(args, cams, labels, tally)
+    job = crf_job(args, spec)
+    said: dict[str, str] = {}
+
+    def show(mapped: "Mapped", result: "CrfResult") -> None:
+        photo = mapped.sample.id
+        said[photo] = write_pictures(job, cams, mapped, result, targets[photo], notes.get(photo, []))
+
+    for outcome in stage_run.run(cams, job, samples, set(), job.empty_totals(), show=show):
+        if outcome.status == "made":
+            print(f"{photo_of(samples, outcome.id)}: {said[outcome.id]}")
+        tally.add(outcome)
     return tally.report("sets of pictures", args.out)
+
+
+# --- set-up ---------------------------------------------------------------------------------------
+
+
+def crf_job(args: argparse.Namespace, spec: "DatasetSpec") -> "CrfJob":
+    """The CRF of photos that may be large: worked on at `--max_side`, with smooth borders at full size."""
+    from pipeline.stages.crf import CrfJob, backend_for
+
+    return CrfJob(
+        cams=args.out,
+        images=args.out,
+        out_dir=args.out,
+        truth=None,
+        num_classes=len(spec.classes),
+        cam_type=args.cam_type,
+        crf_image=args.crf_image,
+        backend=args.crf or backend_for(args.device),
+        device=args.device,
+        confidence=args.confidence,
+        max_pixels=args.max_pixels,
+        max_side=args.max_side,
+        smooth=True,
+        overwrite=True,
+        has_background=spec.has_background,
+        mask_ending="_mask.png",
+    )
+
+
+def labelled(
+    args: argparse.Namespace, cams: "CamWork", labels: tuple[int, ...] | None, tally: console.Tally
+) -> "tuple[list[Sample], dict[str, list[str]]]":
+    """The photos with their labels, and by id the scores as texts of labels that CLIP supplied."""
+    from dataset.spec import Sample
+    from pipeline.stages import tags
+
+    samples = [Sample(photo.stem, photo, labels or ()) for photo in args.photos]
+    if labels is not None:
+        return samples, {}
+    work = tags.set_up(cams.clip, cams.job.spec, args.out, tag_settings(args))
+    found = list(tags.tag_samples(work, samples))
+    for tag in found:
+        if tag.scores is None:
+            tally.add(tag.outcome)
+    scored = [(tag.sample, tag.scores) for tag in found if tag.scores is not None]
+    notes = {sample.id: [f"{scores[label]:.2f}" for label in sample.labels] for sample, scores in scored}
+    return [sample for sample, _ in scored], notes
+
+
+def photo_of(samples: "list[Sample]", image_id: str) -> Path:
+    return next(sample.image for sample in samples if sample.id == image_id)
+
+
+# --- pictures -------------------------------------------------------------------------------------
+
+
+def write_pictures(
+    job: "CrfJob", cams: "CamWork", mapped: "Mapped", result: "CrfResult", files: dict[str, Path], notes: list[str]
+) -> str:
+    """Write a photo's overlay and the picture of the way to its mask; returns what the mask holds, for people."""
+    import numpy as np
+    from PIL import Image
+
+    from common.images import LARGE, read_within
+    from pipeline.stages.crf import full_size
+    from pipeline.steps.kinds import to_heat
+    from pipeline.steps.maps import enlarge_labels, resize_maps
+    from pipeline.steps.masks import mask_values
+    from report.photo_sheet import PhotoRoad, photo_sheet, shares
+    from report.pictures import label_overlay
+
+    image, spec = result.input, cams.job.spec
+    _, mask = full_size(job, result)
+    photo = np.asarray(read_within(image.photo, LARGE))
+    _write(
+        files["overlay"], Image.fromarray(label_overlay(photo, enlarge_labels(mask, (photo.shape[0], photo.shape[1]))))
+    )
+    cam, attn = (to_heat(resize_maps(maps, image.rgb.shape[:2]), image.kind) for maps in mapped.maps)
+    values = mask_values(image.keys, job.has_background)
+    road = PhotoRoad(image.rgb, mask, values, cam, attn, notes)
+    _write(files["steps"], photo_sheet(road, spec.label_names))
+    held = ", ".join(f"{name} {100 * share:.1f} %" for _, name, share in shares(mask, spec.label_names))
+    by_clip = ", ".join(f"{spec.label_names[value]} {note}" for value, note in zip(values, notes))
+    return f"{held}   (labels by CLIP: {by_clip})" if notes else held
+
+
+def _write(path: Path, picture: "Image.Image") -> None:
+    from common.files import atomic_write
+    from dataset.mask_png import made_here
+
+    with atomic_write(path) as stream:
+        picture.save(stream, "PNG", pnginfo=made_here())
 
 
 # --- names ----------------------------------------------------------------------------------------
@@ -132,10 +230,9 @@ def label_indices(spec: "DatasetSpec", names: list[str]) -> tuple[int, ...]:
     return tuple(dict.fromkeys(known[name] for name in names))
 
 
-def output_files(photos: list[Path], folder: Path) -> list[dict[str, Path]]:
-    """One path a kind of picture for every photo; raises UserError where one would overwrite another, or a photo."""
+def output_files(photos: list[Path], folder: Path) -> dict[str, dict[str, Path]]:
+    """By photo, one path a kind of picture; raises UserError where one would overwrite another, or a photo."""
     from dataset.voc_layout import is_file
-    from pipeline.stages.segment import KINDS
 
     if is_file(folder):
         raise UserError(f"--out {folder}: a file; expected a folder to write into")
@@ -148,80 +245,7 @@ def output_files(photos: list[Path], folder: Path) -> list[dict[str, Path]]:
                     f"{photo}: its {path.name} would overwrite {path} of {taken[path.resolve()]}; rename it"
                 )
             taken[path.resolve()] = photo
-    return targets
-
-
-# --- set-up ---------------------------------------------------------------------------------------
-
-
-def _job(args: argparse.Namespace, spec: "DatasetSpec", labels: tuple[int, ...] | None) -> "PhotoJob":
-    from pipeline.methods.tagclip import TagSettings
-    from pipeline.stages.cams import record, text_set
-    from pipeline.stages.segment import PhotoJob
-    from pipeline.stages.tags import check_settings, tag_text
-
-    clip, tags = _load(args, spec), TagSettings(**tag_values(args))
-    settings = _settings(args, spec, clip)
-    if labels is None:
-        check_settings(clip, tags)
-    made_by = {
-        **record(clip, spec, settings.cam, full_size=False),
-        "classes": spec.classes,
-        "crf_image": settings.crf_image,
-        "confidence": settings.confidence,
-        "max_side": settings.max_side,
-        **asdict(settings.crf),
-    }
-    return PhotoJob(
-        clip,
-        ("background", *spec.classes),
-        text_set(clip, spec, settings.cam),
-        labels,
-        tag_text(clip, spec, args.templates) if labels is None else None,
-        settings,
-        tags,
-        json.dumps(made_by, sort_keys=True),
-    )
-
-
-def _load(args: argparse.Namespace, spec: "DatasetSpec") -> "Clip":
-    from cli.lookup import DEFAULT_MODELS
-    from clip.device import pick_device
-    from clip.load import load_clip
-    from clip.text import unknown_words
-    from pipeline.methods.table import METHODS, check_told
-
-    check_told(args.method, maskclip_values(args))
-    model, tag = (args.model, args.pretrained) if args.model else DEFAULT_MODELS.get(spec.name, ("ViT-B-16", "openai"))
-    resnets = METHODS[args.method].resnets and args.labels is not None  # TagCLIP needs a ViT
-    clip = load_clip(model, args.pretrained or tag, pick_device(args.device), args.activation, resnets)
-    prompts = [prompt for group in (*spec.prompts, spec.background_prompts) for prompt in group]
-    if unknown := unknown_words(clip, [spec.template.replace("{}", ""), *prompts]):
-        print(f"warning: the model never saw these words: {', '.join(unknown)}", file=sys.stderr)
-    return clip
-
-
-def _settings(args: argparse.Namespace, spec: "DatasetSpec", clip: "Clip") -> "SegmentSettings":
-    from pipeline.methods.table import CamSettings
-    from pipeline.stages.cams import maskclip_settings
-    from pipeline.stages.segment import SegmentSettings
-
-    threshold = spec.box_threshold if args.box_threshold is None else args.box_threshold
-    return SegmentSettings(
-        cam=CamSettings(
-            args.method,
-            threshold,
-            tuple(args.scales),
-            args.flip,
-            precision=args.precision,
-            compile=args.compile,
-            maskclip=maskclip_settings(clip, spec, args.method, maskclip_values(args)),
-        ),
-        crf_image=args.crf_image,
-        backend=args.crf or "numba",
-        confidence=args.confidence,
-        max_side=args.max_side,
-    )
+    return {photo.stem: files for photo, files in zip(photos, targets)}
 
 
 if __name__ == "__main__":

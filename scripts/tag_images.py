@@ -12,22 +12,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli import run_log
-from cli.model_options import add_model_options, add_tag_options, tag_values
+from cli.jobs import TAG_FILE, model_source, tagged
+from cli.model_options import add_model_options, tag_settings
 from cli.options import (
     Parser,
     add_data_options,
     add_json,
     add_log_options,
     add_own_data_options,
+    add_settings,
     data_options,
     output_dir,
 )
 from common.errors import UserError
+from pipeline.methods.tagclip import TagSettings
 
 if TYPE_CHECKING:
     from cli.lookup import Selection
-    from clip.load import Clip
-    from dataset.spec import DatasetSpec, Sample
     from pipeline.stages.tags import Tags
     from pipeline.steps.tag_scores import TagScores
 
@@ -42,7 +43,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add_own_data_options(parser)
     parser.add_argument("--out", type=Path, metavar="FILE", help="label file; not given: output/DATASET/tags.txt")
     add_model_options(parser)
-    add_tag_options(parser)
+    add_settings(parser, "TagCLIP", TagSettings)
     add_json(parser)
     add_log_options(parser)
     return parser.parse_args(argv)
@@ -55,48 +56,33 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     from cli.lookup import select_from
-    from pipeline.stages import tags as stage_tags
+    from common.files import check_place
+    from pipeline.files.tag_journal import forget_journal
+    from pipeline.stages.tags import write_labels
 
     selection = select_from(args, with_labels=False)
     truth = true_labels(selection, args.labels)
-    samples, failures = stage_tags.unlabelled(selection.paths.images, selection.ids)
-    out = args.out or output_dir(args.dataset, "tags.txt")
-    log.failed([*selection.problems, *failures])
-    tags = _tag(args, selection, samples, out, log) if samples else []
+    out = args.out or output_dir(args.dataset, TAG_FILE)
+    check_place(out, "--out", TAG_FILE)
+    check_place(args.json, "--json", "scores.json")
+    tags: list[Tags] = []
+    if selection.ids:
+        clip = model_source(args, selection.spec).load()
+        print(
+            f"data    {args.dataset}: {len(selection.ids)} images, {len(selection.spec.classes)} classes to choose from"
+        )
+        print(f"model   {clip.describe()} on {clip.device}")
+        tags = tagged(args, clip, selection, out, log)
+        for tag in tags:
+            log.add(tag.outcome)
+        write_labels(out, tags)
+        forget_journal(out)
     _score(args, selection, truth, tags)
     code = log.report("label lines", out)
-    if log.tally.made or log.tally.kept:
-        told = argparse.Namespace(**{**vars(args), "labels": out})
-        print(f"next: python generate_cams.py{data_options(told)}{model_options(args)}   (CAMs of these labels)")
+    if tags:
+        labelled = argparse.Namespace(**{**vars(args), "labels": out})
+        print(f"next: python generate_cams.py{data_options(labelled)}{model_options(args)}   (CAMs of these labels)")
     return code
-
-
-def _tag(
-    args: argparse.Namespace, selection: "Selection", samples: "Sequence[Sample]", out: Path, log: run_log.RunLog
-) -> "list[Tags]":
-    """Write the label file; returns the tags of all samples. What an interrupted run has finished is not done again."""
-    from common.files import check_place
-    from pipeline.files.tag_journal import forget_journal, journal_beside
-    from pipeline.methods.tagclip import TagSettings
-    from pipeline.stages import tags as stage_tags
-
-    spec, settings = selection.spec, TagSettings(**tag_values(args))
-    clip = _load(args, spec, len(samples))
-    stage_tags.check_settings(clip, settings)
-    check_place(out, "--out", "tags.txt")
-    check_place(args.json, "--json", "scores.json")
-    record = stage_tags.journal_record(clip, spec, selection.paths.images, settings, args.templates)
-    journal = journal_beside(out, record)
-    log.start(len(samples))
-    tags = []
-    for tag in stage_tags.shown(
-        stage_tags.tag_all(clip, spec, samples, settings, args.templates, journal), len(samples)
-    ):
-        log.add(tag.outcome)
-        tags.append(tag)
-    stage_tags.write_labels(out, [tag for tag in tags if tag.scores is not None])
-    forget_journal(out)
-    return tags
 
 
 def model_options(args: argparse.Namespace) -> str:
@@ -118,20 +104,6 @@ def true_labels(selection: "Selection", labels: str | None) -> dict[str, tuple[i
     except UserError:
         return {}
     return {sample.id: sample.labels for sample in samples}
-
-
-def _load(args: argparse.Namespace, spec: "DatasetSpec", count: int) -> "Clip":
-    from cli.lookup import DEFAULT_MODELS
-    from clip.device import pick_device
-    from clip.load import load_clip
-    from pipeline.stages.tags import choose_templates
-
-    model, tag = (args.model, args.pretrained) if args.model else DEFAULT_MODELS[args.dataset]
-    clip = load_clip(model, args.pretrained or tag, pick_device(args.device), args.activation)
-    print(f"data    {args.dataset}: {count} images, {len(spec.classes)} classes to choose from")
-    print(f"model   {clip.describe()} on {clip.device}")
-    print(f"method  TagCLIP, templates {choose_templates(clip, args.templates)}")
-    return clip
 
 
 # --- scores ---------------------------------------------------------------------------------------
@@ -173,8 +145,7 @@ def write_scores(args: argparse.Namespace, selection: "Selection", scores: "TagS
         "split": str(selection.paths.split),
         **asdict(scores),
         "ap": dict(zip(selection.spec.classes, scores.ap)),
-        "templates": args.templates,
-        "settings": tag_values(args),
+        "settings": asdict(tag_settings(args)),
     }
     write_json(args.json, result)
 

@@ -7,15 +7,15 @@ import torch
 from torch import nn
 
 from clip.load import Clip, load_clip
+from clip.templates import choose_templates
 from clip.text import unknown_words
 from common.errors import UserError
 from dataset.names import hint, name_indices
 from dataset.spec import DatasetSpec
 from pipeline.files.cam_file import spec_fingerprint
 from pipeline.methods.maskclip import MaskClipSettings
-from pipeline.methods.table import CamSettings, TextSet
+from pipeline.methods.method import CamSettings, TextSet
 from pipeline.stages.cams import text_set
-from pipeline.stages.tags import choose_templates
 from segmentor.augment import HIDDEN
 from segmentor.heads import WIDEST
 from segmentor.label_sources import Filled, Finder, OwnLabels, Source, masks

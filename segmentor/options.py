@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from cli.options import not_negative, positive, share
+from common.arguments import not_negative, positive, share
 from common.errors import UserError
 
 ARCHES = (

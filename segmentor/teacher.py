@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clip.load import Clip
-from pipeline.methods.table import METHODS, CamSettings, TextSet, dense_scores
+from pipeline.methods.method import CamSettings, TextSet
+from pipeline.methods.table import METHODS, dense_scores
 from segmentor.augment import IGNORE, NORMALISATIONS
 
 

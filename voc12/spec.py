@@ -35,6 +35,7 @@ SPEC = DatasetSpec(
     background_prompts=tuple(BACKGROUND),
     has_background=True,
     box_threshold=0.4,
+    tagged_by_name=True,
     plain_prompts=prompts_with(tuple(CLASSES), PLAIN_NAMES),
     unseen=(15, 16, 17, 18, 19),  # pottedplant to tvmonitor (other_systems section 0.4)
 )

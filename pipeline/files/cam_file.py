@@ -3,39 +3,37 @@
 Two forms, told apart by their arrays (shapes in pipeline/__init__.py):
   patch grid  keys (k,), cam and attn (k, h, w) float16, size (2,) = (H, W)             the default, small
   full size   keys (k,), highres and attn_highres (k, H, W) float16                     the reference's names
-Both hold `made_by`, a JSON text that says which settings made the file. Every reader takes either form.
+Both hold `made_by`, the record of how the file was made (common/provenance.py). Every reader takes either form.
 
-A file may come from anywhere: whatever its bytes, reading it ends in a valid value or a UserError, and what its headers
-promise is checked before memory is spent on it.
+A file may come from anywhere: whatever its bytes, reading it ends in a valid value or a UserError.
 """
 
 import hashlib
 import json
 import math
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from common.errors import StopRun, UserError
+from common.errors import StopRun, UserError, in_short
 from common.files import atomic_write
 from common.images import MOST_PIXELS, open_regular
+from common.provenance import parse_record, record_text
 from dataset.spec import DatasetSpec
-from pipeline.files.npz import MOST_BYTES, MOST_TEXT, Arrays, opened_arrays
 from pipeline.steps.kinds import KINDS, to_heat
 from pipeline.steps.maps import Cams, resize_maps, resized_rows, shrink_maps
 
 CAM_TYPES = ("attn_highres", "highres")  # refined and unrefined; the reference's names, for either form of file
-MOST_RECORD = MOST_TEXT  # characters of `made_by`
+MOST_BYTES = 1 << 30  # of all arrays of a file
+MOST_ARRAYS = 16
 MOST_KEYS = 255
 SLACK = 1e-3  # beyond [0, 1], for float16 and other programs' rounding
 _PATCH_NAMES = {"attn_highres": "attn", "highres": "cam"}
-
-
-# --- who made it, and for which classes -----------------------------------------------------------
 
 
 def spec_fingerprint(spec: DatasetSpec) -> str:
@@ -48,19 +46,6 @@ def check_classes(path: Path, made_by: Mapping[str, Any], spec: DatasetSpec) -> 
     """Raise UserError when a CAM file was made for other classes or prompts; files that do not say are trusted."""
     if made_by.get("prompts", spec_fingerprint(spec)) != spec_fingerprint(spec):
         raise UserError(f"{path}: made for other classes or prompts than those of {spec.name} now; make the CAMs again")
-
-
-def parse_record(text: str) -> dict[str, Any]:
-    """The record of a CAM file or mask. Raises ValueError for what is none: no JSON object, or an absurd one."""
-    if len(text) > MOST_RECORD:
-        raise ValueError(f"a record of {len(text)} characters")
-    try:
-        record = json.loads(text)
-    except RecursionError as error:
-        raise ValueError("a record that is nested too deep") from error
-    if not isinstance(record, dict):
-        raise ValueError("a record that is no JSON object")
-    return record
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -77,7 +62,7 @@ def save_cams(path: Path, cams: Cams, made_by: Mapping[str, Any], full_size: boo
     else:
         arrays |= {"cam": cams.cam.astype(np.float16), "attn": cams.attn.astype(np.float16)}
         arrays["size"] = np.array(cams.size, np.int32)
-    arrays["made_by"] = np.array(json.dumps(dict(made_by), sort_keys=True))
+    arrays["made_by"] = np.array(record_text(made_by))
     with atomic_write(path) as stream:
         np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
 
@@ -93,22 +78,6 @@ def _at_full_size(path: Path, maps: np.ndarray, cams: Cams) -> np.ndarray:
     return full
 
 
-def check_output(path: Path, folder: Path) -> Path:
-    """The path of a file that is about to be written, if it lies in its output folder once links are followed.
-
-    The rule for links, here and where files are read:
-      written  Nothing goes through a link out of the output folder. The folder itself may be a link, a link in place of
-               the file is replaced and not followed (atomic_write renames), but a sub-folder that leads out is refused.
-      read     The folder that is named may be a link. Images that lead out of it are refused, as `../` is
-               (dataset.voc_layout.inside); CAM files and masks may be links to files elsewhere, which only this
-               project's readers see. Only regular files are opened, whatever leads to them.
-    Raises UserError.
-    """
-    if not path.parent.resolve().is_relative_to(folder.resolve()):
-        raise UserError(f"{path}: not written, {path.parent} is a link that leads out of {folder}; remove it")
-    return path
-
-
 # --- reading --------------------------------------------------------------------------------------
 
 
@@ -116,16 +85,21 @@ def check_output(path: Path, folder: Path) -> Path:
 class StoredMaps:
     """One image's maps as they lie in a file.
 
-    keys  (k,) int64, each once
-    maps  (k, h, w) on the patch grid, or (k, H, W); floats in [0, 1], of any size where they are logits
-    size  (H, W) of the image
-    kind  one of pipeline.steps.kinds.KINDS, as the record says; "cam" where it does not
+    keys     (k,) int64, each once
+    maps     (k, h, w) on the patch grid, or (k, H, W); floats in [0, 1], of any size where they are logits
+    size     (H, W) of the image
+    made_by  the file's record; empty when it has none
     """
 
     keys: np.ndarray
     maps: np.ndarray
     size: tuple[int, int]
-    kind: str = "cam"
+    made_by: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """What the values of the maps are: one of pipeline.steps.kinds.KINDS."""
+        return kind_of(self.made_by)
 
     def resized(self, size: tuple[int, int]) -> np.ndarray:
         """(k, *size) float32, straight from the form in the file; `size` is the image's or smaller."""
@@ -166,13 +140,30 @@ def read_maps(path: Path, cam_type: str, num_classes: int) -> StoredMaps:
         if len(keys) and not 0 <= keys.min() <= keys.max() < num_classes:
             said = f"class index {keys.max()} where the data set has {num_classes} classes; wrong --dataset?"
             raise _unfit(path, said)
-        name = cam_type if cam_type in arrays.headers else _PATCH_NAMES[cam_type]
-        kind = kind_of(_made_by(arrays))
-        maps = _maps(path, arrays, name, len(keys), kind)
+        made_by = _made_by(arrays)
+        name = cam_type if cam_type in arrays else _PATCH_NAMES[cam_type]
+        maps = _maps(path, arrays, name, len(keys), kind_of(made_by))
         size = maps.shape[1:] if name == cam_type else _image_size(path, arrays)
         if max(maps.shape[1] / size[0], maps.shape[2] / size[1]) > 1:
             raise _unfit(path, f"`{name}` of {maps.shape[1:]} for an image of {tuple(size)}")
-        return StoredMaps(keys.astype(np.int64), maps, (int(size[0]), int(size[1])), kind)
+        return StoredMaps(keys.astype(np.int64), maps, (int(size[0]), int(size[1])), made_by)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The record of a CAM file, with the classes of its maps as `keys`; nothing else when the file says no more.
+
+    Raises UserError when the file is damaged anywhere: every array is read, which checks its CRC.
+    """
+    with _opened(path) as arrays:
+        for name in arrays:
+            arrays[name]
+        return {**_made_by(arrays), "keys": _keys(path, arrays).tolist()}
+
+
+def read_made_by(path: Path) -> dict[str, Any]:
+    """The record of a CAM file; empty when it has none. Raises UserError when the file cannot be read."""
+    with _opened(path) as arrays:
+        return _made_by(arrays)
 
 
 def kind_of(made_by: Mapping[str, Any]) -> str:
@@ -183,22 +174,24 @@ def kind_of(made_by: Mapping[str, Any]) -> str:
     return kind
 
 
-def _keys(path: Path, arrays: Arrays) -> np.ndarray:
-    keys = arrays.get("keys", MOST_KEYS)
-    if keys is None or keys.ndim != 1 or not np.issubdtype(keys.dtype, np.integer):
+def _keys(path: Path, arrays: Any) -> np.ndarray:
+    keys = arrays.get("keys")
+    if keys is None or keys.ndim != 1 or len(keys) > MOST_KEYS or not np.issubdtype(keys.dtype, np.integer):
         raise _unfit(path, "no class indices `keys`")
     if len(set(keys.tolist())) < len(keys):
         raise _unfit(path, "the same class twice in `keys`")
     return keys
 
 
-def _maps(path: Path, arrays: Arrays, name: str, count: int, kind: str) -> np.ndarray:
-    header = arrays.headers.get(name)
-    if header is None or header.dtype.kind != "f" or len(header.shape) != 3 or header.shape[0] != count:
+def _maps(path: Path, arrays: Any, name: str, count: int, kind: str) -> np.ndarray:
+    maps = arrays[name] if name in arrays else np.zeros(0)
+    if (
+        maps.dtype.kind != "f"
+        or maps.ndim != 3
+        or len(maps) != count
+        or not 1 <= math.prod(maps.shape[1:]) <= MOST_PIXELS
+    ):
         raise _unfit(path, f"no maps `{name}` of shape ({count}, height, width)")
-    if not 1 <= math.prod(header.shape[1:]) <= MOST_PIXELS:
-        raise _unfit(path, f"no maps `{name}` of shape ({count}, height, width), but {header.shape}")
-    maps = arrays.read(name)
     try:
         check_values(maps, kind)
     except ValueError as error:
@@ -214,41 +207,19 @@ def check_values(maps: np.ndarray, kind: str = "cam") -> None:
         raise ValueError(f"values from {maps.min():.3g} to {maps.max():.3g} where 0 to 1 was expected")
 
 
-def _image_size(path: Path, arrays: Arrays) -> tuple[int, int]:
-    size = arrays.get("size", 2)
-    if size is not None and size.shape == (2,) and np.issubdtype(size.dtype, np.integer):
+def _image_size(path: Path, arrays: Any) -> tuple[int, int]:
+    size = arrays["size"] if "size" in arrays else np.zeros(0)
+    if size.shape == (2,) and np.issubdtype(size.dtype, np.integer):
         height, width = size.tolist()
         if min(height, width) >= 1 and height * width <= MOST_PIXELS:
-            return height, width
+            return int(height), int(width)
     raise _unfit(path, "no image `size` (height, width)")
 
 
-def read_made_by(path: Path) -> dict[str, Any]:
-    """The settings that made a CAM file; empty when it does not say. Raises UserError when the file is damaged."""
-    with _opened(path) as arrays:
-        return _made_by(arrays)
-
-
-def read_origin(path: Path) -> tuple[dict[str, Any], list[int]]:
-    """The settings that made a CAM file, and its class indices; raises UserError when the file is damaged."""
-    with _opened(path) as arrays:
-        return _made_by(arrays), _keys(path, arrays).tolist()
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of a file, the record checked; raises UserError unless it is to the byte as `save_cams` writes.
-
-    But for bits behind the end of packed data, which mean nothing.
-    """
-    with _opened(path, as_written=True) as arrays:
-        _made_by(arrays)
-        return {name: arrays.read(name) for name in arrays.headers}
-
-
-def _made_by(arrays: Arrays) -> dict[str, Any]:
-    found = arrays.get("made_by", 1)
-    if found is None:
+def _made_by(arrays: Any) -> dict[str, Any]:
+    if "made_by" not in arrays:
         return {}
+    found = arrays["made_by"]
     if found.shape != () or found.dtype.kind != "U":
         raise ValueError("a record that is no text")
     record = parse_record(str(found))
@@ -260,11 +231,17 @@ def _made_by(arrays: Arrays) -> dict[str, Any]:
 
 
 @contextmanager
-def _opened(path: Path, as_written: bool = False) -> Iterator[Arrays]:
-    """An npz file whose every way of being damaged ends in one UserError."""
+def _opened(path: Path) -> Iterator[Any]:
+    """The arrays of an npz file by name, read when asked for; every way of being damaged ends in one UserError."""
     try:
-        with _stream(path) as stream, opened_arrays(stream, as_written) as arrays:
-            yield arrays
+        with _stream(path) as stream:
+            with zipfile.ZipFile(stream) as archive:  # what it claims, before memory is spent on it
+                entries = archive.infolist()
+            if len(entries) > MOST_ARRAYS or sum(entry.file_size for entry in entries) > MOST_BYTES:
+                raise ValueError(f"more than {MOST_ARRAYS} arrays or {MOST_BYTES >> 20} MiB")
+            stream.seek(0)
+            with np.load(stream, allow_pickle=False) as arrays:
+                yield arrays
     except (UserError, StopRun):
         raise
     except Exception as error:  # zipfile, zlib, numpy and json raise a dozen kinds for wrong bytes
@@ -280,13 +257,6 @@ def _stream(path: Path) -> BinaryIO:
     except (OSError, ValueError) as error:  # the latter for a name with a NUL byte
         said = in_short(getattr(error, "strerror", None) or error)
         raise UserError(f"{path}: cannot be read ({said}); expected a CAM file of generate_cams.py") from error
-
-
-def in_short(value: object) -> str:
-    """A foreign value in a message: one line of printable characters, cut where it is long."""
-    text = " ".join(str(value).split())
-    text = "".join(letter if letter.isprintable() else "?" for letter in text)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _unfit(path: Path, what: str) -> UserError:

@@ -1,17 +1,22 @@
 """What an interrupted tagging has finished: the scores of images, in a text file beside the label file."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
 from common.files import cannot_write, write_text
 
-if TYPE_CHECKING:
-    from pipeline.stages.tags import Tags
+
+@dataclass(frozen=True)
+class Entry:
+    """The scores (K,) float32 of one image, and the identity of the image that they were made of."""
+
+    source: str
+    scores: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -24,31 +29,30 @@ class Journal:
     path: Path
     record: str
 
-    def read(self) -> dict[str, np.ndarray]:
-        """Scores (K,) float32 by id, as far as lines are whole."""
+    def read(self) -> dict[str, Entry]:
+        """Entries by id, as far as lines are whole."""
         try:
             first, *lines = self.path.read_text(encoding="utf-8").split("\n")
         except (OSError, UnicodeDecodeError):
             return {}
         # After the last line end there is nothing, or half a line.
-        return dict(_scores(lines[:-1])) if first == self.record else {}
+        return dict(_entries(lines[:-1])) if first == self.record else {}
 
-    def noting(self, finished: Mapping[str, np.ndarray], tags: "Iterator[Tags]") -> "Iterator[Tags]":
-        """The same tags; each is in the file, beside the finished ones, before it is passed on."""
-        known = [_line(image_id, scores) for image_id, scores in finished.items()]
+    @contextmanager
+    def adding(self, finished: Mapping[str, Entry]) -> Iterator[Callable[[str, Entry], None]]:
+        """A function that adds an entry to the file, beside the finished ones; each is on the disk when it returns."""
+        known = [_line(image_id, entry) for image_id, entry in finished.items()]
         write_text(self.path, "".join([f"{self.record}\n", *known]))
         with self.path.open("a", encoding="utf-8") as stream:
-            for tag in tags:
-                if tag.scores is not None:
-                    self._write(stream, _line(tag.id, tag.scores))
-                yield tag
 
-    def _write(self, stream: IO[str], line: str) -> None:
-        try:
-            stream.write(line)
-            stream.flush()
-        except OSError as error:
-            raise cannot_write(self.path, error) from error
+            def add(image_id: str, entry: Entry) -> None:
+                try:
+                    stream.write(_line(image_id, entry))
+                    stream.flush()
+                except OSError as error:
+                    raise cannot_write(self.path, error) from error
+
+            yield add
 
 
 def journal_beside(labels: Path, record: str) -> Journal:
@@ -61,17 +65,17 @@ def forget_journal(labels: Path) -> None:
     journal_beside(labels, "").path.unlink(missing_ok=True)
 
 
-def _scores(lines: list[str]) -> Iterator[tuple[str, np.ndarray]]:
+def _entries(lines: list[str]) -> Iterator[tuple[str, Entry]]:
     for line in lines:
         try:
-            image_id, found = json.loads(line)
+            image_id, source, found = json.loads(line)
             scores = np.array(found, np.float32)
-            if not isinstance(image_id, str) or scores.ndim != 1:
+            if not isinstance(image_id, str) or not isinstance(source, str) or scores.ndim != 1:
                 return
-            yield image_id, scores
+            yield image_id, Entry(source, scores)
         except (ValueError, TypeError, OverflowError, RecursionError):  # damaged: what follows is made again
             return
 
 
-def _line(image_id: str, scores: np.ndarray) -> str:
-    return f"{json.dumps([image_id, scores.tolist()])}\n"
+def _line(image_id: str, entry: Entry) -> str:
+    return f"{json.dumps([image_id, entry.source, entry.scores.tolist()])}\n"

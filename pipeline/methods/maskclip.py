@@ -1,147 +1,193 @@
-"""Step 1 without gradients: MaskCLIP, what each patch's own value says of every class (other_systems section 2).
+"""MaskCLIP (Zhou et al., ECCV 2022) as its official code has it: the last block's values, without gradients.
 
-Two variants: the official code's (`maskclip`) and the pip package's (`maskclip-v`). Both stop every token of the last
-block from looking at the others, so that it is about its own place; they differ in nearly everything else.
+The image tower runs with the exact GELU and a smaller epsilon in its layer norms, whatever it was trained with.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-from open_clip.modified_resnet import ModifiedResNet
-from open_clip.transformer import VisionTransformer
-from torch import Tensor
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from clip.resnet import pool_alone, pool_every_token, pool_input
-from clip.vision import project_alone, run_block, run_block_alone
+from common.arguments import count, option
+from pipeline.methods.method import CamSettings, Method, TextSet
 
-LAYER_NORM_EPSILON = 1e-6  # in the official code; CLIP was trained with 1e-5
-DENIED = -100.0  # the cosine that prompt denoising gives to classes that it rules out
-SMOOTHING_NORMS = ("position", "channel")
-LARGEST = 30000.0  # of a logit; what half precision can hold with room to spare
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from clip.image import Preparation
+    from clip.load import Clip
+    from dataset.spec import DatasetSpec
+    from pipeline.methods.method import MapPair
+    from pipeline.steps.dense_features import Patches
+
+PUBLISHED_FRAME = (2048, 512)  # for VOC, COCO-Stuff and ADE20K, in the published configurations
+TEMPLATES = option(
+    "auto",
+    "sentences for the class names: the 85 published ones, or the data set's own; auto: the 85, unless the model never "
+    "saw their words (toyworld)",
+    choices=("auto", "dataset", "maskclip85"),
+)
 
 
 @dataclass(frozen=True)
 class MaskClipSettings:
-    """What MaskCLIP may be told. Both thresholds are 0 in the published baselines, and 1 and 0.5 where they are used.
+    """MaskCLIP's own settings. Both thresholds are 0 in the published baselines, and 1 and 0.5 where they are used.
 
     key_smoothing   positions whose highest probability is below it take those of positions with similar keys
     smoothing_norm  what similar means: keys normalised per channel over the positions ("position", as the official
                     code does it) or per position over the channels ("channel", as the paper has it)
     denoising       classes whose probability is below it everywhere in the image are ruled out
-    frame           (long, short) sides that images are scaled to just fit into, () for their own size, or one side
-                    for `maskclip-v`; None: the method's own, 2048 x 512 and the size CLIP was trained with
+    frame           (long, short) sides that images are scaled to just fit into, (0,) for their own size; None: the data
+                    set's
     templates       the prompt sentences; one of clip.templates.TEMPLATE_SETS, or "dataset"
     """
 
-    key_smoothing: float = 0.0
-    smoothing_norm: str = "position"
-    denoising: float = 0.0
-    frame: tuple[int, ...] | None = None
-    templates: str = "maskclip85"
+    key_smoothing: float = option(0.0, "0: off; 1.0 where published", metavar="X")
+    smoothing_norm: str = option(
+        "position",
+        "keys are normalised over the positions, as in the official code, or each by itself, as in the paper",
+        choices=("position", "channel"),
+    )
+    denoising: float = option(0.0, "0: off; 0.5 where published", flag="--prompt_denoising", metavar="X")
+    frame: tuple[int, ...] | None = option(
+        None,
+        "LONG SHORT sides that images are scaled to just fit into, 0 for their own size; not given: the data set's, "
+        "2048 512",
+        type=count,
+        many=True,
+        metavar="SIDE",
+    )
+    templates: str = TEMPLATES
 
 
-# --- features of the patches -----------------------------------------------------------------------
+def maps(
+    clip: Clip, images: Tensor, labels: Sequence[Sequence[int]], text: TextSet, settings: CamSettings
+) -> list[MapPair]:
+    """B pairs of (k_i, h, w) logits, or probabilities with key smoothing: each patch's scores, and the same along the
+    affinity, of a batch (B, 3, h*p, w*p)."""
+    from pipeline.steps.affinity import ATTENTION_BLOCKS
+
+    found = patches(clip, images, settings, ATTENTION_BLOCKS)
+    return refined(found, score_maps(clip, found, labels, text, settings))
 
 
-@torch.no_grad()
-def identity_features(visual: VisionTransformer, last_input: Tensor) -> tuple[Tensor, Tensor]:
-    """The official variant's features and keys: the last block with identity attention, then CLIP's own projection.
+def scores(clip: Clip, images: Tensor, text: TextSet, settings: CamSettings) -> Tensor:
+    """(B, K, h, w): the maps of all classes of the text, without the affinity."""
+    import torch
 
-    last_input  (B, 1+N, D) tokens that enter the last block
-    Returns unit features (B, N, E), and keys (B, N, D) for key smoothing.
-    """
-    block = visual.transformer.resblocks[-1]
-    tokens = visual.ln_post(run_block_alone(block, last_input)[:, 1:])
-    return F.normalize(tokens @ visual.proj, dim=-1), project_alone(block, last_input, "key")[:, 1:]
+    every = [range(len(text.foreground))] * len(images)
+    return torch.stack(score_maps(clip, patches(clip, images, settings, 0), every, text, settings))
 
 
-@torch.no_grad()
-def value_features(visual: VisionTransformer, last_input: Tensor, last_output: Tensor) -> Tensor:
-    """The pip package's features (B, N, E): (value + block output) projected. No layer norm, not of unit length.
+def patches(clip: Clip, images: Tensor, settings: CamSettings, attention_blocks: int) -> Patches:
+    """What the scores are made of; the attention of the last `attention_blocks` blocks, or of none."""
+    from clip.resnet import is_resnet
+    from pipeline.steps import dense_features as dense
+    from pipeline.steps.trunk import run_trunk
 
-    last_input, last_output  (B, 1+N, D) tokens that enter and that leave the last block
-    """
-    values = project_alone(visual.transformer.resblocks[-1], last_input, "value")
-    return (values + last_output)[:, 1:] @ visual.proj
-
-
-@torch.no_grad()
-def identity_features_resnet(visual: ModifiedResNet, cells: Tensor) -> tuple[Tensor, Tensor]:
-    """`identity_features` of a ResNet: the pooling's values, without positions; keys are as wide as the cells.
-
-    cells  (B, N, C) of clip.resnet.resnet_trunk
-    """
-    pool = visual.attnpool
-    return F.normalize(pool_alone(pool, cells), dim=-1), pool.k_proj(cells)
+    if is_resnet(clip.visual):
+        cells, grid = dense.resnet_cells(clip.visual, images, settings.precision)
+        return dense.Patches(*dense.identity_features_resnet(clip.visual, cells), (), grid)
+    visual = _exact_gelu(clip.visual)
+    trunk = run_trunk(visual, images, "bicubic", attention_blocks, settings.precision, settings.compile)
+    last_input = trunk.last_input.float()
+    attention = (*trunk.attention, dense.last_block(visual, last_input)[1]) if attention_blocks else ()
+    features, keys = dense.identity_features(visual, last_input)
+    return dense.Patches(features, keys, attention, trunk.grid)
 
 
-@torch.no_grad()
-def value_features_resnet(visual: ModifiedResNet, cells: Tensor, grid: tuple[int, int]) -> Tensor:
-    """`value_features` of a ResNet: value + half of what the pooling gives with the cell as its query."""
-    tokens = pool_input(visual.attnpool, cells, grid)
-    return (pool_alone(visual.attnpool, tokens) + pool_every_token(visual.attnpool, tokens) / 2)[:, 1:]
+@lru_cache(maxsize=1)  # of the model in use; making it takes longer than looking at it
+def _exact_gelu(visual: nn.Module) -> nn.Module:
+    from clip.vision import with_exact_gelu
+    from pipeline.steps.dense_features import LAYER_NORM_EPSILON
+
+    return with_exact_gelu(visual, LAYER_NORM_EPSILON)
 
 
-@torch.no_grad()
-def last_block(visual: VisionTransformer, last_input: Tensor) -> tuple[Tensor, Tensor]:
-    """The last block as it is: tokens (B, 1+N, D), and its head-averaged attention between patches (B, N, N)."""
-    tokens, attention = run_block(visual.transformer.resblocks[-1], last_input, need_attention=True)
-    assert attention is not None
-    return tokens, attention[:, 1:, 1:]
+def score_maps(
+    clip: Clip, found: Patches, labels: Sequence[Sequence[int]], text: TextSet, settings: CamSettings
+) -> list[Tensor]:
+    """B maps (k_i, h, w): scores of the given classes against each other and the background prompts."""
+    import torch
+
+    cosines = found.features @ torch.cat([text.foreground, text.background]).T  # (B, N, K+b)
+    background = range(len(text.foreground), cosines.shape[-1])
+    maps = []
+    for index, present in enumerate(labels):
+        keys = None if found.keys is None else found.keys[index]
+        chosen = cosines[index][:, [*present, *background]]
+        scores = _scores(chosen, keys, len(present), clip.logit_scale, settings.options or MaskClipSettings())
+        maps.append(scores.T.reshape(len(present), *found.grid))  # (N, k) -> (k, h, w)
+    return maps
 
 
-# --- scores ------------------------------------------------------------------------------------------
+def _scores(cosines: Tensor, keys: Tensor | None, count: int, scale: Tensor, settings: MaskClipSettings) -> Tensor:
+    """(N, k+b) cosines to (N, k) logits or, with key smoothing, probabilities. Denoising comes first, as published."""
+    from pipeline.steps import dense_features as dense
+
+    if keys is not None and settings.denoising > 0:
+        cosines = dense.denoise(cosines, scale, settings.denoising)
+    if keys is not None and settings.key_smoothing > 0:
+        smoothed = dense.smooth(cosines, keys, scale, settings.key_smoothing, settings.smoothing_norm)
+        return dense.to_distribution(smoothed, (scale * cosines).softmax(dim=-1))[:, :count]
+    return dense.against_background(scale * cosines, count)
 
 
-def denoise(cosines: Tensor, scale: Tensor, threshold: float) -> Tensor:
-    """Prompt denoising: DENIED for the classes of (N, C) whose probability stays below `threshold` in all positions.
+def refined(found: Patches, every: Sequence[Tensor]) -> list[MapPair]:
+    """Each image's maps, and the same along its affinity; as they are where there is no attention (a ResNet)."""
+    from pipeline.steps.affinity import mean_attention, transition_matrix
+    from pipeline.steps.dense_features import spread
 
-    As published, an image may lose all its classes; their scores are then equal.
-    """
-    probable = (scale * cosines).softmax(dim=-1).amax(dim=0) >= threshold
-    return torch.where(probable, cosines, DENIED)
-
-
-def smooth(cosines: Tensor, keys: Tensor, scale: Tensor, threshold: float, norm: str) -> Tensor:
-    """Key smoothing: (N, C) scores to probabilities, those of unsure positions gathered from similar ones.
-
-    keys  (N, D)
-    norm  one of SMOOTHING_NORMS
-    What is gathered is not a distribution any more: the weights K K^T are neither positive nor of sum one.
-    """
-    probabilities = (scale * cosines).softmax(dim=-1)
-    similar = F.normalize(keys, dim=0 if norm == "position" else 1)
-    unsure = probabilities.amax(dim=-1, keepdim=True) < threshold
-    return torch.where(unsure, similar @ (similar.T @ probabilities), probabilities)
+    pairs = []
+    for index, maps in enumerate(every):
+        attention = [block[index] for block in found.attention]
+        pairs.append((maps, spread(transition_matrix(mean_attention(attention)), maps) if attention else maps))
+    return pairs
 
 
-def to_distribution(scores: Tensor, otherwise: Tensor) -> Tensor:
-    """(N, C) scores to sum 1 in every position, what is negative taken as 0.
+def complete(clip: Clip, spec: DatasetSpec, settings: MaskClipSettings) -> MaskClipSettings:
+    """Raises UserError for a frame that is neither two sides nor 0."""
+    from clip.templates import choose_templates
+    from common.errors import UserError
 
-    otherwise  (N, C) what a position gets that has nothing positive, such as one whose key is zero
-    """
-    positive = scores.clamp(min=0)
-    total = positive.sum(dim=-1, keepdim=True)
-    return torch.where(total > 0, positive / total, otherwise)
-
-
-def against_background(logits: Tensor, count: int) -> Tensor:
-    """Logits (N, k+b) of k classes and b background prompts to (N, k): relative to the background, which is at 0.
-
-    A softmax over [0, result] is then the softmax over all k+b with the background prompts' shares added up. With
-    b = 0 they are relative to the best class: logits stand for the same whatever is added to all of a position, and
-    half precision, in which files keep them, is fine near 0 only.
-    """
-    classes, background = logits[:, :count], logits[:, count:]
-    if background.shape[1]:
-        classes = classes - background.logsumexp(dim=-1, keepdim=True)
-    elif count:
-        classes = classes - classes.amax(dim=-1, keepdim=True)
-    return classes.clamp(-LARGEST, LARGEST)
+    frame = spec.maskclip_frame if settings.frame is None else tuple(side for side in settings.frame if side)
+    if frame is not None and len(frame) not in (0, 2):
+        raise UserError("--frame with --method maskclip: expected LONG SHORT, or 0 for the images' own size")
+    return replace(settings, frame=frame, templates=choose_templates(clip, settings.templates))
 
 
-def spread(transition: Tensor, maps: Tensor) -> Tensor:
-    """Maps (k, h, w) averaged along the affinity T (N, N), whose rows, of sum near one, are divided by their sums."""
-    weights = transition / transition.sum(dim=-1, keepdim=True)
-    return (maps.flatten(1) @ weights.T).view_as(maps)
+def prompts(spec: DatasetSpec, settings: MaskClipSettings) -> list[list[str]]:
+    """Plain names in all templates. Without background words there is the word itself to compete."""
+    from clip.templates import TEMPLATE_SETS, fill_templates
+    from clip.text import fill_template
+
+    words = (spec.background_prompts or ("background",)) if spec.has_background else ()
+    names = [*(spec.plain_prompts or spec.prompts), *((word,) for word in words)]
+    if settings.templates == "dataset":
+        return fill_template(spec.template, names)
+    return fill_templates(TEMPLATE_SETS[settings.templates], names)
+
+
+def preparation(clip: Clip, settings: MaskClipSettings | None) -> Preparation:
+    """ImageNet's normalisation (sic), zeros at the far corner. A ResNet's image is stretched: it has no patches to
+    fill, and zeros of up to 31 pixels would displace its maps."""
+    from clip.image import Preparation
+    from clip.resnet import is_resnet
+
+    frame = settings.frame if settings else None
+    fit = "stretch" if is_resnet(clip.visual) else "pad"
+    return Preparation(fit, PUBLISHED_FRAME if frame is None else frame, "imagenet")
+
+
+METHOD = Method(
+    maps,
+    MaskClipSettings,
+    complete,
+    prompts,
+    preparation,
+    kind=lambda settings: "probability" if settings is not None and settings.key_smoothing > 0 else "logit",
+    scores=scores,
+    resnets=True,
+)

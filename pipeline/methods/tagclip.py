@@ -1,23 +1,26 @@
-"""Step 0, where there are no labels: TagCLIP's class scores of one image (other_systems section 1.3).
+"""TagCLIP (Lin et al., AAAI 2024): which classes an image shows, where there are no labels.
 
-`pipeline/stages/tags.py` puts the functions together: coarse patch scores -> spread along voted attention -> spread
-again inside boxes -> look again at each likely class.
+Coarse scores of the patches -> spread along voted attention -> spread again inside boxes -> look again, in a crop, at
+each likely class.
 """
 
-from collections.abc import Sequence
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from open_clip.transformer import VisionTransformer
-from torch import Tensor
+from common.arguments import option
+from pipeline.methods.maskclip import TEMPLATES
 
-from clip.vision import class_token_features, run_block, vision_forward
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from clip.load import Clip
+    from dataset.spec import DatasetSpec
+    from pipeline.methods.method import TextSet
 
 PUBLISHED_BLOCKS = 12  # of ViT-B/16, for which the numbers below were published
-NEIGHBOUR_BIAS = -100.0  # closes the last block's attention to all but the patch itself
-HIDDEN_BIAS = -1000.0  # closes the class token's attention to patches outside the region
 
 
 @dataclass(frozen=True)
@@ -33,14 +36,44 @@ class TagSettings:
     region_level     patches above this level of a class's min-max normalised scores make its region
     crop_weight      share of the second look in the score of a class that had one
     label_share      labels are the classes above min + share * (max - min) of the scores (0.1 for COCO-Stuff)
+    templates        the prompt sentences: "maskclip85" as published, "dataset", or "auto"
     """
 
-    votes: int | None = None
-    blocks: tuple[int, ...] | None = None
-    candidate_share: float = 0.5
-    region_level: float = 0.5
-    crop_weight: float = 0.5
-    label_share: float = 0.5
+    votes: int | None = option(
+        None,
+        "blocks that must agree on an affinity; not given: 4 of every 12",
+        flag="--tag_votes",
+        type=int,
+        metavar="N",
+    )
+    blocks: tuple[int, ...] | None = option(
+        None,
+        "0-based blocks whose attention is averaged; not given: the three before the last (8 9 10 of 12)",
+        flag="--tag_blocks",
+        type=int,
+        many=True,
+        metavar="I",
+    )
+    candidate_share: float = option(
+        0.5,
+        "share of the range of patch scores above which a class is looked at again in a crop",
+        flag="--tag_candidates",
+        metavar="X",
+    )
+    region_level: float = option(
+        0.5,
+        "level of a class's normalised scores above which patches make its crop",
+        flag="--tag_region",
+        metavar="X",
+    )
+    crop_weight: float = option(0.5, "weight of that second look; 0: none", flag="--tag_crop_weight", metavar="X")
+    label_share: float = option(
+        0.5,
+        "share of the range of an image's scores above which a class is a label",
+        flag="--tag_threshold",
+        metavar="X",
+    )
+    templates: str = TEMPLATES
 
     def votes_of(self, count: int) -> int:
         """Votes needed in a CLIP of `count` blocks, at least one."""
@@ -51,139 +84,97 @@ class TagSettings:
         return tuple(range(max(0, count - 4), max(1, count - 1))) if self.blocks is None else self.blocks
 
 
-# --- scores of the patches ------------------------------------------------------------------------
+def check_settings(clip: Clip, settings: TagSettings) -> None:
+    """Raise UserError for blocks that the model does not have."""
+    from common.errors import UserError
+
+    count = len(clip.visual.transformer.resblocks)
+    wrong = [block for block in settings.blocks_of(count) if not 0 <= block < count]
+    if wrong:
+        raise UserError(f"--tag_blocks {wrong[0]}: this CLIP has blocks 0 to {count - 1}")
+    if not 1 <= settings.votes_of(count) <= count:
+        raise UserError(f"--tag_votes {settings.votes}: this CLIP has {count} blocks that vote; expected 1 to {count}")
 
 
-@torch.no_grad()
-def patch_probabilities(visual: VisionTransformer, last_input: Tensor, text: Tensor, logit_scale: Tensor) -> Tensor:
-    """Coarse scores S (B, N, C): what each patch shows, by the softmax over classes and background words.
+def encode_words(clip: Clip, spec: DatasetSpec, settings: TagSettings) -> TextSet:
+    """Text embeddings of the classes and background words for tagging.
 
-    last_input  (B, 1+N, D) tokens that enter the last block
-    text        (C, E) unit embeddings
-
-    In the last block every token attends to itself alone (its output is then about its own place), while the
-    attention maps that `vision_forward` returns are the model's own.
+    The published templates go with the bare names of VOC and COCO, without CLIP-ES's synonyms, as in TagCLIP's code.
     """
-    length = last_input.shape[1]
-    bias = torch.full((length, length), NEIGHBOUR_BIAS, device=last_input.device, dtype=last_input.dtype)
-    output, _ = run_block(visual.transformer.resblocks[-1], last_input, attention_bias=bias.fill_diagonal_(0))
-    features = F.normalize(visual.ln_post(output[:, 1:]) @ visual.proj, dim=-1)
-    return (logit_scale * features @ text.T).softmax(dim=-1)
+    from clip.templates import MASKCLIP85, choose_templates, fill_templates
+    from clip.text import fill_template
+    from clip.text_cache import cached_prompts
+    from pipeline.methods.method import TextSet
+
+    published = choose_templates(clip, settings.templates) == "maskclip85"
+    names = [(name,) for name in spec.classes] if published and spec.tagged_by_name else spec.prompts
+    groups = [*names, *((word,) for word in spec.background_prompts)]
+    prompts = fill_templates(MASKCLIP85, groups) if published else fill_template(spec.template, groups)
+    embeddings = cached_prompts(clip, prompts)
+    return TextSet(embeddings[: len(spec.classes)], embeddings[len(spec.classes) :])
 
 
-def voted_attention(attention: Tensor, settings: TagSettings) -> Tensor:
-    """The affinity W (N, N) of an image: mean attention of a few blocks, where enough blocks agree that there is any.
+def class_scores(clip: Clip, image: Tensor, text: TextSet, settings: TagSettings) -> np.ndarray:
+    """The score of every class in one image (3, h*p, w*p): (K,) float32 in [0, 1]."""
+    import torch
 
-    attention  (L, N, N) of all blocks, head-averaged, patch to patch
+    from clip.vision import vision_forward
+    from pipeline.steps import tag_regions
+    from pipeline.steps.maps import to_numpy
+
+    words = torch.cat([text.foreground, text.background])
+    features = vision_forward(clip.visual, image[None])
+    coarse = tag_regions.patch_probabilities(clip.visual, features.last_input, words, clip.logit_scale)[0]
+    blocks = len(features.attention)
+    affinity = tag_regions.voted_attention(
+        torch.cat(features.attention), settings.votes_of(blocks), settings.blocks_of(blocks)
+    )
+    scores = _refined_scores(affinity, coarse[:, : len(text.foreground)], features.grid)  # (N, K)
+    looks = settings.crop_weight > 0
+    again = _second_look(clip, image, scores, features.grid, words, settings) if looks else {}
+    return tag_regions.fused(to_numpy(scores.amax(dim=0)).tolist(), again, settings.crop_weight)
+
+
+def _refined_scores(affinity: Tensor, coarse: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Coarse scores S (N, K) to S2 (N, K): spread once to find each class's boxes, then from S again inside them.
+
+    Boxes stand at the mean of a class's normalised scores, by the rule of the affinity step. (TagCLIP looks for
+    outer contours only; the boxes of inner ones lie inside theirs, so the union is the same.)
     """
-    count = len(attention)
-    votes = (attention > attention.mean(dim=(-2, -1), keepdim=True)).sum(dim=0)
-    mean = attention[list(settings.blocks_of(count))].mean(dim=0)
-    return mean * (votes >= settings.votes_of(count))
+    import numpy as np
+    import torch
+
+    from pipeline.steps.affinity import box_mask
+    from pipeline.steps.maps import to_numpy
+    from pipeline.steps.tag_regions import spread
+
+    heats = _heats(spread(affinity, coarse), grid)
+    masks = np.stack([box_mask(heat, float(heat.mean())) for heat in to_numpy(heats)])  # (K, h, w)
+    return spread(affinity, coarse, torch.from_numpy(masks).flatten(1).to(coarse.device))
 
 
-def spread(affinity: Tensor, scores: Tensor, masks: Tensor | None = None) -> Tensor:
-    """Refined scores (N, K): every class's scores gathered along W's rows, inside its mask where there is one.
+def _heats(scores: Tensor, grid: tuple[int, int]) -> Tensor:
+    from pipeline.steps.maps import min_max
 
-    affinity  W (N, N)
-    scores    S (N, K)
-    masks     (K, N) bool; (W * mask_c) @ S_c, where the mask goes over W's columns, so it can as well multiply S_c
-    """
-    return affinity @ (scores if masks is None else scores * masks.T)
+    return min_max(scores.T.reshape(-1, *grid))  # (N, K) -> (K, h, w)
 
 
-# --- a second look at the likely classes ----------------------------------------------------------
+def _second_look(
+    clip: Clip, image: Tensor, scores: Tensor, grid: tuple[int, int], words: Tensor, settings: TagSettings
+) -> dict[int, float]:
+    """Class-wise re-identification: the probability q of each likely class in a crop of its own region."""
+    import torch
 
+    from pipeline.steps import tag_regions
 
-@dataclass(frozen=True)
-class Region:
-    """Where a class seems to be: rows y0..y1-1 and columns x0..x1-1 of patches, and which of a crop's patches count.
-
-    inside  (g, g) bool on the grid that the CLIP was trained with
-    """
-
-    y0: int
-    y1: int
-    x0: int
-    x1: int
-    inside: Tensor
-
-
-def candidates(scores: Tensor, share: float) -> list[int]:
-    """Classes worth a second look: those whose best patch exceeds min + share * (max - min) of (N, K) scores.
-
-    The facts say "of S2", so the extremes are taken over all patches and classes, not over the classes' maxima.
-    """
-    lowest, highest = scores.min(), scores.max()
-    return torch.nonzero(scores.amax(dim=0) > lowest + share * (highest - lowest)).flatten().tolist()
-
-
-def region_of(heat: Tensor, level: float, side: int) -> Region | None:
-    """The bounding box of what exceeds `level` in a map (h, w) in [0, 1], and the mask in it, scaled to side x side.
-
-    As published, the box's far edge is min(last + 1, size - 1): at the border it loses its last row or column. None
-    when nothing is left of the box, or of the mask in it. (The reference then gives up on the whole image, so that
-    its other classes go without a second look; here only this class does.)
-    """
-    mask = heat > level
-    rows, columns = torch.nonzero(mask.any(dim=1)).flatten(), torch.nonzero(mask.any(dim=0)).flatten()
-    if not len(rows):
-        return None
-    y0, y1 = int(rows[0]), min(int(rows[-1]) + 1, heat.shape[0] - 1)
-    x0, x1 = int(columns[0]), min(int(columns[-1]) + 1, heat.shape[1] - 1)
-    if y0 >= y1 or x0 >= x1:
-        return None
-    inside = F.interpolate(mask[None, None, y0:y1, x0:x1].float(), size=(side, side), mode="nearest")[0, 0] > 0
-    return Region(y0, y1, x0, x1, inside) if inside.any() else None
-
-
-def crop(image: Tensor, region: Region, patch_size: int) -> Tensor:
-    """The region's pixels of (3, h*p, w*p), resized bilinearly to the size the CLIP was trained with, (3, g*p, g*p)."""
-    p, side = patch_size, len(region.inside) * patch_size
-    pixels = image[None, :, region.y0 * p : region.y1 * p, region.x0 * p : region.x1 * p]
-    return F.interpolate(pixels, size=(side, side), mode="bilinear", align_corners=False)[0]
-
-
-def region_bias(inside: Tensor) -> Tensor:
-    """(B, g, g) bool to the attention bias (B, 1, 1+g*g, 1+g*g): the class token sees itself and the region only."""
-    hidden = ~inside.flatten(1)  # (B, N)
-    length = 1 + hidden.shape[1]
-    bias = torch.zeros(len(hidden), 1, length, length, device=inside.device)
-    bias[:, 0, 0, 1:] = hidden * HIDDEN_BIAS
-    return bias
-
-
-@torch.no_grad()
-def crop_probabilities(
-    visual: VisionTransformer, crops: Tensor, inside: Tensor, text: Tensor, logit_scale: Tensor
-) -> Tensor:
-    """(B, C) probabilities q of whole crops (B, 3, g*p, g*p), from the class token held to their regions.
-
-    The bias acts in all blocks; the last one is otherwise the model's own (no identity attention: the class token
-    would then not look at the patches at all).
-    """
-    output = vision_forward(visual, crops, attention_blocks=0, attention_bias=region_bias(inside)).last_output
-    features = F.normalize(class_token_features(visual, output), dim=-1)
-    return (logit_scale * features @ text.T).softmax(dim=-1)
-
-
-# --- labels ---------------------------------------------------------------------------------------
-
-
-def choose_labels(scores: np.ndarray, share: float) -> tuple[int, ...]:
-    """Labels of an image: the classes above min + share * (max - min) of its scores (K,), ascending.
-
-    When all scores are equal, and so with a single class, that is the first of the highest: an image always gets a
-    label, since TagCLIP compares classes with each other and never says "none of them".
-    """
-    lowest, highest = float(scores.min()), float(scores.max())
-    chosen = np.flatnonzero(scores > lowest + share * (highest - lowest))
-    return tuple(int(index) for index in chosen) or (int(scores.argmax()),)
-
-
-def fused(scores: Sequence[float], again: dict[int, float], weight: float) -> np.ndarray:
-    """(K,) float32: p, and (1 - weight) * p + weight * q for the classes that had a second look."""
-    result = np.array(scores, np.float32)
-    for index, probability in again.items():
-        result[index] = (1 - weight) * result[index] + weight * probability
-    return result
+    side = round((len(clip.visual.positional_embedding) - 1) ** 0.5)
+    heats = _heats(scores, grid)
+    likely = tag_regions.candidates(scores, settings.candidate_share)
+    found = {index: tag_regions.region_of(heats[index], settings.region_level, side) for index in likely}
+    regions = {index: region for index, region in found.items() if region is not None}
+    if not regions:
+        return {}
+    crops = torch.stack([tag_regions.crop(image, region, clip.patch_size) for region in regions.values()])
+    inside = torch.stack([region.inside for region in regions.values()])
+    probabilities = tag_regions.crop_probabilities(clip.visual, crops, inside, words, clip.logit_scale)
+    return {index: float(row[index]) for index, row in zip(regions, probabilities)}

@@ -10,10 +10,11 @@ from clip.image import AS_CLIP_ES, Preparation, patch_grid, prepare_image
 from common.errors import StopRun, UserError
 from common.images import image_size, read_image
 from common.outcome import Outcome
+from common.provenance import source_of
 from dataset.spec import Sample
 
 if TYPE_CHECKING:
-    from pipeline.methods.table import MapPair
+    from pipeline.methods.method import MapPair
 
 BATCH_ATTENTION = 32 * 1024**2  # (h*w)^2 of a batch: 32 images of 512 x 512 pixels at patch 16
 WINDOW = 128  # images among which batches of one patch grid are formed; bounds how far the order can shift
@@ -23,7 +24,7 @@ WINDOW = 128  # images among which batches of one patch grid are formed; bounds 
 class Batch:
     """Samples of one patch grid, their tensors once read, and what already became of some of them.
 
-    sizes, maps  one a sample, once there are any
+    images, sizes, sources, maps  one a sample, once there are any; a source is an image's identity
     notes        by id, what people should know of how the maps were made
     outcomes     of samples that are no longer among `samples`
     """
@@ -31,6 +32,7 @@ class Batch:
     samples: list[Sample]
     images: list[torch.Tensor] = field(default_factory=list)
     sizes: list[tuple[int, int]] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
     maps: "list[MapPair]" = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
@@ -62,7 +64,7 @@ class Reader:
         readable = []
         for sample in batch.samples:
             try:
-                size, image = self._read(sample)
+                size, source, image = self._read(sample)
             except StopRun:
                 raise
             except Exception as error:  # of one image; it must not cost the others
@@ -70,15 +72,16 @@ class Reader:
                 continue
             readable.append(sample)
             batch.sizes.append(size)
+            batch.sources.append(source)
             batch.images.append(image)
         batch.samples = readable
         return batch
 
-    def _read(self, sample: Sample) -> tuple[tuple[int, int], torch.Tensor]:
-        size = image_size(sample.image)
+    def _read(self, sample: Sample) -> tuple[tuple[int, int], str, torch.Tensor]:
+        size, source = image_size(sample.image), source_of(sample.image)
         height, width = (side * self.patch_size for side in self.grid(size))
         image = read_image(sample.image, enough=(height, width))
-        return size, prepare_image(image, self.patch_size, self.max_side, self.how)
+        return size, source, prepare_image(image, self.patch_size, self.max_side, self.how)
 
 
 def plan(reader: Reader, batch_size: int, samples: Sequence[Sample], finished: Collection[str] = ()) -> Iterator[Batch]:

@@ -1,7 +1,10 @@
-"""The loop of eval_cam_with_crf.py: CAM files + images -> masks, and scores where there is ground truth."""
+"""The loop of eval_cam_with_crf.py: CAM files + images -> masks, and scores where there is ground truth.
+
+Its steps are those of every road to a mask: `prepare_input` (photo and maps), `sharpen_all` (DenseCRF), `finish` (mask
+and score). scripts/run.py and scripts/segment.py come to `prepare_input` with maps that never were in a file.
+"""
 
 import hashlib
-import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -10,29 +13,33 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 
-from clip.device import pick_device
 from common.errors import StopRun, UserError
-from common.images import image_size, one_at_a_time, read_within, working_size
+from common.files import check_output
+from common.images import image_size, one_at_a_time, read_at, working_size
 from common.limits import MAX_PIXELS
+from common.memory import out_of_memory
 from common.outcome import Outcome
 from common.parallel import ordered_map
+from common.provenance import SOURCE, can_stay, check_together, record_text, source_of
 from common.version import VERSION
-from dataset import mask_png
+from dataset.mask_png import write_mask
+from dataset.spec import Sample
 from dataset.voc_layout import find_image
 from pipeline.crf.dense_crf import CrfSettings, dense_crf, dense_crf_batch, reference_image
-from pipeline.files.cam_file import check_output, read_maps, read_origin
-from pipeline.stages.evaluate import Totals, check_shape, confusion_of, failure, read_truth
+from pipeline.files.cam_file import read_maps, read_record
+from pipeline.stages.evaluate import Totals, check_shape, confusion_of, failure, mask_record, read_truth
 from pipeline.steps import masks
 from pipeline.steps.maps import enlarge_labels
+from pipeline.steps.masks import labels_of
 
-FORMAT = 3  # of the record in a mask
+FORMAT = 4  # of the record in a mask
 GROUP = 8  # images that go to the device together
 CHECKING = 8  # files that are looked at side by side to see what is finished
 SHRUNK = "worked on at a smaller size (--max_pixels)"
 MOST_PROBABILITIES = 1 << 27  # that are shown at full size, of all classes; 0.5 GB
 ON_CPU = "CRF on the CPU, out of GPU memory"
+REMEDY = "pass --overwrite or another --pseudo_mask_save_path"
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -40,17 +47,20 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class CrfJob:
-    """Everything that is the same for all images of a run.
+    """What is to be done with every image of a run.
 
-    cams, images  folders of CAM files and images
-    out_dir       folder of the masks, or None to write none
-    truth         folder of ground-truth masks, or None to score nothing
-    crf_image     "rgb", or "reference": mean-subtracted, wrapped BGR (clip_es section 6)
-    backend       "numba", "torch" or "pydensecrf"
-    device        where the backend torch computes; "auto": a GPU if there is one
-    max_pixels    larger images are worked on at a smaller size (common.images.working_size)
-
-    With `has_background` mask value 0 is the background, else it is the first class.
+    cams, images    folders of CAM files and images
+    out_dir         folder of the masks, or None to write none
+    truth           folder of ground-truth masks, or None to score nothing
+    crf_image       "rgb", or "reference": mean-subtracted, wrapped BGR (docs/methods.md)
+    backend         "numba", "torch" or "pydensecrf"
+    device          where the backend torch computes; "auto": a GPU if there is one
+    max_pixels      larger images are worked on at a smaller size (common.images.working_size)
+    max_side        so are those with a longer side; None: no limit
+    smooth          probabilities of such images are scaled up bilinearly before each pixel takes its best class, for
+                    smooth borders; else the labels are scaled up by nearest neighbour, which takes less memory
+    has_background  mask value 0 is the background, else it is the first class
+    mask_ending     behind an image's id in the name of its mask
     """
 
     cams: Path
@@ -67,7 +77,10 @@ class CrfJob:
     overwrite: bool = False
     crf: CrfSettings = field(default_factory=CrfSettings)
     max_pixels: int = MAX_PIXELS
+    max_side: int | None = None
+    smooth: bool = False
     has_background: bool = True
+    mask_ending: str = ".png"
 
     @property
     def num_labels(self) -> int:
@@ -79,111 +92,221 @@ class CrfJob:
     def cam_file(self, image_id: str) -> Path:
         return self.cams / f"{image_id}.npz"
 
-    def record_of(self, image_id: str) -> str:
-        """The record of a mask that is made from the image's CAM file as it is now."""
-        return self.record(*read_origin(self.cam_file(image_id)))
-
     def target(self, image_id: str) -> Path:
         """Where the mask goes; only with an `out_dir`."""
         assert self.out_dir is not None
-        return self.out_dir / f"{image_id}.png"
+        return self.out_dir / f"{image_id}{self.mask_ending}"
 
-    def record(self, cams_made_by: Mapping[str, Any], keys: Iterable[int]) -> str:
-        """What makes two masks comparable, given the record of the maps they come from and their classes; as JSON."""
-        source = json.dumps(dict(cams_made_by), sort_keys=True)
-        made_by: dict[str, Any] = {
+    def settings(self, cams_made_by: Mapping[str, Any]) -> dict[str, Any]:
+        """What all masks of a run have in common, made of maps with such a record."""
+        common = {key: value for key, value in cams_made_by.items() if key not in (SOURCE, "keys")}
+        return {
             "format": FORMAT,
             "code": VERSION,
-            "cams": hashlib.sha256(source.encode()).hexdigest()[:16],
-            "keys": [int(key) for key in keys],
+            "cams": hashlib.sha256(record_text(common).encode()).hexdigest()[:16],
             "cam_type": self.cam_type,
             "crf_image": self.crf_image,
             "confidence": self.confidence,
             "palette": self.palette,
             "max_pixels": self.max_pixels,
+            **({"max_side": self.max_side} if self.max_side else {}),
+            **({"smooth": True} if self.smooth else {}),
             **asdict(self.crf),
         }
-        return json.dumps(made_by, sort_keys=True)
+
+    def record(self, cams_made_by: Mapping[str, Any], keys: Iterable[int], source: str) -> dict[str, Any]:
+        """The record of a mask that is made of such maps of these classes, and of this photo."""
+        return {**self.settings(cams_made_by), "keys": [int(key) for key in keys], SOURCE: source}
+
+    def working_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(H', W') at which a photo of (H, W) pixels is worked on."""
+        longest = max(size)
+        if self.max_side is not None and longest > self.max_side:
+            height, width = (max(1, round(side * self.max_side / longest)) for side in size)
+            return working_size((height, width), self.max_pixels)
+        return working_size(size, self.max_pixels)
 
 
 def backend_for(device: str) -> str:
-    """The DenseCRF that suits `--device`: "torch" on a GPU, else "numba"."""
+    """The DenseCRF that suits `--device`: "torch" on a GPU, else "numba". Imports torch only where there may be one."""
+    if device == "cpu" or (device == "auto" and not gpu_may_be_there()):
+        return "numba"
+    from clip.device import pick_device
+
     return "torch" if pick_device(device).type == "cuda" else "numba"
 
 
+def gpu_may_be_there() -> bool:
+    """Whether there may be a GPU that torch calls CUDA (NVIDIA, ROCm, WSL, Jetson); without one torch is not asked."""
+    return any(
+        Path(place).exists() for place in ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg", "/dev/nvhost-gpu")
+    )
+
+
+# --- what is there already ------------------------------------------------------------------------
+
+
 def finished_ids(job: CrfJob, ids: Iterable[str]) -> set[str]:
-    """Ids whose mask is whole and made in the same way from the same maps; damaged masks count as missing.
+    """Ids whose mask is whole and made in the same way of the same maps and photo; damaged masks count as missing.
 
     Raises UserError when a mask was made in another way.
     """
-    asked = ids if job.out_dir and not job.overwrite else ()
-    checked = ordered_map(partial(_is_finished, job), asked, CHECKING, ahead=16)
-    return {image_id for image_id, finished in checked if finished}
+
+    return _finished(job, ids, partial(record_of, job))
 
 
-def _is_finished(job: CrfJob, image_id: str) -> tuple[str, bool]:
-    try:
-        record, wanted = mask_png.mask_made_by(job.target(image_id)), job.record_of(image_id)
-        same_size = image_size(find_image(job.images, image_id)) == image_size(job.target(image_id))
-    except UserError:
-        return image_id, False
-    if record != wanted:
-        where = f"{job.target(image_id)}: made with other settings"
-        raise UserError(f"{where}; pass --overwrite or another --pseudo_mask_save_path")
-    return image_id, same_size  # else the image was replaced
+def record_of(job: CrfJob, image_id: str) -> tuple[Path, dict[str, Any]]:
+    """The photo of an image, and the record of a mask that is made of it and its CAM file as they are now."""
+    cams = read_record(job.cam_file(image_id))
+    photo = find_image(job.images, image_id)
+    return photo, job.record(cams, cams["keys"], source_of(photo))
+
+
+def finished_samples(job: CrfJob, samples: Iterable[Sample], cams_made_by: Mapping[str, Any]) -> set[str]:
+    """The same for masks that are made straight from images with labels, of maps that have such a record."""
+    by_id = {sample.id: sample for sample in samples}
+
+    def record_of(image_id: str) -> tuple[Path, dict[str, Any]]:
+        sample = by_id[image_id]
+        return sample.image, job.record(cams_made_by, sample.labels, source_of(sample.image))
+
+    return _finished(job, by_id, record_of)
+
+
+def _finished(job: CrfJob, ids: Iterable[str], record_of: Callable[[str], tuple[Path, dict[str, Any]]]) -> set[str]:
+    def finished(image_id: str) -> bool:
+        target = job.target(image_id)
+        try:
+            found = mask_record(target)
+            photo, wanted = record_of(image_id)
+            same_size = image_size(photo) == image_size(target)
+        except UserError:
+            return False
+        return can_stay(target, found, wanted, REMEDY) and same_size
+
+    asked = list(ids) if job.out_dir and not job.overwrite else []
+    return {image_id for image_id, done in zip(asked, ordered_map(finished, asked, CHECKING, ahead=16)) if done}
+
+
+# --- one image on its way -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Ready:
+class CrfInput:
     """One image before the CRF, at the size at which it is worked on.
 
-    rgb   (H', W', 3) uint8
-    keys  (k,) class indices
-    maps  (k, H', W') float32
-    size  (H, W) of the photo, and of its mask
-    notes what people should know of how it was made
-    kind  of the maps, one of pipeline.steps.kinds.KINDS
+    rgb     (H', W', 3) uint8
+    keys    (k,) class indices
+    maps    (k, H', W') float32
+    size    (H, W) of the photo, and of its mask
+    record  of the mask that is made of this: it belongs to these maps and this photo, and travels with them
+    kind    of the maps, one of pipeline.steps.kinds.KINDS
+    notes   what people should know of how it was made
     """
 
     id: str
+    photo: Path
     rgb: np.ndarray
     keys: np.ndarray
     maps: np.ndarray
     size: tuple[int, int]
-    notes: tuple[str, ...] = ()
+    record: Mapping[str, Any]
     kind: str = "cam"
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Sharpened:
+class CrfResult:
     """The same after it: labels (H', W') uint8 and probabilities (k+1, H', W'), or k without background."""
 
-    id: str
-    keys: np.ndarray
+    input: CrfInput
     labels: np.ndarray
     probabilities: np.ndarray
-    size: tuple[int, int]
     notes: tuple[str, ...] = ()
+
+
+def prepare_input(
+    job: CrfJob,
+    image_id: str,
+    photo: Path,
+    maps_at: Callable[[tuple[int, int]], np.ndarray],
+    size: tuple[int, int],
+    keys: np.ndarray,
+    cams_made_by: Mapping[str, Any],
+    kind: str = "cam",
+    notes: tuple[str, ...] = (),
+) -> CrfInput:
+    """What the CRF needs of a photo, at the size at which it is worked on.
+
+    maps_at       gives the maps at a size, (k, H', W')
+    size          (H, W) of the photo when its maps were made
+    cams_made_by  the record of the maps
+    Raises UserError when the photo is another one by now, and when there is nothing that a pixel could be.
+    """
+    if not len(keys) and not job.has_background:
+        raise UserError(f"{photo}: no labels, and the data set has no background: no mask can be made")
+    source = source_of(photo)
+    if image_size(photo) != size:
+        raise UserError(f"{photo}: of size {image_size(photo)}, and its maps were made for {size}; make the CAMs again")
+    if cams_made_by.get(SOURCE, source) != source:
+        raise UserError(f"{photo}: another photo than its maps were made of; run generate_cams.py again")
+    working = job.working_size(size)
+    rgb = np.asarray(read_at(photo, job.working_size))
+    if rgb.shape[:2] != working:
+        raise UserError(f"{photo}: replaced by another one meanwhile; the same command mends it")
+    return CrfInput(
+        image_id, photo, rgb, keys, maps_at(working), size, job.record(cams_made_by, keys, source), kind, notes
+    )
+
+
+def load(job: CrfJob, image_id: str) -> CrfInput:
+    """The photo and the maps of a CAM file; raises UserError when they do not go together."""
+    photo = find_image(job.images, image_id)
+    stored = read_maps(job.cam_file(image_id), job.cam_type, job.num_classes)
+    return prepare_input(
+        job, image_id, photo, stored.resized, stored.size, stored.keys, stored.made_by, kind=stored.kind
+    )
+
+
+# --- the CRF --------------------------------------------------------------------------------------
 
 
 def run(job: CrfJob, ids: Sequence[str], totals: Totals, threads: int) -> Iterator[Outcome]:
     """Refine every image, write its mask, add its scores to the totals; one outcome an image.
 
-    Raises UserError before any work when a mask that is there was made in another way.
+    Raises UserError before any work when a mask that is there was made in another way, and for CAM files that were made
+    in different ways.
     """
     finished = finished_ids(job, ids)
-    end = partial(finish, job, finished, lambda image: job.record_of(image.id))
-    for outcome, confusion in sharpen_all(job, ids, partial(_load, job, finished), end, threads):
-        if confusion is not None:
-            totals.add(confusion)
-        yield outcome
+
+    def load_one(image_id: str) -> CrfInput | Outcome:
+        if image_id in finished and job.truth is None:
+            return Outcome(image_id, "kept")
+        try:
+            return load(job, image_id)
+        except Exception as error:
+            return failure(image_id, error)
+
+    yield from _scored(totals, sharpen_all(job, ids, load_one, partial(finish, job, finished), threads))
+
+
+def _scored(totals: Totals, ended: Iterable["Finished"]) -> Iterator[Outcome]:
+    """Add the scores of every image; images whose maps were made in different ways are not scored together."""
+    first: Finished | None = None
+    for one in ended:
+        if one.record is not None:
+            first = first or one
+            check_together(one.path, one.record, first.path, first.record or {})
+        if one.confusion is not None:
+            totals.add(one.confusion)
+        yield one.outcome
 
 
 def sharpen_all(
     job: CrfJob,
     items: Iterable[Item],
-    load: Callable[[Item], Ready | Outcome],
-    finish: Callable[[Sharpened | Outcome], Result],
+    load: Callable[[Item], CrfInput | Outcome],
+    finish: Callable[[CrfResult | Outcome], Result],
     threads: int,
 ) -> Iterator[Result]:
     """Load, sharpen and finish every item, in order, a bounded number of them under way.
@@ -195,35 +318,44 @@ def sharpen_all(
     return ordered_map(finish, _sharpened_on_device(job, ordered_map(load, items, threads, ahead=GROUP)), threads)
 
 
-def _sharpened(job: CrfJob, image: Ready | Outcome) -> Sharpened | Outcome:
+def sharpen(job: CrfJob, image: CrfInput, backend: str = "", *notes: str) -> CrfResult:
+    """DenseCRF on one image; `backend` in place of the job's."""
+    competing = masks.contest(image.maps, image.kind, job.has_background)
+    probabilities = dense_crf(_crf_image(job, image.rgb), competing, job.crf, backend or job.backend)
+    return _result(job, image, probabilities, *notes)
+
+
+def _sharpened(job: CrfJob, image: CrfInput | Outcome) -> CrfResult | Outcome:
     if isinstance(image, Outcome):
         return image
     try:
-        return _as_sharpened(job, image, _probabilities(job, image.rgb, image.maps, job.backend, image.kind))
+        return sharpen(job, image)
     except UserError:  # not of the image, but of the backend or the device
         raise
     except Exception as error:
         return failure(image.id, error)
 
 
-def _as_sharpened(job: CrfJob, image: Ready, probabilities: np.ndarray, *notes: str) -> Sharpened:
-    labels = masks.labels_of(probabilities, image.keys, job.has_background)
-    shrunk = (SHRUNK,) if labels.shape != image.size else ()
-    return Sharpened(image.id, image.keys, labels, probabilities, image.size, (*image.notes, *shrunk, *notes))
+def _result(job: CrfJob, image: CrfInput, probabilities: np.ndarray, *notes: str) -> CrfResult:
+    labels = labels_of(probabilities, image.keys, job.has_background)
+    shrunk = (SHRUNK,) if labels.shape != image.size and not job.smooth else ()
+    return CrfResult(image, labels, probabilities, (*image.notes, *shrunk, *notes))
 
 
-def _sharpened_on_device(job: CrfJob, images: Iterator[Ready | Outcome]) -> Iterator[Sharpened | Outcome]:
+def _sharpened_on_device(job: CrfJob, images: Iterator[CrfInput | Outcome]) -> Iterator[CrfResult | Outcome]:
     while group := list(islice(images, GROUP)):
-        done = iter(_group_on_device(job, [image for image in group if isinstance(image, Ready)]))
+        done = iter(_group_on_device(job, [image for image in group if isinstance(image, CrfInput)]))
         yield from (image if isinstance(image, Outcome) else next(done) for image in group)
 
 
-def _group_on_device(job: CrfJob, images: Sequence[Ready]) -> list[Sharpened | Outcome]:
+def _group_on_device(job: CrfJob, images: Sequence[CrfInput]) -> list[CrfResult | Outcome]:
     """A group at once; where that fails, for want of memory or because of one image, its halves, down to one image."""
+    import torch
+
     try:
-        probs = [masks.contest(image.maps, image.kind, job.has_background) for image in images]
-        found = dense_crf_batch([_crf_image(job, image.rgb) for image in images], probs, job.crf, job.device)
-        return [_as_sharpened(job, *each) for each in zip(images, found)]
+        competing = [masks.contest(image.maps, image.kind, job.has_background) for image in images]
+        found = dense_crf_batch([_crf_image(job, image.rgb) for image in images], competing, job.crf, job.device)
+        return [_result(job, *each) for each in zip(images, found)]
     except (UserError, StopRun):
         raise
     except Exception as error:
@@ -236,125 +368,82 @@ def _group_on_device(job: CrfJob, images: Sequence[Ready]) -> list[Sharpened | O
     return [*_group_on_device(job, images[:middle]), *_group_on_device(job, images[middle:])]
 
 
-def _alone(job: CrfJob, image: Ready, trouble: Exception) -> Sharpened | Outcome:
+def _alone(job: CrfJob, image: CrfInput, trouble: Exception) -> CrfResult | Outcome:
     """One image that fails on the device: on the CPU, if it was memory that was missing."""
     if not out_of_memory(trouble):
         return failure(image.id, trouble)
     try:
-        return _as_sharpened(job, image, _probabilities(job, image.rgb, image.maps, "numba", image.kind), ON_CPU)
+        return sharpen(job, image, "numba", ON_CPU)
     except Exception as error:
         return failure(image.id, error)
 
 
-def out_of_memory(error: Exception) -> bool:
-    """Whether it says that the memory of the machine or of its GPU does not suffice."""
-    words = ("out of memory", "allocate memory", "ALLOC_FAILED")
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(word in str(error) for word in words)
+def _crf_image(job: CrfJob, rgb: np.ndarray) -> np.ndarray:
+    return reference_image(rgb) if job.crf_image == "reference" else rgb
 
 
-def _load(job: CrfJob, finished: Collection[str], image_id: str) -> Ready | Outcome:
-    if image_id in finished and job.truth is None:
-        return Outcome(image_id, "kept")
-    try:
-        return load(job, image_id)
-    except Exception as error:
-        return failure(image_id, error)
+# --- the mask and its score -----------------------------------------------------------------------
 
 
-def finish(
-    job: CrfJob,
-    finished: Collection[str],
-    record_of: Callable[[Sharpened], str],
-    image: Sharpened | Outcome,
-) -> tuple[Outcome, np.ndarray | None]:
-    """Write the mask of an image, unless it is finished, and score it.
+@dataclass(frozen=True)
+class Finished:
+    """What became of one image.
 
-    Returns what became of it, and its confusion matrix (1, C, C+1). The mask does not wait for the ground truth.
+    confusion  (1, C, C+1) confusion matrix, where the image was scored
+    path       of the file that its maps come from, or of the image
+    record     of its mask
     """
-    if isinstance(image, Outcome):
-        return image, None
+
+    outcome: Outcome
+    confusion: np.ndarray | None = None
+    path: Path = Path()
+    record: Mapping[str, Any] | None = None
+
+
+def finish(job: CrfJob, finished: Collection[str], result: CrfResult | Outcome) -> Finished:
+    """Write the mask of an image, unless it is finished, and score it. The mask does not wait for the ground truth."""
+    if isinstance(result, Outcome):
+        return Finished(result)
+    image = result.input
     kept = image.id in finished
     try:
         with one_at_a_time(image.size[0] * image.size[1]):
+            labels, mask = full_size(job, result)
             if job.out_dir and not kept:
-                _write(job, image, record_of(image))
-            scored = _scored(job, image)
-        return Outcome(image.id, "kept" if kept else "made", note="" if kept else "; ".join(image.notes)), scored
+                target = check_output(job.target(image.id), job.out_dir)
+                write_mask(target, mask, job.palette, record_text(image.record))
+            confusion = _confusion(job, image, labels)
     except Exception as error:
-        return failure(image.id, error), None
+        return Finished(failure(image.id, error))
+    outcome = Outcome(image.id, "kept" if kept else "made", note="" if kept else "; ".join(result.notes))
+    return Finished(outcome, confusion, image.photo, image.record)
 
 
-def _write(job: CrfJob, image: Sharpened, record: str) -> None:
-    assert job.out_dir is not None
-    mask = masks.confident(image.labels, image.probabilities, job.confidence)
-    target = check_output(job.target(image.id), job.out_dir)
-    mask_png.write_mask(target, enlarge_labels(mask, image.size), job.palette, record)
+def full_size(job: CrfJob, result: CrfResult) -> tuple[np.ndarray, np.ndarray]:
+    """Labels before the 255s, and the mask, both (H, W) uint8 at the size of the photo."""
+    size = result.input.size
+    if result.labels.shape == size or not job.smooth:
+        mask = masks.confident(result.labels, result.probabilities, job.confidence)
+        return enlarge_labels(result.labels, size), enlarge_labels(mask, size)
+    labels, highest = masks.smooth_labels(result.probabilities, result.input.keys, size, job.has_background)
+    return labels, masks.confident(labels, highest[None], job.confidence)
 
 
-def _scored(job: CrfJob, image: Sharpened) -> np.ndarray | None:
+def _confusion(job: CrfJob, image: CrfInput, labels: np.ndarray) -> np.ndarray | None:
     if job.truth is None:
         return None
     truth = read_truth(job.truth, image.id, job.num_labels)
-    check_shape(find_image(job.images, image.id), image.size, truth)
-    return confusion_of(truth, enlarge_labels(image.labels, image.size), job.num_labels)
-
-
-def load(job: CrfJob, image_id: str) -> Ready:
-    """The photo and the maps of an image; raises UserError when they do not go together."""
-    cam_file, photo = job.cam_file(image_id), find_image(job.images, image_id)
-    stored, size = read_maps(cam_file, job.cam_type, job.num_classes), image_size(photo)
-    if stored.size != size:
-        raise UserError(f"{cam_file}: made for an image of size {stored.size}, this one has {size}")
-    return ready(job, image_id, photo, size, stored.keys, stored.resized, kind=stored.kind)
-
-
-def ready(
-    job: CrfJob,
-    image_id: str,
-    photo: Path,
-    size: tuple[int, int],
-    keys: np.ndarray,
-    maps_at: Callable[[tuple[int, int]], np.ndarray],
-    notes: tuple[str, ...] = (),
-    kind: str = "cam",
-) -> Ready:
-    """What the CRF needs of a photo of size (H, W), and no more of it than `max_pixels`.
-
-    maps_at  gives the maps at a size, (k, H', W')
-    Raises UserError when the photo has another size by now, and when there is nothing that a pixel could be.
-    """
-    if not len(keys) and not job.has_background:
-        raise UserError(f"{photo}: no labels, and the data set has no background: no mask can be made")
-    rgb = np.asarray(read_within(photo, job.max_pixels))
-    working = working_size(size, job.max_pixels)
-    if rgb.shape[:2] != working:
-        raise UserError(f"{photo}: replaced by one of another size meanwhile; the same command mends it")
-    return Ready(image_id, rgb, keys, maps_at(working), size, notes, kind)
+    check_shape(image.photo, image.size, truth)
+    return confusion_of(truth, labels, job.num_labels)
 
 
 def refine(job: CrfJob, image_id: str) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (H, W) uint8 and probabilities (k+1, H, W) of one image after the CRF (clip_es section 6).
+    """Labels (H, W) uint8 and probabilities (k+1, H, W) of one image after the CRF, for pictures.
 
     Both at the size of the photo, like its mask. Raises UserError for an image too large for that.
     """
     image = load(job, image_id)
     if len(image.keys) * image.size[0] * image.size[1] > MOST_PROBABILITIES:
         raise UserError(f"{image_id}: {image.size[1]} x {image.size[0]} pixels are too many to show its probabilities")
-    labels, probabilities = sharpen(job, image.rgb, image.keys, image.maps, image.kind)
-    return enlarge_labels(labels, image.size), enlarge_labels(probabilities, image.size)
-
-
-def sharpen(
-    job: CrfJob, rgb: np.ndarray, keys: np.ndarray, maps: np.ndarray, kind: str = "cam"
-) -> tuple[np.ndarray, np.ndarray]:
-    """The same from what is in memory: rgb (H, W, 3) uint8, keys (k,), maps (k, H, W) float32 of that kind."""
-    probabilities = _probabilities(job, rgb, maps, job.backend, kind)
-    return masks.labels_of(probabilities, keys, job.has_background), probabilities
-
-
-def _probabilities(job: CrfJob, rgb: np.ndarray, maps: np.ndarray, backend: str, kind: str) -> np.ndarray:
-    return dense_crf(_crf_image(job, rgb), masks.contest(maps, kind, job.has_background), job.crf, backend)
-
-
-def _crf_image(job: CrfJob, rgb: np.ndarray) -> np.ndarray:
-    return reference_image(rgb) if job.crf_image == "reference" else rgb
+    result = sharpen(job, image)
+    return enlarge_labels(result.labels, image.size), enlarge_labels(result.probabilities, image.size)

@@ -1,20 +1,21 @@
 """The loop of eval_cam.py: CAM files or masks against the ground truth, one pass."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from common.errors import StopRun, UserError
+from common.errors import StopRun, UserError, in_short
 from common.outcome import Outcome
 from common.parallel import ordered_map
-from dataset.mask_png import read_mask
+from common.provenance import check_together, parse_record
+from dataset.mask_png import mask_made_by, read_mask
 from dataset.spec import IGNORE_INDEX
 from dataset.voc_layout import is_file
-from pipeline.files.cam_file import StoredMaps, in_short, read_made_by, read_maps
+from pipeline.files.cam_file import StoredMaps, read_made_by, read_maps
 from pipeline.steps.maps import strips
 from pipeline.steps.masks import contest, labels_of
 from pipeline.steps.scores import confusion_matrix, sweep_confusions
@@ -59,11 +60,27 @@ class EvalJob:
 
 
 def run(job: EvalJob, ids: Sequence[str], totals: Totals, threads: int) -> Iterator[Outcome]:
-    """Add every image to the totals; one outcome an image."""
-    for outcome, confusions in ordered_map(lambda image_id: _scored(job, image_id), ids, threads):
-        if confusions is not None:
-            totals.add(confusions)
-        yield outcome
+    """Add every image to the totals; one outcome an image.
+
+    Raises UserError for files that were made in different ways: their sum would be the score of neither.
+    """
+    first: Scored | None = None
+    for scored in ordered_map(lambda image_id: _scored(job, image_id), ids, threads):
+        if scored.confusions is not None:
+            first = first or scored
+            check_together(scored.path, scored.record, first.path, first.record)
+            totals.add(scored.confusions)
+        yield scored.outcome
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One image: its confusion matrices (S, C, C+1), where there are any, and the file that was scored."""
+
+    outcome: Outcome
+    confusions: np.ndarray | None = None
+    path: Path = Path()
+    record: Mapping[str, Any] = field(default_factory=dict)
 
 
 def failure(image_id: str, error: Exception) -> Outcome:
@@ -75,25 +92,27 @@ def failure(image_id: str, error: Exception) -> Outcome:
     )
 
 
-def _scored(job: EvalJob, image_id: str) -> tuple[Outcome, np.ndarray | None]:
+def _scored(job: EvalJob, image_id: str) -> Scored:
     try:
-        return Outcome(image_id, "made"), _score(job, image_id)
+        return _score(job, image_id)
     except Exception as error:
-        return failure(image_id, error), None
+        return Scored(failure(image_id, error))
 
 
-def _score(job: EvalJob, image_id: str) -> np.ndarray:
-    """Confusion matrices of one image (S, C, C+1), counted strip by strip where it is large."""
+def _score(job: EvalJob, image_id: str) -> Scored:
+    """Count one image, strip by strip where it is large."""
     truth = read_truth(job.truth, image_id, job.num_labels)
+    made = Outcome(image_id, "made")
     if job.cam_type == "png":
-        return _score_mask(job, image_id, truth)
+        path = job.folder / f"{image_id}.png"
+        return Scored(made, _score_mask(job, path, truth), path, mask_record(path))
     path = job.folder / f"{image_id}.npz"
     stored = read_maps(path, job.cam_type, job.num_labels - int(job.has_background))
     check_shape(path, stored.size, truth)
     confusions = job.empty_totals().confusions
     for rows in strips(stored.size, len(stored.keys) + 1):
         confusions += _confusions(job, truth[rows], stored, stored.rows(rows))
-    return confusions
+    return Scored(made, confusions, path, {"kind": "cam", **stored.made_by})
 
 
 def _confusions(job: EvalJob, truth: np.ndarray, stored: StoredMaps, maps: np.ndarray) -> np.ndarray:
@@ -104,8 +123,15 @@ def _confusions(job: EvalJob, truth: np.ndarray, stored: StoredMaps, maps: np.nd
     return confusion_matrix(truth, labels, job.num_labels)[None]
 
 
-def _score_mask(job: EvalJob, image_id: str, truth: np.ndarray) -> np.ndarray:
-    path = job.folder / f"{image_id}.png"
+def mask_record(path: Path) -> dict[str, Any]:
+    """The record of a mask; empty when it does not say how it was made, as other programs' masks."""
+    try:
+        return parse_record(mask_made_by(path))
+    except ValueError:
+        return {}
+
+
+def _score_mask(job: EvalJob, path: Path, truth: np.ndarray) -> np.ndarray:
     mask = read_mask(path)
     check_shape(path, mask.shape, truth)
     try:

@@ -9,7 +9,7 @@ import torch
 
 from clip.load import Clip
 from common.errors import StopRun, UserError
-from pipeline.methods.table import CamSettings, MapPair, TextSet
+from pipeline.methods.method import CamSettings, MapPair, TextSet
 
 Work = tuple[Clip, TextSet, CamSettings]  # what computes maps
 Compute = Callable[[Work, slice], list[MapPair]]  # the maps of a part of a batch

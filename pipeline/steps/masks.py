@@ -1,5 +1,6 @@
 """Step 4: from probabilities to the masks that a segmentation network trains on (CLIP-ES, section 3.3)."""
 
+import cv2
 import numpy as np
 
 from dataset.spec import IGNORE_INDEX
@@ -31,10 +32,37 @@ def labels_of(scores: np.ndarray, keys: np.ndarray, has_background: bool = True)
     """
     if not len(scores):
         return np.full(scores.shape[1:], IGNORE_INDEX, np.uint8)
-    values = np.concatenate([[0], np.asarray(keys) + 1]) if has_background else np.asarray(keys)
-    return values.astype(np.uint8)[scores.argmax(axis=0)]
+    return mask_values(keys, has_background)[scores.argmax(axis=0)]
+
+
+def mask_values(keys: np.ndarray, has_background: bool = True) -> np.ndarray:
+    """The mask values (k+1,) uint8 of scores whose classes are `keys`: 0 for the background, class index + 1.
+
+    Without background (k,): the class indices. No other place makes mask values of classes.
+    """
+    values = np.concatenate([[0], np.asarray(keys, np.int64) + 1]) if has_background else np.asarray(keys, np.int64)
+    return values.astype(np.uint8)
 
 
 def confident(labels: np.ndarray, probabilities: np.ndarray, confidence: float = CONFIDENCE) -> np.ndarray:
     """The labels, with 255 where the highest of the (k+1, H, W) probabilities lies below `confidence`."""
     return np.where(probabilities.max(axis=0) < confidence, np.uint8(IGNORE_INDEX), labels)
+
+
+def smooth_labels(
+    probabilities: np.ndarray, keys: np.ndarray, size: tuple[int, int], has_background: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """`labels_of` at a larger size: probabilities are scaled up before each pixel takes its best class.
+
+    probabilities  (k+1, H', W'), or (k, H', W') without background
+    Returns labels (H, W) uint8 and the highest probability (H, W) float32. Bilinear, so that borders are smooth; one
+    class at a time, so that a large photo with many classes fits into memory.
+    """
+    values = mask_values(keys, has_background)
+    labels, highest = np.full(size, IGNORE_INDEX, np.uint8), np.full(size, -1, np.float32)
+    for value, plane in zip(values, probabilities):
+        if plane.shape != size:
+            plane = cv2.resize(plane, size[::-1], interpolation=cv2.INTER_LINEAR)
+        labels[plane > highest] = value
+        np.maximum(highest, plane, out=highest)
+    return labels, highest

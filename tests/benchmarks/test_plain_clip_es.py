@@ -10,7 +10,8 @@ from benchmarks.plain_clip_es import PlainModel, box_mask, load_plain, plain_map
 from clip.image import prepare_image
 from clip.load import load_clip
 from dataset.voc_layout import read_labels, read_split
-from pipeline.methods.table import CamSettings, TextSet, compute_maps
+from pipeline.methods.method import CamSettings, TextSet
+from pipeline.methods.table import compute_maps
 from pipeline.steps.maps import resize_maps, to_numpy
 from toyworld import spec as toy
 from toyworld.scenes import draw_scene

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.options import Parser, add_cam_dir, add_data_options, add_json, output_dir, positive, share
+from cli.options import Parser, add_cam_dir, add_data_options, add_json, output_dir
+from common.arguments import positive, share
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from typing import Any
 from benchmarks import measure
 from benchmarks.started import KILLED, Hangs, Started, bound_by_rights, started
 from cli import console
-from cli.options import positive
+from common.arguments import positive
 from common.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK, EXIT_TERMINATED, UserError
 from tests.endurance.fault_world import (
     CAMS,

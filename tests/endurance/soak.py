@@ -32,9 +32,9 @@ from typing import TYPE_CHECKING, Any
 from benchmarks import measure
 from benchmarks.started import bound_by_rights, started
 from cli import console
-from cli.options import positive, share
 from cli.run_log import FAILURES_FILE
 from cli.run_record import RUN_FILE
+from common.arguments import positive, share
 from common.errors import EXIT_INCOMPLETE, EXIT_OK, EXIT_USAGE, UserError
 from common.files import files_below
 

@@ -12,7 +12,7 @@ from common.errors import UserError
 from common.images import read_image
 from dataset.mask_png import read_mask
 from pipeline.files.cam_file import load_cams
-from pipeline.methods.table import CamSettings
+from pipeline.methods.method import CamSettings
 from pipeline.stages import segment as stage_segment
 from pipeline.stages.cams import text_set
 from pipeline.steps.maps import resize_maps

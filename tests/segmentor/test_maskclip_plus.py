@@ -13,7 +13,7 @@ from torch import Tensor
 from clip.load import Clip
 from common.errors import UserError
 from dataset.spec import DatasetSpec
-from pipeline.methods.table import TextSet
+from pipeline.methods.method import TextSet
 from segmentor.board import read_log
 from segmentor.heads import TextHead
 from segmentor.label_sources import Filled, Source, masks

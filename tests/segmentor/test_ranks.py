@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from clip.load import Clip
-from pipeline.methods.table import TextSet
+from pipeline.methods.method import TextSet
 from segmentor.label_sources import masks
 from segmentor.maskclip_plus import Knowledge, source_for
 from segmentor.ranks import Ranks, SharedBatchNorm, joined

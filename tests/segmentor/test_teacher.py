@@ -9,7 +9,8 @@ import torch
 from clip.image import NORMALISATIONS as CLIPS
 from clip.load import Clip
 from pipeline.methods.maskclip import MaskClipSettings
-from pipeline.methods.table import METHODS, CamSettings, TextSet, compute_maps
+from pipeline.methods.method import CamSettings, TextSet
+from pipeline.methods.table import METHODS, compute_maps
 from pipeline.steps.masks import confident, contest, labels_of
 from segmentor.augment import NORMALISATIONS, normalised
 from segmentor.teacher import Teacher, by_size, renormalised

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
+from common.files import check_output
 from pipeline.files.cam_file import (
     StoredMaps,
-    check_output,
     load_cams,
     parse_record,
     read_arrays,

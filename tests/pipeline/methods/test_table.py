@@ -16,7 +16,8 @@ from clip.vision import vision_forward, vision_trunk
 from dataset.spec import DatasetSpec
 from pipeline.methods import maskclip
 from pipeline.methods.maskclip import MaskClipSettings
-from pipeline.methods.table import METHODS, CamSettings, TextSet, compute_maps, dense_scores
+from pipeline.methods.method import CamSettings, TextSet
+from pipeline.methods.table import METHODS, compute_maps, dense_scores
 from pipeline.stages.cams import text_set
 from pipeline.steps import affinity, cam
 from tests.tiny_resnet import tiny_resnet_clip

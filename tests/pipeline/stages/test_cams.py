@@ -16,7 +16,7 @@ from common.version import VERSION
 from dataset.spec import Sample
 from dataset.voc_layout import read_split, voc_paths, voc_samples
 from pipeline.files.cam_file import load_cams, read_arrays
-from pipeline.methods.table import CamSettings
+from pipeline.methods.method import CamSettings
 from pipeline.stages import batches
 from pipeline.stages import cams as stage_cams
 from pipeline.stages.cams import CamJob, finished_ids, record, text_set

@@ -11,9 +11,10 @@ import torch
 
 from clip.load import Clip
 from common.errors import StopRun, UserError
-from pipeline.methods.table import CamSettings, TextSet
+from common.memory import out_of_memory
+from pipeline.methods.method import CamSettings, TextSet
 from pipeline.stages import out_of_memory as room
-from pipeline.stages.out_of_memory import ON_CPU, REPEATED, DeviceLost, Made, Room, copied_to_cpu, out_of_memory
+from pipeline.stages.out_of_memory import ON_CPU, REPEATED, DeviceLost, Made, Room, copied_to_cpu
 
 SHAPE = (32, 40)
 HALVED = "batch halved: out of GPU memory"

@@ -20,7 +20,7 @@ from dataset import mask_png
 from dataset.spec import Sample
 from dataset.voc_layout import read_split, voc_paths, voc_samples
 from pipeline.files.cam_file import load_cams, save_cams
-from pipeline.methods.table import CamSettings, MapPair
+from pipeline.methods.method import CamSettings, MapPair
 from pipeline.stages import cams as stage_cams
 from pipeline.stages import crf as stage_crf
 from pipeline.stages import run as stage_run

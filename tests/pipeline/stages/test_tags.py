@@ -17,7 +17,7 @@ from common.errors import UserError
 from common.images import read_image
 from dataset.spec import DatasetSpec, Sample
 from pipeline.methods import tagclip
-from pipeline.methods.table import TextSet
+from pipeline.methods.method import TextSet
 from pipeline.methods.tagclip import TagSettings
 from pipeline.stages import tags as stage_tags
 from pipeline.stages.tags import Tags

@@ -1,0 +1,223 @@
+"""From what was typed to the values that say what is to be done, the same for every command."""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cli import run_log
+from cli.model_options import BY_CLIP, cam_settings, tag_settings
+from cli.options import data_options
+from common.errors import UserError
+from common.outcome import Outcome
+from dataset.labels import EVERY_CLASS
+from pipeline.methods.table import METHODS
+
+if TYPE_CHECKING:
+    from cli.lookup import Selection
+    from clip.load import Clip
+    from dataset.spec import DatasetSpec
+    from pipeline.stages.cams import CamJob, CamWork, ModelSource
+    from pipeline.stages.crf import CrfJob
+    from pipeline.stages.evaluate import Totals
+    from pipeline.stages.tags import Tags
+
+TAG_FILE = "tags.txt"
+
+
+def labels_for_method(args: argparse.Namespace) -> None:
+    """A method that scores all classes by itself needs no labels of a folder's images."""
+    if args.labels is None and args.dataset == "folder" and METHODS[args.method].scores is not None:
+        args.labels = EVERY_CLASS
+
+
+def cam_job(args: argparse.Namespace, spec: "DatasetSpec", out_dir: Path, by_clip: bool) -> "CamJob":
+    """The CAM stage's job. `by_clip`: TagCLIP gives the labels, with the same model."""
+    from pipeline.stages.cams import CamJob
+
+    folder = ""
+    if getattr(args, "dataset", None) == "folder" and getattr(args, "img_root", None):
+        folder = "/".join(args.img_root.resolve().parts[-2:])  # ids such as IMG_0001 come again in other folders
+    return CamJob(
+        spec,
+        model_source(args, spec),
+        cam_settings(args),
+        out_dir,
+        full_size=getattr(args, "save", "grid") == "highres",
+        batch_size=getattr(args, "batch_size", None),
+        readers=getattr(args, "readers", None),
+        folder=folder,
+        plain_vit=by_clip,
+    )
+
+
+def model_source(args: argparse.Namespace, spec: "DatasetSpec") -> "ModelSource":
+    """Which CLIP, and where it computes; the data set's own where none is asked for."""
+    from cli.lookup import DEFAULT_MODELS, OPENAI
+    from pipeline.stages.cams import ModelSource
+
+    model, tag = (args.model, args.pretrained) if args.model else DEFAULT_MODELS.get(spec.name, OPENAI)
+    return ModelSource(model, args.pretrained or tag, args.activation, args.device)
+
+
+def load_model(job: "CamJob") -> "CamWork":
+    """Set up the job in this process, and say which of its words the model never saw."""
+    from pipeline.stages.cams import set_up
+
+    work = set_up(job)
+    warn_of_words(work.clip, job.spec)
+    return work
+
+
+def warn_of_words(clip: "Clip", spec: "DatasetSpec") -> None:
+    from clip.text import unknown_words
+
+    prompts = [prompt for group in (*spec.prompts, spec.background_prompts) for prompt in group]
+    if unknown := unknown_words(clip, [spec.template.replace("{}", ""), *prompts]):
+        print(f"warning: the model never saw these words: {', '.join(unknown)}", file=sys.stderr)
+
+
+def crf_job(
+    args: argparse.Namespace, selection: "Selection", cams: Path, out_dir: Path | None, truth: Path | None
+) -> "CrfJob":
+    """The CRF stage's job."""
+    from pipeline.stages.crf import CrfJob, backend_for
+
+    return CrfJob(
+        cams=cams,
+        images=selection.paths.images,
+        out_dir=out_dir,
+        truth=truth,
+        num_classes=len(selection.spec.classes),
+        cam_type=args.cam_type,
+        crf_image=args.crf_image,
+        backend=args.crf or backend_for(args.device),
+        device=args.device,
+        confidence=args.confidence,
+        palette=args.palette,
+        overwrite=args.overwrite,
+        max_pixels=args.max_pixels,
+        has_background=selection.spec.has_background,
+    )
+
+
+def mask_output(job: "CrfJob", cams_made_by: Mapping[str, Any], ids: list[str]) -> run_log.Output:
+    """Where the masks go, and what they have in common when they are made of such maps."""
+    assert job.out_dir is not None
+    device = "cpu"
+    if job.backend == "torch":
+        from clip.device import pick_device
+
+        device = str(pick_device(job.device))
+    settings = job.settings(cams_made_by)
+    return run_log.Output(job.out_dir, ".png", "--pseudo_mask_save_path", ids, settings, device, job.overwrite)
+
+
+# --- labels by CLIP -------------------------------------------------------------------------------
+
+
+def tagged(
+    args: argparse.Namespace, clip: "Clip", selection: "Selection", file: Path, log: run_log.RunLog
+) -> "list[Tags]":
+    """TagCLIP's labels of all images; an interrupted run goes on from a journal beside the label file.
+
+    Images without labels are booked as failed.
+    """
+    from cli.console import progress
+    from pipeline.files.tag_journal import journal_beside
+    from pipeline.stages import tags
+
+    images = selection.paths.images
+    print(f"labels  of {len(selection.ids)} images by TagCLIP, kept in {file}")
+    work = tags.set_up(clip, selection.spec, images, tag_settings(args))
+    samples, missing = tags.unlabelled(images, selection.ids)
+    found: list[tags.Tags] = []
+
+    def outcomes() -> Iterator[Outcome]:
+        for tag in tags.tag_samples(work, samples, journal_beside(file, work.record)):
+            found.append(tag)
+            yield tag.outcome
+
+    for _ in progress(outcomes(), len(samples), "tags"):
+        pass
+    log.failed(selection.problems)
+    log.failed([*missing, *((tag.id, tag.reason) for tag in found if tag.scores is None)], "tags")
+    return [tag for tag in found if tag.scores is not None]
+
+
+# --- what is told ---------------------------------------------------------------------------------
+
+
+def announce_cams(work: "CamWork", dataset: str, images: object, count: int) -> None:
+    """What is about to be computed, before it takes long."""
+    settings, spec = work.settings, work.job.spec
+    print(f"data    {dataset}: {count} images in {images}")
+    if dataset == "folder":
+        print(f"words   {len(spec.classes)} classes, background {', '.join(spec.background_prompts)}")
+    print(f"model   {work.clip.describe()} on {work.clip.device}")
+    augmented = f", scales {list(settings.scales)}{' and flip' if settings.flip else ''}" if settings.augmented else ""
+    own = "".join(f", {key} {value}" for key, value in vars(settings.options).items() if value not in (None, 0.0, ()))
+    print(f"method  {settings.method}{own}{augmented}, batches of {work.batch_size}")
+
+
+def announce_crf(job: "CrfJob") -> None:
+    print(f"CRF     {job.backend} on the {job.crf_image} image, {job.crf.iterations} iterations, {job.cam_type} maps")
+    written = f"to {job.out_dir}, 255 below a probability of {job.confidence}" if job.out_dir else "not written"
+    print(f"masks   {written}; {f'scored against {job.truth}' if job.truth else 'no --gt_root: not scored'}")
+
+
+def print_crf_scores(
+    args: argparse.Namespace,
+    selection: "Selection",
+    job: "CrfJob",
+    cams_made_by: Mapping[str, Any],
+    totals: "Totals",
+    log: run_log.RunLog,
+) -> None:
+    """The scores of the labels before the 255s, as published, with the settings behind them."""
+    from dataclasses import asdict
+
+    from report import scores as report
+
+    if not totals.images:
+        print("nothing could be scored", file=sys.stderr)
+        return
+    spec, confusion = selection.spec, totals.confusions[0]
+    settings = {
+        "crf_image": job.crf_image,
+        "crf": job.backend,
+        **asdict(job.crf),
+        "cam_type": job.cam_type,
+        "confidence": job.confidence,
+        "cams": {key: cams_made_by[key] for key in sorted(cams_made_by) if key not in ("source", "keys")},
+    }
+    result = report.summary(
+        "crf",
+        spec,
+        report.scores_of(confusion, args.absent),
+        totals.images,
+        selection.paths.split,
+        confusion,
+        settings=settings,
+    )
+    log.scored(result)
+    report.print_table(result, splits=not spec.has_background)
+    report.write_json(args.json, result)
+
+
+def check_json_scores(args: argparse.Namespace, scored: bool) -> None:
+    """Raise UserError for scores that are asked for and cannot be had, or written; told before the work."""
+    from common.files import check_place
+
+    if args.json is not None and not scored:
+        raise UserError(f"--json {args.json}: there are no scores without ground truth; pass --gt_root DIR too")
+    check_place(args.json, "--json", "scores.json")
+
+
+def same_data(args: argparse.Namespace) -> str:
+    """The options for the next command on the same data."""
+    labels = None if args.labels == BY_CLIP else args.labels
+    cams = f" --cam_out_dir {shlex.quote(str(args.cam_out_dir))}" if args.cam_out_dir else ""
+    return data_options(argparse.Namespace(**{**vars(args), "labels": labels})) + cams

@@ -1,0 +1,88 @@
+"""What made a file, and whether a file that is there can be kept.
+
+Every file that a stage writes carries a record: a JSON object of the settings that made it. Its entry `source` names
+the image that the file was made from by that image's content, so that a photo replaced by another one of the same name,
+size and date is noticed. CAM files, masks, tags, predictions and run.json are all compared by these functions.
+"""
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError, in_short
+
+MOST_RECORD = 1 << 18  # characters of a record
+SOURCE = "source"  # of a record: the image that a file was made from
+OF_ONE_IMAGE = (SOURCE, "keys")  # entries that differ from image to image
+WORDS = {
+    "cams": "the maps (model, words, method or --max_side)",
+    "keys": "the labels",
+}  # for entries that say too little
+
+
+def source_of(path: Path) -> str:
+    """The identity of an image file: its length in bytes and 16 hex digits of a hash of all of it.
+
+    Raises UserError for a file that cannot be read.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    length = 0
+    try:
+        with path.open("rb", buffering=0) as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+                length += len(block)
+    except (OSError, ValueError) as error:  # the latter for a name with a NUL byte
+        raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    return f"{length}-{digest.hexdigest()}"
+
+
+def record_text(record: Mapping[str, Any]) -> str:
+    """A record as the text that lies in a file; equal records give equal texts."""
+    return json.dumps(dict(record), sort_keys=True)
+
+
+def parse_record(text: str) -> dict[str, Any]:
+    """The record in a text. Raises ValueError for what is none: no JSON object, or an absurd one."""
+    if len(text) > MOST_RECORD:
+        raise ValueError(f"a record of {len(text)} characters")
+    try:
+        record = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("a record that is nested too deep") from error
+    if not isinstance(record, dict):
+        raise ValueError("a record that is no JSON object")
+    return record
+
+
+def differences(found: Mapping[str, Any], wanted: Mapping[str, Any], but: Collection[str] = ()) -> str:
+    """What differs between two records, for people: `box_threshold 0.4 (now 0.5), ...`; empty when nothing does."""
+    wanted = json.loads(record_text(wanted))  # tuples are lists in a file
+    keys = [key for key in dict.fromkeys([*wanted, *found]) if key not in but and found.get(key) != wanted.get(key)]
+    return ", ".join(
+        WORDS.get(key) or f"{key} {in_short(found.get(key))} (now {in_short(wanted.get(key))})" for key in keys
+    )
+
+
+def can_stay(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], remedy: str) -> bool:
+    """Whether a file can be kept as it is, going by its record and the one that it would get now.
+
+    remedy  what to do about a file that was made in another way, such as "pass --overwrite"
+    Returns False when it was made in the same way from another source: the image was replaced, and is worked on again.
+    Raises UserError, which says what differs, when it was made in another way.
+    """
+    if not found:
+        raise UserError(f"{path}: it does not say how it was made; {remedy}")
+    if detail := differences(found, wanted, but=(SOURCE,)):
+        raise UserError(f"{path}: made with other settings: {detail}; {remedy}")
+    return found.get(SOURCE) == wanted.get(SOURCE)
+
+
+def check_together(path: Path, record: Mapping[str, Any], first: Path, first_record: Mapping[str, Any]) -> None:
+    """Raise UserError for two files of one folder that were made in different ways, and must not be scored together."""
+    detail = differences(first_record, record, but=OF_ONE_IMAGE) if record and first_record else ""
+    if detail:
+        detail = detail.replace("(now ", "(there ")
+        raise UserError(f"{first} and {path} were made in different ways: {detail}; give each way a folder of its own")

@@ -1,0 +1,78 @@
+"""CLIP-ES (Lin et al., CVPR 2023): softmax Grad-CAM, then class-aware attention affinity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from common.arguments import option
+from pipeline.methods.method import CamSettings, Method, TextSet
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from clip.image import Preparation
+    from clip.load import Clip
+    from dataset.spec import DatasetSpec
+    from pipeline.methods.method import MapPair
+
+
+@dataclass(frozen=True)
+class ClipEsSettings:
+    """CLIP-ES's own settings.
+
+    box_threshold  share of a CAM's maximum above which a pixel enters a box (section 3.2); None: the data set's
+    """
+
+    box_threshold: float | None = option(None, "share of a CAM's maximum that enters a box; not given: the data set's")
+
+
+def maps(
+    clip: Clip, images: Tensor, labels: Sequence[Sequence[int]], text: TextSet, settings: CamSettings
+) -> list[MapPair]:
+    """B pairs of (k_i, h, w) float32 maps in [0, 1], before and after the affinity, of a batch (B, 3, h*p, w*p)."""
+    from pipeline.steps.affinity import ATTENTION_BLOCKS, mean_attention, refine, transition_matrix
+    from pipeline.steps.cam import softmax_gradcam
+    from pipeline.steps.trunk import run_trunk
+
+    trunk = run_trunk(clip.visual, images, "bilinear", ATTENTION_BLOCKS, settings.precision, settings.compile)
+    cams, attention = softmax_gradcam(
+        clip.visual,
+        trunk.last_input.float(),
+        trunk.grid,
+        labels,
+        text.foreground,
+        text.background,
+        clip.logit_scale,
+    )
+    transitions = transition_matrix(mean_attention([*trunk.attention, attention]))
+    return list(zip(cams, refine(transitions, cams, settings.options.box_threshold)))
+
+
+def complete(clip: Clip, spec: DatasetSpec, settings: ClipEsSettings) -> ClipEsSettings:
+    return replace(settings, box_threshold=spec.box_threshold) if settings.box_threshold is None else settings
+
+
+def prompts(spec: DatasetSpec, settings: ClipEsSettings) -> list[list[str]]:
+    """Every class and background word in the data set's one sentence (section 3.1, with synonyms)."""
+    from clip.text import fill_template
+
+    return fill_template(spec.template, [*spec.prompts, *((word,) for word in spec.background_prompts)])
+
+
+def preparation(clip: Clip, settings: ClipEsSettings) -> Preparation:
+    """Images are stretched to whole patches."""
+    from clip.image import AS_CLIP_ES
+
+    return AS_CLIP_ES
+
+
+METHOD = Method(
+    maps,
+    ClipEsSettings,
+    complete,
+    prompts,
+    preparation,
+    kind=lambda settings: "cam",
+)

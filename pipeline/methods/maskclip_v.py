@@ -1,0 +1,110 @@
+"""MaskCLIP as its pip package has it: (value + block output) projected, of features that are not of unit length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from common.arguments import option, positive
+from pipeline.methods.maskclip import TEMPLATES, prompts, refined, score_maps
+from pipeline.methods.method import CamSettings, Method, TextSet
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from clip.image import Preparation
+    from clip.load import Clip
+    from dataset.spec import DatasetSpec
+    from pipeline.methods.method import MapPair
+    from pipeline.steps.dense_features import Patches
+
+
+@dataclass(frozen=True)
+class MaskClipVSettings:
+    """The variant's own settings.
+
+    frame      (side,) of the squares that images are resized to, whatever their aspect; None: the side that CLIP was
+               trained with
+    templates  as in MaskClipSettings
+    """
+
+    frame: tuple[int, ...] | None = option(
+        None,
+        "side of the squares that images are resized to; not given: the model's",
+        type=positive,
+        many=True,
+        metavar="SIDE",
+    )
+    templates: str = TEMPLATES
+
+
+def maps(
+    clip: Clip, images: Tensor, labels: Sequence[Sequence[int]], text: TextSet, settings: CamSettings
+) -> list[MapPair]:
+    """B pairs of (k_i, h, w) logits: each patch's scores, and the same along the affinity."""
+    from pipeline.steps.affinity import ATTENTION_BLOCKS
+
+    found = patches(clip, images, settings, ATTENTION_BLOCKS)
+    return refined(found, score_maps(clip, found, labels, text, replace(settings, options=None)))
+
+
+def scores(clip: Clip, images: Tensor, text: TextSet, settings: CamSettings) -> Tensor:
+    """(B, K, h, w): the maps of all classes of the text, without the affinity."""
+    import torch
+
+    every = [range(len(text.foreground))] * len(images)
+    found = patches(clip, images, settings, 0)
+    return torch.stack(score_maps(clip, found, every, text, replace(settings, options=None)))
+
+
+def patches(clip: Clip, images: Tensor, settings: CamSettings, attention_blocks: int) -> Patches:
+    """What the scores are made of; the attention of the last `attention_blocks` blocks, or of none."""
+    from clip.resnet import is_resnet
+    from pipeline.steps import dense_features as dense
+    from pipeline.steps.trunk import run_trunk
+
+    if is_resnet(clip.visual):
+        cells, grid = dense.resnet_cells(clip.visual, images, settings.precision)
+        return dense.Patches(dense.value_features_resnet(clip.visual, cells, grid), None, (), grid)
+    trunk = run_trunk(clip.visual, images, "bicubic", attention_blocks, settings.precision, settings.compile)
+    last_input = trunk.last_input.float()
+    last_output, attention = dense.last_block(clip.visual, last_input)
+    features = dense.value_features(clip.visual, last_input, last_output)
+    return dense.Patches(features, None, (*trunk.attention, attention) if attention_blocks else (), trunk.grid)
+
+
+def complete(clip: Clip, spec: DatasetSpec, settings: MaskClipVSettings) -> MaskClipVSettings:
+    """Raises UserError for a frame of more than one side."""
+    from clip.templates import choose_templates
+    from common.errors import UserError
+
+    if settings.frame is not None and len(settings.frame) != 1:
+        raise UserError("--frame with --method maskclip-v: expected one side")
+    return replace(settings, templates=choose_templates(clip, settings.templates))
+
+
+def preparation(clip: Clip, settings: MaskClipVSettings | None) -> Preparation:
+    """Squares, with CLIP's own normalisation."""
+    from clip.image import Preparation
+
+    frame = settings.frame if settings else None
+    return Preparation("square", frame or (native_side(clip),))
+
+
+def native_side(clip: Clip) -> int:
+    """Side in pixels of the square images that the model was trained with."""
+    size = clip.visual.image_size
+    return int(size if isinstance(size, int) else size[0])
+
+
+METHOD = Method(
+    maps,
+    MaskClipVSettings,
+    complete,
+    prompts,
+    preparation,
+    kind=lambda settings: "logit",
+    scores=scores,
+    resnets=True,
+)

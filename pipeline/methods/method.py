@@ -1,0 +1,100 @@
+"""What a CAM method is, and the settings that all of them share.
+
+The files of this folder import torch inside their functions only: `--help` reads their options.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from common.arguments import option, positive, scale
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from clip.image import Preparation
+    from clip.load import Clip
+    from dataset.spec import DatasetSpec
+
+    MapPair = tuple[Tensor, Tensor]
+    MapsOf = Callable[[Clip, Tensor, Sequence[Sequence[int]], "TextSet", "CamSettings"], list[MapPair]]
+    ScoresOf = Callable[[Clip, Tensor, "TextSet", "CamSettings"], Tensor]
+else:
+    MapPair = tuple  # without torch
+
+
+@dataclass(frozen=True)
+class SharedSettings:
+    """What every method understands.
+
+    scales, flip   test-time augmentation; (1.0,) and False: none
+    max_side       larger images are shrunk to this side, in pixels, for CLIP; the maps still stand for all of them
+    precision      of all blocks but the last; that, its gradients and the affinity are float32
+    compile        whether those blocks are compiled by torch.compile
+    """
+
+    scales: tuple[float, ...] = option((1.0,), "test-time scales; 1.0 is always used", type=scale, many=True)
+    flip: bool = option(False, "average with the mirrored image")
+    max_side: int = option(1024, "larger images are shrunk to this for CLIP, masks are not", type=positive)
+    precision: str = option(
+        "float32",
+        "of all blocks but the last; the others are for GPUs",
+        choices=("float32", "bfloat16", "float16"),
+    )
+    compile: bool = option(False, "torch.compile these blocks; pays on long runs on a GPU")
+
+
+@dataclass(frozen=True)
+class CamSettings(SharedSettings):
+    """The settings of a run: the shared ones, which method, and the settings that only this method has.
+
+    options  an instance of the method's own settings class; None: that class's defaults
+    """
+
+    method: str = "clip-es"
+    options: Any = None
+
+    @property
+    def augmented(self) -> bool:
+        return self.flip or self.scales != (1.0,)
+
+    def record(self) -> dict[str, Any]:
+        """All of them as one flat JSON object, for the record of a CAM file."""
+        shared = {key: value for key, value in asdict(self).items() if key != "options"}
+        return {**shared, **(asdict(self.options) if self.options is not None else {})}
+
+
+@dataclass(frozen=True)
+class TextSet:
+    """foreground (K, E) and background (b, E) unit text embeddings, on CLIP's device."""
+
+    foreground: Tensor
+    background: Tensor
+
+
+@dataclass(frozen=True)
+class Method:
+    """A CAM method: how maps are made, and what it wants of its surroundings.
+
+    maps         a batch (B, 3, h*p, w*p) and each image's classes to B pairs (cam, attn) of (k_i, h, w) maps, before
+                 and after the affinity
+    settings     the dataclass of its own settings, whose fields are its options (common/arguments.py)
+    complete     its settings with the choices that depend on the model and the data set
+    prompts      one list of sentences a class, then one a background prompt
+    preparation  how it wants its images
+    kind         what the values of its maps are; one of pipeline.steps.kinds.KINDS
+    scores       of a method that scores every patch for itself: maps of all classes of the text (B, K, h, w), without
+                 affinity and test-time augmentation. Such a method needs no labels
+    resnets      whether it can do with a CLIP whose image tower is a ResNet
+    """
+
+    maps: MapsOf
+    settings: type
+    complete: Callable[[Clip, DatasetSpec, Any], Any]
+    prompts: Callable[[DatasetSpec, Any], list[list[str]]]
+    preparation: Callable[[Clip, Any], Preparation]
+    kind: Callable[[Any], str]
+    scores: ScoresOf | None = None
+    resnets: bool = False

@@ -1,0 +1,36 @@
+"""All blocks of the vision transformer but the last, in the precision asked for, without gradients."""
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from clip.vision import RunBlock, TrunkFeatures, run_block, vision_trunk
+
+
+def run_trunk(
+    visual: torch.nn.Module,
+    images: Tensor,
+    positions: str,
+    attention_blocks: int,
+    precision: str = "float32",
+    compiled: bool = False,
+) -> TrunkFeatures:
+    """The tokens that enter the last block, and the attention of the blocks before it.
+
+    images            (B, 3, h*p, w*p) float32, normalised
+    positions         how positions are resized: "bilinear" (CLIP-ES) or "bicubic" (MaskCLIP)
+    attention_blocks  attention is kept of this many last blocks, the last of all among them
+    precision         "float32", "bfloat16" or "float16", by autocast
+    compiled          whether the blocks are compiled by torch.compile
+    """
+    dtype = getattr(torch, precision)
+    with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
+        run = compiled_block() if compiled else run_block
+        return vision_trunk(visual, images, attention_blocks, run=run, positions=positions)
+
+
+@cache
+def compiled_block() -> RunBlock:
+    """`run_block`, compiled when first called; once for all blocks and sizes of images."""
+    return torch.compile(run_block, dynamic=True)
