@@ -6,14 +6,13 @@ python generate_cams.py --dataset voc12 --img_root VOC2012/JPEGImages --model Vi
 
 import argparse
 import io
-import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cli import console, run_log
 from cli.model_options import (
@@ -34,8 +33,9 @@ from cli.options import (
     output_dir,
     positive,
 )
-from common.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_TERMINATED, Terminated, UserError
-from engine import ray_options, torchrun
+from common.cores import available_cores
+from common.errors import EXIT_OK
+from engine import ray_options
 
 if TYPE_CHECKING:
     from cli.lookup import Selection
@@ -83,21 +83,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
-    ranks = torchrun.from_environment()
-    if ranks and not ranks.first:
-        return console.run(lambda: _follow(args, ranks), quiet=True)
-    code = ray_options.run("generate_cams.py", "cams", argv, args, partial(_run, ranks=ranks))
-    if ranks:
-        ranks.finish(code)
-    return code
+    return ray_options.run("generate_cams.py", "cams", argv, args, _run)
 
 
-def _run(args: argparse.Namespace, log: run_log.RunLog, ranks: torchrun.Ranks | None = None) -> int:
+def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     from cli.lookup import select_from
     from common.files import need_writable
 
     check_method(args)
-    _check_processes(args, ranks)
     by_clip = args.labels == BY_CLIP
     selection = select_from(args, with_labels=not by_clip)
     out_dir = args.cam_out_dir or output_dir(args.dataset, "cams")
@@ -109,7 +102,7 @@ def _run(args: argparse.Namespace, log: run_log.RunLog, ranks: torchrun.Ranks | 
         log.into(_output(args, job, selection))
         if by_clip:
             samples = tagged(args, job.clip, selection, out_dir / TAG_FILE, log)
-        _make_cams(args, job, selection, samples, log, ranks)
+        _make_cams(args, job, selection, samples, log)
     code = log.report("CAM files", out_dir)
     if code == EXIT_OK:
         truth_at_hand = args.dataset in ("toyworld", "voc12")
@@ -124,13 +117,12 @@ def _make_cams(
     selection: "Selection",
     samples: "Sequence[Sample]",
     log: run_log.RunLog,
-    ranks: torchrun.Ranks | None,
 ) -> None:
     from pipeline.files.tag_journal import forget_journal
     from pipeline.stages.tags import write_labels
 
     _announce(args, job, selection.paths.images, len(samples))
-    outcomes = _outcomes(args, job, samples, ranks)  # refuses what was made in another way, before anything is written
+    outcomes = _outcomes(args, job, samples)  # refuses what was made in another way, before anything is written
     if args.labels == BY_CLIP and samples:
         write_labels(job.out_dir / TAG_FILE, samples)
     log.follow(outcomes, len(samples), "CAMs")
@@ -201,9 +193,7 @@ def make_job(args: argparse.Namespace, worker: int) -> "CamJob":
     return CamJob(clip, text_set(clip, spec, settings), settings, out_dir, made_by, full_size, batch_size)
 
 
-def _outcomes(
-    args: argparse.Namespace, job: "CamJob", samples: "Sequence[Sample]", ranks: torchrun.Ranks | None
-) -> Iterator[console.Outcome]:
+def _outcomes(args: argparse.Namespace, job: "CamJob", samples: "Sequence[Sample]") -> Iterator[console.Outcome]:
     if args.engine == "ray":
         from engine import ray_cams
 
@@ -214,9 +204,6 @@ def _outcomes(
 
     finished = set() if args.overwrite else stage_cams.finished_ids(job, samples)
     batches = plan(job.reader, job.batch_size, samples, finished)
-    if ranks:
-        start = {"made_by": job.made_by, "finished": sorted(finished)}
-        return ranks.lead(batches, _work(args, job, finished, ranks.local_world), start, len(samples))
     if args.num_workers > 1:
         return run_processes(_set_up, (args, finished, args.num_workers), batches, args.num_workers)
     return _work(args, job, finished, 1)(batches)
@@ -240,31 +227,10 @@ def _quiet_job(args: argparse.Namespace, worker: int) -> "CamJob":
         return make_job(args, worker)
 
 
-def _follow(args: argparse.Namespace, ranks: torchrun.Ranks) -> int:
-    """Under torchrun, a rank that is not the first: it works on what that one gives out, and says nothing."""
-
-    def set_up(start: dict[str, Any]) -> "Work":
-        job = _quiet_job(args, ranks.local_rank)
-        differing = [name for name, value in start["made_by"].items() if job.made_by.get(name) != value]
-        if differing:
-            raise UserError(f"rank {ranks.rank}: {', '.join(differing)} not as in rank 0; give all the same files")
-        return _work(args, job, set(start["finished"]), ranks.local_world)
-
-    try:
-        return ranks.follow(set_up)
-    except KeyboardInterrupt as error:  # rank 0 tells
-        return EXIT_TERMINATED if isinstance(error, Terminated) else EXIT_INTERRUPTED
-
-
-def _check_processes(args: argparse.Namespace, ranks: torchrun.Ranks | None) -> None:
-    if ranks and (args.num_workers > 1 or args.engine != "local"):
-        raise UserError("torchrun starts the processes itself; leave out --num_workers and --engine")
-
-
 def _readers(args: argparse.Namespace, job: "CamJob", processes: int) -> int:
     if args.readers is not None:
         return args.readers
-    return 0 if job.clip.device.type == "cpu" else min(8, max(1, (os.cpu_count() or 1) // processes - 1))
+    return 0 if job.clip.device.type == "cpu" else min(8, max(1, available_cores() // processes - 1))
 
 
 def _announce(args: argparse.Namespace, job: "CamJob", images: object, count: int) -> None:

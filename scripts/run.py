@@ -8,7 +8,6 @@ goes on with the masks of the other.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +32,7 @@ from cli.options import (
     output_dir,
     positive,
 )
+from common.cores import available_cores
 from common.errors import UserError
 from eval_cam_with_crf import output
 from generate_cams import BY_CLIP, TAG_FILE, check_method, make_job, tagged
@@ -191,7 +191,7 @@ def readers_of(args: argparse.Namespace, job: "RunJob") -> int:
     """How many processes read: as told, or a few where a GPU waits for them and cores can be spared."""
     if args.readers is not None:
         return args.readers
-    return 0 if job.cams.clip.device.type == "cpu" else min(8, max(1, (os.cpu_count() or 1) - args.num_workers - 1))
+    return 0 if job.cams.clip.device.type == "cpu" else min(8, max(1, available_cores() - args.num_workers - 1))
 
 
 # --- what is told ---------------------------------------------------------------------------------

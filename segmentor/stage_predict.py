@@ -14,6 +14,7 @@ from torch import nn
 
 from common.errors import UserError
 from common.images import image_size, read_within, working_size
+from common.memory import out_of_memory
 from common.outcome import Outcome
 from common.parallel import ordered_map
 from common.version import VERSION
@@ -21,7 +22,7 @@ from dataset import mask_png
 from dataset.voc_layout import find_image
 from pipeline.crf.dense_crf import CrfSettings, dense_crf
 from pipeline.files.cam_file import check_output
-from pipeline.stages.crf import SHRUNK, out_of_memory
+from pipeline.stages.crf import SHRUNK
 from pipeline.stages.evaluate import failure
 from pipeline.steps import masks
 from pipeline.steps.maps import enlarge_labels

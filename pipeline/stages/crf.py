@@ -16,6 +16,7 @@ from clip.device import pick_device
 from common.errors import StopRun, UserError
 from common.images import image_size, one_at_a_time, read_within, working_size
 from common.limits import MAX_PIXELS
+from common.memory import out_of_memory
 from common.outcome import Outcome
 from common.parallel import ordered_map
 from common.version import VERSION
@@ -244,12 +245,6 @@ def _alone(job: CrfJob, image: Ready, trouble: Exception) -> Sharpened | Outcome
         return _as_sharpened(job, image, _probabilities(job, image.rgb, image.maps, "numba", image.kind), ON_CPU)
     except Exception as error:
         return failure(image.id, error)
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether it says that the memory of the machine or of its GPU does not suffice."""
-    words = ("out of memory", "allocate memory", "ALLOC_FAILED")
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(word in str(error) for word in words)
 
 
 def _load(job: CrfJob, finished: Collection[str], image_id: str) -> Ready | Outcome:
