@@ -6,8 +6,9 @@ import signal
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import FrameType
 
@@ -87,7 +88,7 @@ class Silence(io.TextIOBase):
         return len(text)
 
 
-_received: list[int] = []  # signals, in this process
+_received: ContextVar[Sequence[int]] = ContextVar("signals of the run of this thread", default=())
 
 
 @contextmanager
@@ -95,11 +96,12 @@ def _signals() -> Iterator[list[int]]:
     """Ctrl-C and SIGTERM raise in the main thread, once; the next one ends the process. Gives those received."""
     ours = [] if threading.current_thread() is not threading.main_thread() else [signal.SIGINT, signal.SIGTERM]
     before = {number: signal.getsignal(number) for number in ours}
-    _received.clear()
+    received: list[int] = []
+    token = _received.set(received)
 
     def stop(number: int, frame: FrameType | None) -> None:
-        _received.append(number)
-        if len(_received) > 1:
+        received.append(number)
+        if len(received) > 1:
             os._exit(128 + number)
         if sys.stderr.isatty():
             os.write(2, b"\nfinishing the files at work; once more ends at once\n")
@@ -109,18 +111,18 @@ def _signals() -> Iterator[list[int]]:
         for number, handler in before.items():
             if handler not in (signal.SIG_IGN, None):  # as under nohup
                 signal.signal(number, stop)
-        yield _received
+        yield received
     finally:
-        _received.clear()
+        _received.reset(token)
         for number, handler in before.items():
             if handler is not None:
                 signal.signal(number, handler)
 
 
 def check_signals() -> None:
-    """Raise for a signal that was received: for loops, where what its handler raised may have been swallowed."""
-    if _received:
-        raise Terminated if _received[0] == signal.SIGTERM else KeyboardInterrupt
+    """Raise for a signal that this run received: for loops, where what its handler raised may have been swallowed."""
+    if received := _received.get():
+        raise Terminated if received[0] == signal.SIGTERM else KeyboardInterrupt
 
 
 # --- what became of the images --------------------------------------------------------------------

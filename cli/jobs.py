@@ -1,6 +1,7 @@
 """From what was typed to the values that say what is to be done, the same for every command."""
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ from cli.model_options import BY_CLIP, cam_settings, tag_settings
 from cli.options import data_options
 from common.errors import UserError
 from common.outcome import Outcome
+from common.shard import WHOLE, Shard, local_rank
 from dataset.labels import EVERY_CLASS
 from pipeline.methods.table import METHODS
 
@@ -31,6 +33,11 @@ def labels_for_method(args: argparse.Namespace) -> None:
     """A method that scores all classes by itself needs no labels of a folder's images."""
     if args.labels is None and args.dataset == "folder" and METHODS[args.method].scores is not None:
         args.labels = EVERY_CLASS
+
+
+def share_of(count: int, shard: Shard) -> int:
+    """About how many of so many images are this command's."""
+    return -(-(count - shard[0]) // shard[1])
 
 
 def cam_job(args: argparse.Namespace, spec: "DatasetSpec", out_dir: Path, by_clip: bool) -> "CamJob":
@@ -66,7 +73,7 @@ def load_model(job: "CamJob") -> "CamWork":
     """Set up the job in this process, and say which of its words the model never saw."""
     from pipeline.stages.cams import set_up
 
-    work = set_up(job)
+    work = set_up(job, local_rank(os.environ))
     warn_of_words(work.clip, job.spec)
     return work
 
@@ -129,6 +136,8 @@ def tagged(
     from pipeline.files.tag_journal import journal_beside
     from pipeline.stages import tags
 
+    if shard_from(args) != WHOLE:
+        raise UserError("--labels clip with --shard: first `python -m scripts.tag_images`, then --labels tags.txt")
     images = selection.paths.images
     print(f"labels  of {len(selection.ids)} images by TagCLIP, kept in {file}")
     work = tags.set_up(clip, selection.spec, images, tag_settings(args))

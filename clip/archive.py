@@ -12,7 +12,6 @@ makes of itself is therefore counted, and has to stay in proportion to its size.
 import hashlib
 import io
 import pickle
-import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -97,9 +96,7 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
     elif _first_byte(path) != pickle.PROTO:
         raise ValueError("neither a zip file nor a pickle")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of unusual pickle protocols; what is refused is said below
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path}: refused, it holds more than tensors and would run code on loading; expected {ACCEPTED}"

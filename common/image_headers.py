@@ -10,8 +10,6 @@ import struct
 from collections.abc import Iterator
 from typing import IO, BinaryIO
 
-from PIL import TiffImagePlugin
-
 MOST_FILE = 1 << 29  # bytes of a file: WebP and AVIF are read whole, GIF and PPM may be searched byte by byte
 MOST_PLAIN = 1 << 32  # of those that may be uncompressed
 MOST_CHUNK = 1 << 24  # bytes of a chunk of a PNG that holds no pixels
@@ -20,7 +18,9 @@ MOST_VALUES = 1 << 22  # numbers in a tag: PIL makes Python numbers of them
 MOST_BMP_HEADER = 1 << 10  # bytes; those of all versions have up to 124
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_PLAIN = (_PNG, b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_TIFF = (b"II*\0", b"MM\0*", b"MM*\0", b"II\0*", b"II+\0", b"MM\0+")
+_PLAIN = (_PNG, b"BM", *_TIFF)
+_ORIENTATION = 0x0112
 _CHUNK_NAME = re.compile(rb"\w{4}")
 _INFLATED = 1032  # bytes that a byte of a PNG file can stand for, at most: the limit of deflate
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by a PNG's colour type
@@ -29,7 +29,10 @@ _OPAQUE = (1, 2, 7)  # types whose values stay bytes
 
 
 def check_header(stream: BinaryIO) -> None:
-    """Raise OSError for a file that is larger, or promises more, than a picture can have a reason to."""
+    """Raise OSError for a file that is larger, or promises more, than a picture can have a reason to.
+
+    The stream then stands at its beginning.
+    """
     head, length = stream.read(26), file_length(stream)
     most = MOST_PLAIN if head.startswith(_PLAIN) else MOST_FILE
     if length > most:
@@ -38,6 +41,8 @@ def check_header(stream: BinaryIO) -> None:
         _check_png(stream, head, length)
     if head.startswith(b"BM") and int.from_bytes(head[14:18], "little") > MOST_BMP_HEADER:
         raise OSError("a header without end")
+    if head[:4] in _TIFF:
+        _check_tiff(stream)
     stream.seek(0)
 
 
@@ -80,13 +85,12 @@ def png_chunks(stream: IO[bytes]) -> Iterator[tuple[bytes, int]]:
 
 
 def check_tags(stream: IO[bytes], order: str, big: bool) -> None:
-    """Raise SyntaxError where the values of a directory take far more than there is, or one of them is endless.
+    """Raise OSError where the values of a directory take far more than there is, or one of them is endless.
 
     order  "<" or ">"
     big    whether it is one of BigTIFF
 
-    The stream stands where the directory begins, and stays there. PIL takes the error for one of a broken directory:
-    EXIF data count as none, a TIFF is refused.
+    The stream stands where the directory begins, and stays there.
     """
     start = stream.tell()
     length = stream.seek(0, os.SEEK_END)
@@ -100,23 +104,41 @@ def check_tags(stream: IO[bytes], order: str, big: bool) -> None:
         size = values * _BYTES_OF.get(kind, 0)
         taken += size if inside < size <= length else 0  # a longer one cannot be read, and is not
         if values > MOST_VALUES and size <= length and kind not in _OPAQUE:
-            raise SyntaxError(f"a tag of {values} numbers")
+            raise OSError(f"a tag of {values} numbers")
     if taken > 2 * length + (1 << 16) or count > 1 << 16:
-        raise SyntaxError("tags that take more than the file")
+        raise OSError("tags that take more than the file")
 
 
 def _whole(data: bytes, step: int) -> bytes:
     return data[: len(data) // step * step]
 
 
-def guard_tags() -> None:
-    """Have PIL check every directory of tags before it reads the values; it has no option for this."""
-    load = TiffImagePlugin.ImageFileDirectory_v2.load
+def _check_tiff(stream: BinaryIO) -> None:
+    """Check the directory of a TIFF's first picture, where PIL reads all values while it opens the file."""
+    stream.seek(0)
+    head = stream.read(16)
+    order, big = "<" if head.startswith(b"II") else ">", b"+" in head[2:4]
+    at = head[8:16] if big else head[4:8]
+    if len(at) == (8 if big else 4):
+        stream.seek(min(int.from_bytes(at, "little" if order == "<" else "big"), file_length(stream)))
+        check_tags(stream, order, big)
 
-    def guarded(directory: TiffImagePlugin.ImageFileDirectory_v2, stream: IO[bytes]) -> None:
-        check_tags(stream, directory._endian, directory._bigtiff)
-        load(directory, stream)
 
-    if not hasattr(load, "guarded"):
-        guarded.guarded = True  # type: ignore[attr-defined]
-        TiffImagePlugin.ImageFileDirectory_v2.load = guarded  # type: ignore[method-assign, assignment]
+def orientation_in(exif: bytes) -> int | None:
+    """The orientation (1 to 8) that EXIF data tell; None where they tell none or are broken.
+
+    Read here, because PIL reads the values of all tags before it tells one.
+    """
+    while exif.startswith(b"Exif\0\0"):
+        exif = exif[6:]
+    if exif[:2] not in (b"II", b"MM") or exif[2:4] not in (b"*\0", b"\0*") or len(exif) < 8:
+        return None
+    order = "<" if exif.startswith(b"II") else ">"
+    (start,) = struct.unpack_from(f"{order}L", exif, 4)
+    (count,) = struct.unpack_from(f"{order}H", exif, start) if start + 2 <= len(exif) else (0,)
+    entries = exif[start + 2 : start + 2 + 12 * count]
+    for tag, kind, values, inside in struct.iter_unpack(f"{order}HHL4s", _whole(entries, 12)):
+        if tag == _ORIENTATION and values == 1 and kind in (3, 4):
+            (found,) = struct.unpack_from(f"{order}{'H' if kind == 3 else 'L'}", inside)
+            return int(found) if 1 <= found <= 8 else None
+    return None

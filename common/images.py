@@ -5,8 +5,9 @@ checked before memory is spent on it.
 """
 
 import os
+import re
 import stat
-import warnings
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import sqrt
@@ -15,20 +16,32 @@ from threading import Lock
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import (  # each registers its format
+    AvifImagePlugin,  # noqa: F401
+    BmpImagePlugin,  # noqa: F401
+    GifImagePlugin,  # noqa: F401
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,  # noqa: F401
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,  # noqa: F401
+)
 
 from common.errors import StopRun, UserError
-from common.image_headers import check_header, file_length, guard_tags, lie, png_chunks
+from common.image_headers import check_header, file_length, lie, orientation_in, png_chunks
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")  # others of PIL's start programs, or are rare
 MOST_PIXELS = 500_000_000  # by the header; 2 GB once decoded
 MOST_SIDE = 1 << 16  # of what is worked on: lattices and photos are not made for longer ones
 LARGE = 1 << 25  # pixels; larger images are decoded one at a time, and at a smaller size where that will do
-Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # PIL refuses twice as many, also in what it finds inside a file
 
 _STRIP = 1 << 22  # pixels that are converted at once
 _JPEG_PIXELS = 2048  # pixels that a byte of a JPEG can stand for, at most: a bit a block, all of them subsampled
 _ORIENTATION = 0x0112  # EXIF tag
+_XMP_ORIENTATION = re.compile(r'tiff:Orientation(?:="|>)([1-8])')
 _SIDEWAYS = (5, 6, 7, 8)
 _TEXTS = {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}  # chunks of a PNG that may say something of its orientation
 _UPRIGHT = {  # what makes a picture of an orientation upright; the last four swap width and height
@@ -41,7 +54,6 @@ _UPRIGHT = {  # what makes a picture of an orientation upright; the last four sw
     8: Image.Transpose.ROTATE_90,
 }
 _one_large = Lock()
-guard_tags()
 
 
 # --- what the stages call -------------------------------------------------------------------------
@@ -127,12 +139,53 @@ def opened(path: Path, formats: tuple[str, ...] = FORMATS, what: str = "image") 
     """
     with _trouble(path, what), open_regular(path) as stream:
         check_header(stream)
-        with Image.open(stream, formats=formats) as image:
+        with _open(stream, formats) as image:
             if _pixels(image) > MOST_PIXELS:
                 raise Image.DecompressionBombError
-            if image.format in ("JPEG", "MPO") and _pixels(image) > _JPEG_PIXELS * file_length(stream):
+            if isinstance(image, _Jpeg) and _pixels(image) > _JPEG_PIXELS * file_length(stream):
                 raise OSError(lie(*image.size))
             yield image
+
+
+class _Jpeg(JpegImagePlugin.JpegImageFile):
+    """A JPEG of which PIL reads no EXIF data; of files with several pictures (MPO) the first one."""
+
+    def getexif(self) -> Image.Exif:
+        return Image.Exif()
+
+
+class _Tiff(TiffImagePlugin.TiffImageFile):
+    """A TIFF of which PIL reads no directory but the first picture's. PIL turns it upright itself."""
+
+    def getexif(self) -> Image.Exif:
+        exif = Image.Exif()
+        if _ORIENTATION in self.tag_v2:
+            exif[_ORIENTATION] = self.tag_v2[_ORIENTATION]
+        return exif
+
+    def load_prepare(self) -> None:
+        """PIL's own, without its limit of pixels."""
+        if self._im is None:
+            self.im = Image.core.new(self.mode, self._tile_size)
+        ImageFile.ImageFile.load_prepare(self)
+
+
+_OWN = {"JPEG": _Jpeg, "TIFF": _Tiff}
+
+
+def _open(stream: BinaryIO, formats: tuple[str, ...]) -> ImageFile.ImageFile:
+    """As `PIL.Image.open`, which warns of large pictures and refuses those above a limit of the whole process."""
+    start = stream.read(16)
+    for name in formats:
+        make, accepts = Image.OPEN[name]
+        if accepts is None or accepts(start) is not True:
+            continue
+        stream.seek(0)
+        try:
+            return _OWN.get(name, make)(stream, "")
+        except (SyntaxError, IndexError, TypeError, struct.error):  # so PIL's readers say that it is no such file
+            continue
+    raise UnidentifiedImageError
 
 
 # --- what a header says ---------------------------------------------------------------------------
@@ -146,17 +199,27 @@ def _upright_size(image: Image.Image, orientation: object) -> tuple[int, int]:
     return image.size if orientation in _SIDEWAYS else (image.height, image.width)
 
 
-def _orientation(image: Image.Image) -> object:
-    """The EXIF orientation; broken EXIF data counts as none. (PIL's exif_transpose rewrites all tags and may fail.)
+def _orientation(image: Image.Image) -> int | None:
+    """What EXIF data, or else XMP data, say of a picture that PIL does not turn itself; broken data say nothing.
 
-    PIL decodes a whole PNG to look for EXIF data behind the pixels, which is done here only where there is any.
+    What a PNG holds behind its pixels is known once they are decoded, which is done only where there is any.
     """
-    try:
-        simple = isinstance(image, PngImagePlugin.PngImageFile) and not _texts_behind_pixels(image)
-        exif = Image.Image.getexif(image) if simple else image.getexif()
-        return exif.get(_ORIENTATION)
-    except Exception:  # whatever PIL raises on the many kinds of broken EXIF data
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
         return None
+    if isinstance(image, PngImagePlugin.PngImageFile) and "exif" not in image.info and _texts_behind_pixels(image):
+        image.load()
+    exif = image.info.get("exif") or _unfolded(image.info.get("Raw profile type exif", ""))
+    xmp = image.info.get("XML:com.adobe.xmp") or image.info.get("xmp", b"").decode("latin-1")
+    in_xmp = _XMP_ORIENTATION.search(xmp)
+    return orientation_in(exif) or (int(in_xmp[1]) if in_xmp else None)
+
+
+def _unfolded(profile: str) -> bytes:
+    """EXIF data as ImageMagick writes them into the text of a PNG: three lines, then hexadecimal digits."""
+    try:
+        return bytes.fromhex("".join(profile.split("\n")[3:]))
+    except ValueError:
+        return b""
 
 
 def _texts_behind_pixels(image: PngImagePlugin.PngImageFile) -> bool:
@@ -219,6 +282,7 @@ def _averaged(image: Image.Image, factors: tuple[int, int]) -> Image.Image:
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16-bit grey; convert("RGB") would clip instead of scaling
         return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    image.info.pop("transparency", None)  # PIL warns of some kinds of it, which do not change the colours
     return image.convert("RGB")
 
 
@@ -236,12 +300,9 @@ class _trouble:
         self.path, self.what = path, what
 
     def __enter__(self) -> None:
-        self._warnings = warnings.catch_warnings()
-        self._warnings.__enter__()
-        warnings.simplefilter("ignore")  # of large pictures and broken EXIF data; what matters is raised
+        pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
-        self._warnings.__exit__(None, None, None)
         if isinstance(error, Exception) and not isinstance(error, (UserError, StopRun)):
             raise UserError(f"{self.path}: {self._said(error)}") from error
 

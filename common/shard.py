@@ -39,6 +39,12 @@ def _parsed(text: str, source: str) -> Shard:
     return index, count
 
 
+def local_rank(environ: Mapping[str, str]) -> int:
+    """The number of this process on its machine, by torchrun's or SLURM's variables; it chooses the GPU."""
+    found = environ.get("LOCAL_RANK") or environ.get("SLURM_LOCALID") or "0"
+    return int(found) if found.isdecimal() else 0
+
+
 def every_nth(items: Iterable[Item], shard: Shard) -> Iterator[Item]:
     """The items of a shard: numbers index, index + count, ... of the list.
 

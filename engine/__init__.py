@@ -1,1 +1,1 @@
-"""How the work is shared out: processes of one machine, torchrun, Ray. Sits above pipeline, below the root scripts."""
+"""How the work is shared out: processes of one machine, Ray. Sits above pipeline, below the root scripts."""

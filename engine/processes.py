@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from common.cores import available_cores
 from common.errors import EXIT_TERMINATED, StopRun, UserError
 from common.outcome import Outcome
 from pipeline.stages.batches import Batch
@@ -123,7 +124,7 @@ class _Team:
     def _start(self, number: int) -> None:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        threads = max(1, (os.cpu_count() or 1) // self.count)
+        threads = max(1, available_cores() // self.count)
         process = context.Process(target=_serve, args=(self.set_up, number, threads, theirs))
         try:
             with _ctrl_c_is_ours():

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from cli import console
 from cli.options import Parser, add_data_options, add_own_data_options
+from common.cores import available_cores
 from common.errors import EXIT_OK, UserError
 from segmentor import options
 
@@ -226,7 +227,7 @@ def _unseen(args: argparse.Namespace) -> "Unseen | None":
 def _readers(args: argparse.Namespace, ranks: "Ranks") -> int:
     if args.readers is not None:
         return max(0, args.readers)
-    return 0 if ranks.device.type == "cpu" else min(8, max(1, (os.cpu_count() or 1) // ranks.count - 1))
+    return 0 if ranks.device.type == "cpu" else min(8, max(1, available_cores() // ranks.count - 1))
 
 
 def _state(args: argparse.Namespace, job: "Job", ranks: "Ranks", knowledge: "Knowledge | None") -> "State":

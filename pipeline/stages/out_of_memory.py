@@ -9,11 +9,11 @@ import torch
 
 from clip.load import Clip
 from common.errors import StopRun, UserError
+from common.memory import out_of_memory
 from pipeline.methods.method import CamSettings, MapPair, TextSet
 
 Work = tuple[Clip, TextSet, CamSettings]  # what computes maps
 Compute = Callable[[Work, slice], list[MapPair]]  # the maps of a part of a batch
-NO_ROOM = ("allocate memory", "out of memory", "STATUS_ALLOC_FAILED")  # in what CPUs, GPUs and their libraries say
 REPEATED = "alone: its batch failed"
 ON_CPU = "on the CPU: out of GPU memory"
 
@@ -96,12 +96,6 @@ def _tried(compute: Compute, work: Work, part: slice) -> list[MapPair] | Excepti
     failed.__traceback__ = failed.__context__ = failed.__cause__ = None
     _give_back(work[0].device.type)
     return failed
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error, of Python, of torch or of a GPU's library, says that memory ran out."""
-    kinds = (MemoryError, torch.OutOfMemoryError)
-    return isinstance(error, kinds) or (isinstance(error, RuntimeError) and any(word in str(error) for word in NO_ROOM))
 
 
 def _check_device(error: Exception) -> None:

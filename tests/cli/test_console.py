@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -238,3 +239,22 @@ def test_a_signal_that_was_swallowed_ends_the_next_loop() -> None:
 
     assert run(body) == 143 and not told
     assert len(list(progress((Outcome(name, "made") for name in "abc"), 3, "CAMs"))) == 3  # no run, no signal
+
+
+def work_through_a_list() -> int:
+    return len(list(progress((Outcome(name, "made") for name in "abc"), 3, "CAMs")))
+
+
+def test_a_run_in_another_thread_neither_sees_a_signal_nor_takes_it_away() -> None:
+    """The signal is the main thread's, and was swallowed there before the other thread's run began."""
+    codes: list[int] = []
+
+    def body() -> int:
+        lost(None)
+        other = threading.Thread(target=lambda: codes.append(run(work_through_a_list)))
+        other.start()
+        other.join()
+        return work_through_a_list()
+
+    assert run(body) == 143 and codes == [3]
+    assert run(work_through_a_list) == 3

@@ -1,5 +1,9 @@
 """Images of any kind come out as upright RGB, and broken ones as one UserError."""
 
+import subprocess
+import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 
@@ -7,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from common import images
 from common.errors import UserError
-from common.images import image_size, read_image
-from tests.support import photo
+from common.images import FORMATS, image_size, read_image
+from tests.support import ROOT, photo
 
 ORIENTATION = 0x0112
 
@@ -31,14 +36,15 @@ UPRIGHT = {  # what a viewer does with each orientation, by the EXIF standard
 
 
 @pytest.mark.parametrize("orientation", sorted(UPRIGHT))
-def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
-    pixels, path = photo((6, 9), 0), tmp_path / "i.png"
-    path.write_bytes(with_orientation(pixels, orientation, "PNG"))
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
+def test_exif_orientation_is_applied(tmp_path: Path, file_format: str, orientation: int) -> None:
+    pixels, path = photo((6, 9), 0), tmp_path / "i"
+    path.write_bytes(with_orientation(pixels, orientation, file_format))
     assert np.array_equal(read_image(path), UPRIGHT[orientation](pixels))
 
 
 @pytest.mark.parametrize("orientation", range(11))
-@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 def test_size_from_the_header_is_the_size_of_the_image(tmp_path: Path, orientation: int, file_format: str) -> None:
     """Values that the standard does not know included."""
     path = tmp_path / "i"
@@ -102,17 +108,54 @@ def test_a_truncated_image_is_not_read_as_half_grey(tmp_path: Path, suffix: str)
 
 def test_an_image_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("1", (100, 100)).save(tmp_path / "i.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
+    monkeypatch.setattr(images, "MOST_PIXELS", 9999)
     with pytest.raises(UserError, match=r"i\.png: too many pixels"):
         read_image(tmp_path / "i.png")
 
 
-def test_a_large_image_is_read_without_a_warning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
-) -> None:
-    Image.new("RGB", (100, 100)).save(tmp_path / "i.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 9000)
-    assert read_image(tmp_path / "i.png").size == (100, 100) and not recwarn.list
+@pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.filterwarnings("error")
+def test_pils_own_limit_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_format: str) -> None:
+    Image.new("RGB", (100, 100)).save(tmp_path / "i", file_format)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
+    assert read_image(tmp_path / "i").size == (100, 100)
+
+
+STATE = """
+import sys, warnings
+import numpy
+from PIL import Image, ImageFile, JpegImagePlugin, TiffImagePlugin
+def state():
+    classes = (TiffImagePlugin.ImageFileDirectory_v2, TiffImagePlugin.TiffImageFile, JpegImagePlugin.JpegImageFile,
+               Image.Image, Image.Exif, ImageFile.ImageFile)
+    return [{name: id(value) for name, value in vars(one).items()} for one in classes] + [
+        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, list(warnings.filters)]
+Image.init()
+before, openers = state(), dict(Image.OPEN)
+import common.images
+sys.exit(state() != before or Image.OPEN != openers)
+"""
+
+
+def test_importing_leaves_pil_and_the_warnings_as_they_were() -> None:
+    assert subprocess.run([sys.executable, "-c", STATE], cwd=ROOT, check=False).returncode == 0
+
+
+def test_warnings_are_shown_after_many_threads_read_images(tmp_path: Path) -> None:
+    """Filters of warnings belong to the whole process; threads that change and restore them lose them."""
+    for index in range(8):
+        Image.fromarray(photo((60, 90), index)).save(tmp_path / f"{index}.jpg")
+    paths = [tmp_path / f"{index % 8}.jpg" for index in range(400)]
+    before, interval = list(warnings.filters), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            assert {image.size for image in pool.map(read_image, paths)} == {(90, 60)}
+    finally:
+        sys.setswitchinterval(interval)
+    assert warnings.filters == before
+    with pytest.warns(UserWarning, match="seen"):
+        warnings.warn("seen", stacklevel=1)
 
 
 def test_broken_exif_is_harmless_or_named(tmp_path: Path) -> None:

@@ -11,13 +11,11 @@ from typing import Any
 
 from benchmarks.started import Started, started
 from cli.run_record import RUN_FILE
-from common.errors import EXIT_INCOMPLETE, EXIT_OK, UserError
+from common.errors import EXIT_INCOMPLETE, UserError
 from common.files import files_below
 
 CAMS, CRF, RUN = STAGES = "generate_cams.py", "eval_cam_with_crf.py", "scripts.run"
 WORKERS, READERS = "generate_cams.py --num_workers 2", "scripts.run --readers 2"
-TORCHRUN = "torchrun generate_cams.py"
-GROUP = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max-restarts=1"]
 SEED = 2025
 BROKEN_IMAGE, BROKEN_XML = 5, 2  # places in the list
 AT_THE_START = 0.25  # share of the faults that come at any moment before the first file
@@ -84,7 +82,6 @@ class World:
         return {
             CAMS: [CAMS, *cams],
             WORKERS: [CAMS, *cams, "--num_workers", 2],
-            TORCHRUN: [*GROUP, CAMS, *cams, "--split_file", self.split],
             CRF: [CRF, *masks, "--cam_out_dir", self.place(CAMS)],
             RUN: ["-m", RUN, *masks],
             READERS: ["-m", RUN, *masks, "--readers", 2],
@@ -92,7 +89,7 @@ class World:
 
     def code(self, name: str) -> int:
         """The exit code of a command that is not disturbed."""
-        return EXIT_OK if name == TORCHRUN else EXIT_INCOMPLETE
+        return EXIT_INCOMPLETE
 
     def place(self, name: str) -> Path:
         """Where the undisturbed run of a command wrote."""

@@ -32,7 +32,6 @@ from tests.endurance.fault_world import (
     CAMS,
     READERS,
     STAGES,
-    TORCHRUN,
     WORKERS,
     World,
     count,
@@ -173,7 +172,7 @@ def wait_for_end_of_kin(running: Started, patience_s: float = 60) -> None:
 
 def kill_worker(world: World) -> Iterator[Row]:
     """The command itself must go on to its end."""
-    for name, word in ((WORKERS, "spawn_main"), (READERS, "spawn_main"), (TORCHRUN, CAMS)):
+    for name, word in ((WORKERS, "spawn_main"), (READERS, "spawn_main")):
         times = world.kills if name == WORKERS else -(-world.kills // 4)
         yield worker_row(world, name, word, times)
 

@@ -11,7 +11,6 @@ import torch
 
 from clip.load import Clip
 from common.errors import StopRun, UserError
-from common.memory import out_of_memory
 from pipeline.methods.method import CamSettings, TextSet
 from pipeline.stages import out_of_memory as room
 from pipeline.stages.out_of_memory import ON_CPU, REPEATED, DeviceLost, Made, Room, copied_to_cpu
@@ -119,22 +118,6 @@ def test_what_ends_the_run_is_not_an_images_failure(error: BaseException, ended:
     with pytest.raises(ended) as caught:
         Room().compute(failing, work_on("cuda"), SHAPE, 2)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("error", "is_so"),
-    [
-        (MemoryError(), True),
-        (torch.OutOfMemoryError("CUDA out of memory."), True),
-        (RuntimeError("[enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: can't allocate memory: 7 bytes"), True),
-        (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), True),
-        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"), True),
-        (RuntimeError("CUDA error: device-side assert triggered"), False),
-        (ValueError("out of memory"), False),
-    ],
-)
-def test_how_memory_says_that_it_ran_out(error: Exception, is_so: bool) -> None:
-    assert out_of_memory(error) is is_so
 
 
 def test_nothing_of_a_failed_try_stays_in_memory() -> None:
