@@ -25,6 +25,7 @@ from cli.options import (
     shard_from,
 )
 from common.arguments import positive
+from common.shard import every_nth
 from engine import ray_options
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     from pipeline.files.cam_file import check_classes
     from pipeline.stages.evaluate import cam_record
 
-    selection = select_from(args, images_needed=True)
+    selection, shard = select_from(args, images_needed=True), shard_from(args)
     cams = args.cam_out_dir or output_dir(args.dataset, "cams")
     need_dir(cams, "--cam_out_dir", "the output of generate_cams.py")
     # A split such as train_aug holds ids without official masks, so outside the toy world scoring is asked for.
@@ -80,12 +81,13 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     check_classes(cams, made_by, selection.spec)
     check_json_scores(args, scored)
     if out_dir is not None:
-        log.into(mask_output(job, made_by, selection.ids), shard_from(args))
+        log.into(mask_output(job, made_by, selection.ids), shard)
     print(f"data    {args.dataset}: {len(selection.ids)} images in {job.images}, CAM files in {cams}")
     announce_crf(job)
     totals = job.empty_totals()
-    log.failed(selection.problems)
-    log.follow(_outcomes(args, job, selection.ids, totals), len(selection.ids), "CRF")
+    log.failed(selection.problems if shard[0] == 0 else [])
+    ids = list(every_nth(selection.ids, shard))
+    log.follow(_outcomes(args, job, ids, totals), len(ids), "CRF")
     if truth is not None:
         print_crf_scores(args, selection, job, made_by, totals, log)
     return log.report("masks", out_dir) if out_dir else log.report()
@@ -96,10 +98,9 @@ def _outcomes(args: argparse.Namespace, job: "CrfJob", ids: Sequence[str], total
         from engine import ray_crf
 
         return ray_crf.outcomes(args, job, ids, totals)
-    from common.shard import every_nth
     from pipeline.stages import crf
 
-    return crf.run(job, list(every_nth(ids, shard_from(args))), totals, args.num_workers)
+    return crf.run(job, ids, totals, args.num_workers)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from cli import run_log
-from cli.jobs import TAG_FILE, announce_cams, cam_job, labels_for_method, load_model, same_data, tagged
+from cli.jobs import TAG_FILE, announce_cams, cam_job, labels_for_method, load_model, same_data, share_of, tagged
 from cli.model_options import (
     BY_CLIP,
     add_image_run_options,
@@ -29,6 +29,7 @@ from cli.options import (
     shard_from,
 )
 from common.errors import EXIT_OK
+from common.shard import Shard
 from engine import ray_options
 
 if TYPE_CHECKING:
@@ -74,22 +75,25 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     selection = select_from(args, with_labels=not by_clip)
     out_dir = args.cam_out_dir or output_dir(args.dataset, "cams")
     samples, failures = ([], []) if by_clip else selection.samples()
-    log.failed(failures)
+    shard = shard_from(args)
+    log.failed(failures if shard[0] == 0 else [])
     if samples or by_clip:
         need_writable(out_dir, "--cam_out_dir")
         work = load_model(cam_job(args, selection.spec, out_dir, by_clip))
         device = str(work.clip.device)
         log.into(
             run_log.Output(out_dir, ".npz", "--cam_out_dir", selection.ids, work.made_by, device, args.overwrite),
-            shard_from(args),
+            shard,
         )
         if by_clip:
             samples = [tag.sample for tag in tagged(args, work.clip, selection, out_dir / TAG_FILE, log)]
         announce_cams(work, args.dataset, selection.paths.images, len(samples))
-        outcomes = _outcomes(args, work, samples)  # refuses what was made in another way, before anything is written
+        outcomes = _outcomes(
+            args, work, samples, shard
+        )  # refuses what was made in another way, before anything is written
         if by_clip and samples:
             write_labels(out_dir / TAG_FILE, samples)
-        log.follow(outcomes, len(samples), "CAMs")
+        log.follow(outcomes, share_of(len(samples), shard), "CAMs")
         forget_journal(out_dir / TAG_FILE)
     code = log.report("CAM files", out_dir)
     if code == EXIT_OK:
@@ -99,7 +103,9 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     return code
 
 
-def _outcomes(args: argparse.Namespace, work: "CamWork", samples: "Sequence[Sample]") -> "Iterator[Outcome]":
+def _outcomes(
+    args: argparse.Namespace, work: "CamWork", samples: "Sequence[Sample]", shard: Shard
+) -> "Iterator[Outcome]":
     if args.engine == "ray":
         from engine import ray_cams
 
@@ -110,7 +116,7 @@ def _outcomes(args: argparse.Namespace, work: "CamWork", samples: "Sequence[Samp
     from pipeline.stages.batches import plan
 
     finished = set() if args.overwrite else cams.finished_ids(work, samples)
-    batches = every_nth(plan(work.reader, work.batch_size, samples, finished), shard_from(args))
+    batches = every_nth(plan(work.reader, work.batch_size, samples, finished), shard)
     if args.num_workers > 1:
         return run_processes(cams.worker, (work.job, finished, args.num_workers), batches, args.num_workers)
     return cams.run_batches(work, batches, finished)

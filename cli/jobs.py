@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cli import run_log
 from cli.model_options import BY_CLIP, cam_settings, tag_settings
-from cli.options import data_options
+from cli.options import data_options, shard_from
 from common.errors import UserError
 from common.outcome import Outcome
 from common.shard import WHOLE, Shard, local_rank

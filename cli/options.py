@@ -208,7 +208,7 @@ def add_shard(parser: argparse.ArgumentParser) -> None:
 
 def shard_from(args: argparse.Namespace) -> Shard:
     """This command's part of the list; raises UserError for one that there is not."""
-    return shard_of(args.shard, os.environ)
+    return shard_of(getattr(args, "shard", None), os.environ)
 
 
 def output_dir(dataset: str, kind: str) -> Path:

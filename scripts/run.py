@@ -24,6 +24,7 @@ from cli.jobs import (
     load_model,
     mask_output,
     print_crf_scores,
+    share_of,
     tagged,
 )
 from cli.model_options import (
@@ -42,7 +43,9 @@ from cli.options import (
     add_json,
     add_log_options,
     add_own_data_options,
+    add_shard,
     output_dir,
+    shard_from,
 )
 
 if TYPE_CHECKING:
@@ -64,6 +67,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add_tag_options(parser)
     add_crf_options(parser)
     add_image_run_options(parser, workers=2, workers_help="images in the CRF side by side, beside the model")
+    add_shard(parser)
     add_absent(parser)
     add_json(parser)
     add_log_options(parser)
@@ -86,7 +90,8 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     by_clip = args.labels == BY_CLIP
     selection = select_from(args, images_needed=True, with_labels=not by_clip)
     samples, failures = ([], []) if by_clip else selection.samples()
-    log.failed(failures)
+    shard = shard_from(args)
+    log.failed(failures if shard[0] == 0 else [])
     out_dir = args.pseudo_mask_save_path or output_dir(args.dataset, "masks")
     truth = truth_of(args, selection)
     check_json_scores(args, truth is not None)
@@ -94,7 +99,7 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
         need_writable(out_dir, "--pseudo_mask_save_path")
         cams = load_model(cam_job(args, selection.spec, out_dir, by_clip))
         job = crf_job(args, selection, out_dir, out_dir, truth)
-        log.into(mask_output(job, cams.made_by, selection.ids))
+        log.into(mask_output(job, cams.made_by, selection.ids), shard)
         announce_cams(cams, args.dataset, job.images, len(samples or selection.ids))
         announce_crf(job)
         if by_clip:
@@ -103,7 +108,8 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
         if by_clip and samples:
             write_labels(out_dir / TAG_FILE, samples)
         totals = job.empty_totals()
-        log.follow(stage_run.run(cams, job, samples, finished, totals, args.num_workers), len(samples), "masks")
+        outcomes = stage_run.run(cams, job, samples, finished, totals, args.num_workers, shard=shard)
+        log.follow(outcomes, share_of(len(samples), shard), "masks")
         forget_journal(out_dir / TAG_FILE)
         if truth is not None:
             print_crf_scores(args, selection, job, cams.made_by, totals, log)

@@ -12,6 +12,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.outcome import Outcome
+from common.shard import WHOLE, Shard, every_nth
 from dataset.spec import Sample
 from pipeline.files.cam_file import check_values
 from pipeline.stages import crf
@@ -57,10 +58,12 @@ def run(
     totals: Totals,
     threads: int = 2,
     show: Callable[[Mapped, CrfResult], None] | None = None,
+    shard: Shard = WHOLE,
 ) -> Iterator[Outcome]:
     """Make the missing masks and, with ground truth, add the scores of all to the totals; one outcome an image.
 
     threads  images that are sharpened and written side by side, behind the model, which runs in the caller's thread
+    shard    which part of the list is worked on
     show     gets every image that is worked on, before its mask is written; its errors are the image's
 
     A bounded number of images is in memory. Batches are cut from the whole list, as for CAM files. A mask that is
@@ -68,7 +71,7 @@ def run(
     which a mask does not hold.
     """
     spared = finished if job.truth is None else set()
-    batches = plan(cams.reader, cams.batch_size, samples, spared)
+    batches = every_nth(plan(cams.reader, cams.batch_size, samples, spared), shard)
     shown: dict[str, Mapped] = {}
 
     def load(image: Outcome | Mapped) -> CrfInput | Outcome:
