@@ -88,9 +88,7 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
         if by_clip:
             samples = [tag.sample for tag in tagged(args, work.clip, selection, out_dir / TAG_FILE, log)]
         announce_cams(work, args.dataset, selection.paths.images, len(samples))
-        outcomes = _outcomes(
-            args, work, samples, shard
-        )  # refuses what was made in another way, before anything is written
+        outcomes = _outcomes(args, work, samples, shard)  # refuses other settings before anything is written
         if by_clip and samples:
             write_labels(out_dir / TAG_FILE, samples)
         log.follow(outcomes, share_of(len(samples), shard), "CAMs")

@@ -129,13 +129,13 @@ def class_scores(clip: Clip, image: Tensor, text: TextSet, settings: TagSettings
     affinity = tag_regions.voted_attention(
         torch.cat(features.attention), settings.votes_of(blocks), settings.blocks_of(blocks)
     )
-    scores = _refined_scores(affinity, coarse[:, : len(text.foreground)], features.grid)  # (N, K)
+    scores = refined_scores(affinity, coarse[:, : len(text.foreground)], features.grid)  # (N, K)
     looks = settings.crop_weight > 0
-    again = _second_look(clip, image, scores, features.grid, words, settings) if looks else {}
+    again = second_look(clip, image, scores, features.grid, words, settings) if looks else {}
     return tag_regions.fused(to_numpy(scores.amax(dim=0)).tolist(), again, settings.crop_weight)
 
 
-def _refined_scores(affinity: Tensor, coarse: Tensor, grid: tuple[int, int]) -> Tensor:
+def refined_scores(affinity: Tensor, coarse: Tensor, grid: tuple[int, int]) -> Tensor:
     """Coarse scores S (N, K) to S2 (N, K): spread once to find each class's boxes, then from S again inside them.
 
     Boxes stand at the mean of a class's normalised scores, by the rule of the affinity step. (TagCLIP looks for
@@ -159,7 +159,7 @@ def _heats(scores: Tensor, grid: tuple[int, int]) -> Tensor:
     return min_max(scores.T.reshape(-1, *grid))  # (N, K) -> (K, h, w)
 
 
-def _second_look(
+def second_look(
     clip: Clip, image: Tensor, scores: Tensor, grid: tuple[int, int], words: Tensor, settings: TagSettings
 ) -> dict[int, float]:
     """Class-wise re-identification: the probability q of each likely class in a crop of its own region."""
