@@ -84,9 +84,10 @@ def _items(selection: "Selection", masks: Path) -> tuple[Items, Failures]:
 
 
 def _rewritten(palettes: int) -> str:
-    return (
-        f"; {palettes} palette PNGs were written anew in grey, which every reader takes for labels" if palettes else ""
-    )
+    """What to say of palette PNGs, if there were any."""
+    if not palettes:
+        return ""
+    return f"; {palettes} palette PNGs were written anew in grey, which every reader takes for labels"
 
 
 if __name__ == "__main__":
