@@ -17,9 +17,7 @@ from common.errors import UserError
 
 if TYPE_CHECKING:
     from cli.lookup import Selection
-    from pipeline.stages.crf import CrfJob
-    from report.curve import Curve
-    from report.measure import Findings, ReportJob
+    from report.measure import ReportJob
 
 GALLERY = 12_000  # images with pictures; keeps the page below about 60 MB
 
@@ -58,6 +56,7 @@ def _run(args: argparse.Namespace) -> int:
     from cli.lookup import select_from
     from common.files import check_place
     from report import board
+    from report.curve import Curve, crf_job, run, sample
     from report.gallery import Spool, draw
     from report.measure import Findings, least_certain, measure
     from report.page import Report, write_report
@@ -67,7 +66,8 @@ def _run(args: argparse.Namespace) -> int:
     record = _first_record(job, ids)
     if args.tensorboard is not None and args.tensorboard.exists() and not args.tensorboard.is_dir():
         raise UserError(f"--tensorboard {args.tensorboard}: a file; expected a folder for the logs")
-    crf, out = _crf(args, job, record), args.out or output_dir(args.dataset, "report.html")
+    crf = crf_job(job, record) if args.curve else None  # refuses before the work begins
+    out = args.out or output_dir(args.dataset, "report.html")
     check_place(out, "--out", "report.html")
     findings, tally = Findings.empty(job.spec.num_labels), console.Tally(failures=list(selection.problems))
     _count(measure(job, ids, findings, args.num_workers), len(ids), "masks", tally)
@@ -75,7 +75,11 @@ def _run(args: argparse.Namespace) -> int:
     with tempfile.TemporaryFile(dir=out.parent) as stream:
         spool = Spool(stream)
         _count(draw(job, shown, spool, args.num_workers), len(shown), "pictures", tally)
-        curve = _curve(args, job, crf, findings, tally)
+        curve = None
+        if crf is not None:
+            curve = Curve(crf.confidence)
+            sampled = sample([entry.id for entry in findings.entries if entry.iou is not None], args.curve)
+            _count(run(job, crf, sampled, curve, args.num_workers), len(sampled), "curve", tally)
         failures = _by_image(tally.failures)
         write_report(out, Report(job.spec, _made_from(job, selection, record), findings, spool, failures, curve))
     print(f"{len(findings.entries)} images ({findings.scored} scored) in {out}, {out.stat().st_size / 1e6:.1f} MB")
@@ -126,41 +130,17 @@ def _first_record(job: "ReportJob", ids: list[str]) -> dict[str, Any]:
     return mask_record(first)
 
 
-def _crf(args: argparse.Namespace, job: "ReportJob", record: dict[str, Any]) -> "CrfJob | None":
-    """The CRF of --curve; refuses before the work begins."""
-    from report.curve import crf_job
-
-    if not args.curve:
-        return None
-    if job.truth is None:
-        raise UserError("--curve needs ground truth: give --gt_root")
-    return crf_job(job, record)
-
-
-def _curve(
-    args: argparse.Namespace, job: "ReportJob", crf: "CrfJob | None", findings: "Findings", tally: console.Tally
-) -> "Curve | None":
-    from report.curve import Curve, run, sample
-
-    if crf is None:
-        return None
-    curve = Curve(crf.confidence)
-    ids = sample([entry.id for entry in findings.entries if entry.iou is not None], args.curve)
-    _count(run(job, crf, ids, curve, args.num_workers), len(ids), "curve", tally)
-    return curve
-
-
 def _count(outcomes: Iterator[console.Outcome], total: int, title: str, tally: console.Tally) -> None:
     for outcome in console.progress(outcomes, total, title):
         tally.add(outcome)
 
 
 def _by_image(failures: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """One line an image, however many of its files are missing."""
-    reasons: dict[str, dict[str, None]] = {}
-    for image_id, reason in failures:
-        reasons.setdefault(image_id, {})[reason] = None
-    return [(image_id, "; ".join(found)) for image_id, found in reasons.items()]
+    """One line an image, with every reason once."""
+    reasons: dict[str, list[str]] = {}
+    for image_id, reason in dict.fromkeys(failures):
+        reasons.setdefault(image_id, []).append(reason)
+    return [(image_id, "; ".join(listed)) for image_id, listed in reasons.items()]
 
 
 def _made_from(job: "ReportJob", selection: "Selection", record: dict[str, Any]) -> list[str]:
