@@ -81,18 +81,13 @@ def density(frame: Frame, points: Sequence[Point]) -> list[Mark]:
     edges = [np.linspace(low, 1, CELLS + 1) for low in (frame.x_low, frame.y_low)]
     across, up = zip(*points) if points else ((), ())
     counts = np.histogram2d(across, up, bins=edges)[0].astype(int)
-    width, height, most = (RIGHT - LEFT) / CELLS, (BOTTOM - TOP) / CELLS, max(1, counts.max())
-    return [
-        {
-            "x": round(LEFT + column * width, 2),
-            "y": round(BOTTOM - (row + 1) * height, 2),
-            "width": round(width, 2),
-            "height": round(height, 2),
-            "count": counts[column, row],
-            "opacity": round(0.2 + 0.8 * math.log1p(counts[column, row]) / math.log1p(most), 2),
-        }
-        for column, row in zip(*np.nonzero(counts))
-    ]
+    width, height, most = (RIGHT - LEFT) / CELLS, (BOTTOM - TOP) / CELLS, math.log1p(max(1, counts.max()))
+    marks = []
+    for column, row in zip(*np.nonzero(counts)):
+        count = int(counts[column, row])
+        mark = _rectangle(LEFT + column * width, BOTTOM - (row + 1) * height, width, height)
+        marks.append(mark | {"count": count, "opacity": round(0.2 + 0.8 * math.log1p(count) / most, 2)})
+    return marks
 
 
 def histogram(shares: Sequence[float]) -> tuple[Frame, list[Mark], int]:
@@ -101,16 +96,13 @@ def histogram(shares: Sequence[float]) -> tuple[Frame, list[Mark], int]:
     frame = Frame(low, 0.0, "kept pixels of an image, %", "images, % of the highest bar")
     counts, edges = np.histogram(shares, bins=BARS, range=(low, 1))
     most, width = max(1, int(counts.max())), (RIGHT - LEFT) / BARS
-    marks = [
-        {
-            "x": round(LEFT + index * width + 1, 2),
-            "y": frame.y(count / most),
-            "width": round(width - 2, 2),
-            "height": round(BOTTOM - frame.y(count / most), 2),
-            "count": count,
-            "low": edges[index],
-            "high": edges[index + 1],
-        }
-        for index, count in enumerate(counts.tolist())
-    ]
+    marks = []
+    for index, count in enumerate(counts.tolist()):
+        top = frame.y(count / most)
+        mark = _rectangle(LEFT + index * width + 1, top, width - 2, BOTTOM - top)
+        marks.append(mark | {"count": count, "low": edges[index], "high": edges[index + 1]})
     return frame, marks, most
+
+
+def _rectangle(x: float, y: float, width: float, height: float) -> Mark:
+    return {"x": round(x, 2), "y": round(y, 2), "width": round(width, 2), "height": round(height, 2)}
