@@ -58,10 +58,13 @@ def pictures_of(job: ReportJob, entry: Entry) -> Pictures:
     """Read one image's pictures. A missing photo or CAM file costs that picture; a missing mask is a UserError."""
     mask = read_mask(job.masks / f"{entry.id}.png")
     problems: list[str] = []
-    photo = None
-    keys, maps = np.empty(0, np.int64), np.empty((0, *mask.shape), np.float32)
+    photo, keys, maps = None, np.empty(0, np.int64), np.empty((0, *mask.shape), np.float32)
     try:
-        photo = _photo(job, entry.id, mask)
+        path = find_image(job.images, entry.id)
+        photo = np.asarray(read_image(path))
+        if photo.shape[:2] != mask.shape:
+            size, photo = photo.shape[:2], None
+            raise UserError(f"{path}: size {size} where its mask has {mask.shape}; made from other images?")
     except UserError as error:
         problems.append(str(error))
     try:
@@ -69,14 +72,6 @@ def pictures_of(job: ReportJob, entry: Entry) -> Pictures:
     except UserError as error:
         problems.append(str(error))
     return Pictures(entry, photo, keys, maps, mask, truth_of(job, entry.id), job.spec.has_background, tuple(problems))
-
-
-def _photo(job: ReportJob, image_id: str, mask: np.ndarray) -> np.ndarray:
-    path = find_image(job.images, image_id)
-    rgb = np.asarray(read_image(path))
-    if rgb.shape[:2] != mask.shape:
-        raise UserError(f"{path}: size {rgb.shape[:2]} where its mask has {mask.shape}; made from other images?")
-    return rgb
 
 
 def _strongest(job: ReportJob, image_id: str, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -107,10 +102,10 @@ def tiles_of(pictures: Pictures, spec: DatasetSpec, size: int) -> list[bytes]:
         wrong = difference(mask, truth, spec.num_labels, spec.has_background)
         labels += [colour_labels(_shrunk(truth, size, exact=True)), _shrunk(wrong, size, exact=True)]
     return [
-        b"" if photo is None else _webp(_shrunk(photo, size), PHOTO_QUALITY),
-        *map(_webp, labels),
+        b"" if photo is None else _webp(_shrunk(photo, size), quality=PHOTO_QUALITY),
+        *(_webp(picture, lossless=True) for picture in labels),
         *([b"", b""] if truth is None else []),
-        *(_webp(heat_colours(_shrunk(heat, HEAT_SIZE)), HEAT_QUALITY) for heat in pictures.maps),
+        *(_webp(heat_colours(_shrunk(heat, HEAT_SIZE)), quality=HEAT_QUALITY) for heat in pictures.maps),
     ]
 
 
@@ -122,11 +117,10 @@ def _shrunk(image: np.ndarray, size: int, exact: bool = False) -> np.ndarray:
     return cv2.resize(image, target, interpolation=cv2.INTER_NEAREST_EXACT if exact else cv2.INTER_AREA)
 
 
-def _webp(rgb: np.ndarray, quality: int | None = None) -> bytes:
-    """(H, W, 3) uint8 as a WebP file; without a quality: without loss."""
+def _webp(rgb: np.ndarray, **options: Any) -> bytes:
+    """(H, W, 3) uint8 as a WebP file."""
     stream = io.BytesIO()
-    lossless = quality is None
-    Image.fromarray(rgb).save(stream, "WEBP", lossless=lossless, quality=80 if quality is None else quality, method=4)
+    Image.fromarray(rgb).save(stream, "WEBP", method=4, **options)
     return stream.getvalue()
 
 

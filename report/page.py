@@ -63,8 +63,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"percent": percent, "label_colour": lambda label: colour(label_colours()[label])}
-    environment.globals["charts"] = charts
+    environment.filters |= {"percent": percent, "colour": colour}
+    environment.globals |= {"charts": charts, "label_colours": label_colours()}
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     return environment
 
@@ -84,7 +84,6 @@ def _content(report: Report) -> dict[str, Any]:
     spec, findings = report.spec, report.findings
     scores = scores_of(findings.confusion) if findings.confusion.any() else None
     style, script = (Markup((ASSETS / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))
-    names, colours = spec.label_names, [colour(rgb) for rgb in label_colours()]
     used = (findings.pixels[: spec.num_labels] + findings.confusion.sum(axis=1)) > 0
     content = {
         "spec": spec,
@@ -94,13 +93,12 @@ def _content(report: Report) -> dict[str, Any]:
         "listed_problems": LISTED_PROBLEMS,
         "curve": report.curve,
         "scores": scores,
-        "facts": _facts(findings, scores),
-        "legend": [(name, colours[label]) for label, name in enumerate(names) if used[label]]
-        + [("ignored (255)", colours[IGNORE_INDEX])],
-        "differences": [(name, colour(rgb)) for name, rgb in DIFFERENCES],
-        "heat": list(zip(("0", "0.5", "1"), map(colour, heat_colours(np.array([[0, 0.5, 1]]))[0]))),
+        "ignored": findings.pixels[IGNORE_INDEX] / max(1, findings.pixels.sum()),
+        "used_labels": np.flatnonzero(used).tolist(),
+        "differences": DIFFERENCES,
+        "heat": list(zip(("0", "0.5", "1"), heat_colours(np.array([[0, 0.5, 1]]))[0])),
         "data": {  # what page.js works on
-            "labels": [{"name": name, "colour": colours[label]} for label, name in enumerate(names)],
+            "labels": [{"name": name, "colour": colour(rgb)} for name, rgb in zip(spec.label_names, label_colours())],
             "background": 0 if spec.has_background else None,
             "scored": scores is not None,
             "images": report.spool.records,
@@ -125,19 +123,6 @@ def _pieces(stream: IO[bytes]) -> Iterator[Markup]:
         yield Markup(piece.decode("ascii"))
 
 
-def _facts(findings: Findings, scores: Scores | None) -> dict[str, str]:
-    facts = {"images": f"{len(findings.entries):,}"}
-    if scores:
-        facts |= {
-            "mean IoU": f"{percent(scores.miou)} %",
-            "pixel accuracy": f"{percent(scores.pixel_accuracy)} %",
-            "coverage": f"{percent(scores.coverage)} %",
-            "precision of what is kept": f"{percent(scores.precision)} %",
-        }
-    ignored = findings.pixels[IGNORE_INDEX] / max(1, findings.pixels.sum())
-    return facts | {"pixels set to 255": f"{percent(ignored)} %"}
-
-
 def _scored(spec: DatasetSpec, findings: Findings, scores: Scores) -> dict[str, Any]:
     """What is shown where there is ground truth."""
     confusion, names = findings.confusion, spec.label_names
@@ -158,7 +143,6 @@ def _scored(spec: DatasetSpec, findings: Findings, scores: Scores) -> dict[str, 
             for label, iou in enumerate(scores.iou)
         ],
         "absent": [name for name, iou in zip(names, scores.iou) if iou is None],
-        "unscored": len(findings.entries) - findings.scored,
         "points": [
             (entry.coverage, entry.precision)
             for entry in findings.entries
