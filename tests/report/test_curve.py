@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.steps.masks import confident
-from report.confidence_curve import THRESHOLDS, Curve
+from report.curve import THRESHOLDS, Curve
 
 
 def test_points_are_those_of_masks_written_with_each_threshold() -> None:

@@ -7,16 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from report import stage_gallery, stage_report
-from report.gallery import tiles_of
-from report.html_report import Report, write_report
-from report.stage_report import Entry, Findings, ReportJob
+import coco14.spec
+from report.gallery import Spool, draw, pictures_of, tiles_of
+from report.measure import Entry, Findings, ReportJob, least_certain, measure
+from report.page import Report, write_report
 from tests.browser import LARGE, SMALL, console_errors, open_browser, set_window
 from tests.report_world import KEYS, add_outputs, count, kept_share
 from voc12.spec import CLASSES
 
+AT = "const box = arguments[0].getBoundingClientRect(); return [box.left, box.top, box.right, box.bottom]"
 HOSTILE = "<img src=x onerror=document.title='broken'>"
 MANY = 10_000
 PAGE = 24  # as in page.js
@@ -37,10 +39,10 @@ def job(world: Path) -> ReportJob:
 def write(job: ReportJob, out: Path, rename: dict[str, str] | None = None) -> str:
     """The page of the five images as an address; `rename` changes ids after the files were read."""
     findings = Findings.empty(job.spec.num_labels)
-    list(stage_report.measure(job, list("abcde"), findings, 2))
+    list(measure(job, list("abcde"), findings, 2))
     with tempfile.TemporaryFile() as stream:
-        spool = stage_gallery.Spool(stream)
-        list(stage_gallery.draw(job, stage_report.least_certain(findings.entries, 9), spool, 2))
+        spool = Spool(stream)
+        list(draw(job, least_certain(findings.entries, 9), spool, 2))
         for record in spool.records:
             record["id"] = (rename or {}).get(record["id"], record["id"])
         write_report(out, Report(job.spec, [], findings, spool, []))
@@ -232,13 +234,13 @@ def test_what_has_no_iou_comes_last_either_way(browser: Any, job: ReportJob, wor
 def many(job: ReportJob, tmp_path: Path) -> str:
     """A page of 10,000 images: one image's tiles under ids and shares of their own."""
     findings = Findings.empty(job.spec.num_labels)
-    list(stage_report.measure(job, ["a"], findings, 1))
+    list(measure(job, ["a"], findings, 1))
     first = findings.entries[0]
     findings.entries = [_entry(first, number) for number in range(MANY)]
-    pictures = stage_gallery.pictures_of(job, first)
+    pictures = pictures_of(job, first)
     tiles = tiles_of(pictures, job.spec, 112)
     with tempfile.TemporaryFile() as stream:
-        spool = stage_gallery.Spool(stream)
+        spool = Spool(stream)
         for entry in findings.entries:
             spool.add(replace(pictures, entry=entry), tiles)
         write_report(tmp_path / "many.html", Report(job.spec, [], findings, spool, []))
@@ -271,3 +273,37 @@ def test_ten_thousand_images_stay_light(browser: Any, many: str) -> None:
     assert len(all_of(browser, "img")) == PAGE * TILES
     one = browser.execute_script("return document.querySelector('img[src]').src")
     assert base64.b64decode(one.partition(",")[2])[8:12] == b"WEBP"
+
+
+@pytest.fixture(scope="module")
+def many_classes(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of a page of COCO's 81 labels."""
+    folder = tmp_path_factory.mktemp("page")
+    findings = Findings.empty(coco14.spec.SPEC.num_labels)
+    findings.confusion += np.random.default_rng(0).integers(0, 9, findings.confusion.shape)
+    findings.pixels[: coco14.spec.SPEC.num_labels] = 1
+    with (folder / "tiles").open("w+b") as stream:
+        write_report(folder / "report.html", Report(coco14.spec.SPEC, [], findings, Spool(stream), []))
+    return (folder / "report.html").as_uri()
+
+
+@pytest.mark.parametrize("size", [LARGE, SMALL], ids=["large", "small"])
+@pytest.mark.parametrize("table", ["scores", "confusion"])
+def test_heads_of_a_long_table_stay_in_sight(
+    browser: Any, many_classes: str, table: str, size: tuple[int, int]
+) -> None:
+    set_window(browser, size)
+    browser.get(many_classes)
+    box = browser.find_element("css selector", f"#{table} .wide")
+    browser.execute_script("arguments[0].scrollIntoView(); arguments[0].scrollTo(9999, 900)", box)
+    left, top, right, bottom = browser.execute_script(AT, box)
+    assert bottom - top <= 0.9 * size[1] and right <= size[0]
+    head = browser.execute_script(AT, box.find_element("css selector", "thead th:last-child"))
+    corner = browser.execute_script(AT, box.find_element("css selector", "thead tr > :first-child"))
+    row = browser.execute_script(AT, box.find_element("css selector", "tbody tr:nth-child(40) th"))
+    for part in (head, corner, row):
+        assert left <= part[0] and part[2] <= right + 1 and top <= part[1] and part[3] <= bottom
+    assert head[1] == pytest.approx(top, abs=2) and corner[0] == row[0] == pytest.approx(left, abs=2)
+    over = "return document.elementFromPoint(arguments[0], arguments[1]).closest('thead') !== null"
+    assert browser.execute_script(over, (head[0] + head[2]) / 2, (head[1] + head[3]) / 2)
+    assert browser.execute_script(over, (corner[0] + corner[2]) / 2, (corner[1] + corner[3]) / 2)

@@ -11,7 +11,8 @@ from PIL import Image
 
 from common.errors import UserError
 from dataset.mask_png import write_mask
-from exports.trainers import export, write_configuration
+from exports.files import export
+from exports.table import FORMATS, format_of
 from tests.segmentor.small import LABELS, scene
 
 Item = tuple[str, Path, Path]
@@ -59,15 +60,15 @@ READERS = {"deeplab-pytorch": read_as_deeplab, "mmsegmentation": read_as_mmseg}
 SPLITS = {"deeplab-pytorch": ("train_aug", "val"), "mmsegmentation": ("train", "val")}
 
 
-@pytest.mark.parametrize("kind", READERS)
+@pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("palette", [False, True])
 @pytest.mark.parametrize("copy", [False, True])
 def test_the_trainers_find_images_and_labels(tmp_path: Path, kind: str, palette: bool, copy: bool) -> None:
     ids, out = ("a", "sub/b.c", "with space"), tmp_path / "out"
     train, unseen = items(tmp_path, ids, palette), items(tmp_path / "unseen", ("u",), palette)
     for _ in range(2):  # what is there is replaced
-        done = [export(kind, "train", train, out, copy), export(kind, "val", unseen, out, copy)]
-    write_configuration(kind, out, LABELS, validated=True)
+        done = [export(format_of(kind), "train", train, out, copy), export(format_of(kind), "val", unseen, out, copy)]
+    format_of(kind).configure(out, LABELS, True)
     assert [(each.pairs, each.palettes, each.failures) for each in done] == [(3, 3 * palette, []), (1, palette, [])]
     for split, seeds in zip(SPLITS[kind], (3, 1)):
         found = READERS[kind](out, split)
@@ -88,18 +89,19 @@ def test_what_does_not_fit_is_listed(tmp_path: Path) -> None:
     found = items(tmp_path, ("a", "b", "x y", "x_y"))
     found[0][2].unlink()
     Image.fromarray(np.zeros((3, 3), np.uint8)).save(found[1][2])
-    done = export("deeplab-pytorch", "train", found, tmp_path / "out")
+    done = export(format_of("deeplab-pytorch"), "train", found, tmp_path / "out")
     assert done.pairs == 1 and [image_id for image_id, _ in done.failures] == ["a", "b", "x_y"]
     assert "no such mask" in done.failures[0][1] and "size (3, 3)" in done.failures[1][1]
     assert "has the name of x y" in done.failures[2][1]
     with pytest.raises(UserError, match="nothing to export"):
-        export("mmsegmentation", "train", found[:2], tmp_path / "none")
+        export(format_of("mmsegmentation"), "train", found[:2], tmp_path / "none")
 
 
 def test_configurations_name_the_labels(tmp_path: Path) -> None:
-    write_configuration("deeplab-pytorch", tmp_path, LABELS, validated=False)
+    format_of("deeplab-pytorch").configure(tmp_path, LABELS, False)
     assert (tmp_path / "labels.txt").read_text() == "0\tbackground\n1\tred\n2\tblue\n"
     assert "N_CLASSES: 3\n" in (tmp_path / "dataset.yaml").read_text()
-    told = runpy.run_path(str(write_configuration("mmsegmentation", tmp_path, ('a "quoted"', "b"), validated=False)))
-    assert told["metainfo"] == {"classes": ['a "quoted"', "b"], "palette": [[0, 0, 0], [128, 0, 0]]}
-    assert told["val_dataloader"]["dataset"]["ann_file"] == "lists/train.txt"
+    path = format_of("mmsegmentation").configure(tmp_path, ('a "quoted"', "b"), False)
+    settings = runpy.run_path(str(path))
+    assert settings["metainfo"] == {"classes": ['a "quoted"', "b"], "palette": [[0, 0, 0], [128, 0, 0]]}
+    assert settings["val_dataloader"]["dataset"]["ann_file"] == "lists/train.txt"

@@ -1,7 +1,4 @@
-"""The first loop of scripts/report.py: measure every mask, keep sums and one small entry an image.
-
-The second loop, the pictures, is report/stage_gallery.py.
-"""
+"""The masks of a report in numbers: sums over all images, and one small entry for each."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -76,26 +73,18 @@ class Findings:
         return cls(np.zeros((labels, labels + 1), np.int64), np.zeros(labels, np.int64))
 
 
-@dataclass(frozen=True)
-class Measured:
-    """One image on its way into the findings: mask value counts (256,), and its confusion matrix where scored."""
-
-    id: str
-    pixels: np.ndarray
-    confusion: np.ndarray | None
-
-
 def measure(job: ReportJob, ids: Sequence[str], findings: Findings, threads: int) -> Iterator[Outcome]:
-    """Add every mask to the findings; one outcome an image."""
-    for image_id, result in ordered_map(lambda image_id: _measured(job, image_id), ids, threads):
+    """Add every mask to the findings; yields one outcome an image."""
+    for image_id, result in ordered_map(lambda image_id: (image_id, _counted(job, image_id)), ids, threads):
         if isinstance(result, str):
             yield Outcome(image_id, "failed", result)
         else:
-            _add(findings, result)
+            _add(findings, image_id, *result)
             yield Outcome(image_id, "made")
 
 
-def _measured(job: ReportJob, image_id: str) -> tuple[str, Measured | str]:
+def _counted(job: ReportJob, image_id: str) -> tuple[np.ndarray, np.ndarray | None] | str:
+    """Counts of the mask's values (256,) and its confusion matrix, None without truth; or why there are none."""
     try:
         path, labels = job.masks / f"{image_id}.png", job.spec.num_labels
         mask, truth = read_mask(path), truth_of(job, image_id)
@@ -104,11 +93,11 @@ def _measured(job: ReportJob, image_id: str) -> tuple[str, Measured | str]:
             strange = labels + int(pixels[labels:IGNORE_INDEX].argmax())
             raise UserError(f"{path}: label {strange} where {job.spec.name} has 0..{labels - 1}; wrong --dataset?")
         if truth is None:
-            return image_id, Measured(image_id, pixels, None)
+            return pixels, None
         check_shape(path, mask.shape, truth)
-        return image_id, Measured(image_id, pixels, confusion_matrix(truth, mask, labels))
+        return pixels, confusion_matrix(truth, mask, labels)
     except UserError as error:
-        return image_id, str(error)
+        return str(error)
 
 
 def truth_of(job: ReportJob, image_id: str) -> np.ndarray | None:
@@ -118,29 +107,28 @@ def truth_of(job: ReportJob, image_id: str) -> np.ndarray | None:
     return read_truth(job.truth, image_id, job.spec.num_labels)
 
 
-def _add(findings: Findings, measured: Measured) -> None:
-    findings.pixels += measured.pixels
-    if measured.confusion is None:
-        findings.images += measured.pixels[: len(findings.images)] > 0
+def _add(findings: Findings, image_id: str, pixels: np.ndarray, confusion: np.ndarray | None) -> None:
+    findings.pixels += pixels
+    if confusion is None:
+        findings.images += pixels[: len(findings.images)] > 0
     else:
-        findings.confusion += measured.confusion
-        findings.images += measured.confusion.sum(axis=1) > 0
+        findings.confusion += confusion
+        findings.images += confusion.sum(axis=1) > 0
         findings.scored += 1
-    findings.entries.append(_entry(measured))
+    findings.entries.append(_entry(image_id, pixels, confusion))
 
 
-def _entry(measured: Measured) -> Entry:
-    pixels = measured.pixels
+def _entry(image_id: str, pixels: np.ndarray, confusion: np.ndarray | None) -> Entry:
     kept = 1 - float(pixels[IGNORE_INDEX] / pixels.sum())
-    present = np.flatnonzero(pixels[:IGNORE_INDEX])
-    if measured.confusion is None:
-        return Entry(measured.id, kept, None, None, None, tuple((int(label), None) for label in present))
-    scores = scores_of(measured.confusion)
+    present = np.flatnonzero(pixels[:IGNORE_INDEX]).tolist()
+    if confusion is None:
+        return Entry(image_id, kept, None, None, None, tuple((label, None) for label in present))
+    scores = scores_of(confusion)
     shown = [label for label, iou in enumerate(scores.iou) if iou is not None]
-    labels = tuple((int(label), scores.iou[label]) for label in sorted({*present.tolist(), *shown}))
-    if not measured.confusion.any():  # the truth is 255 all over
-        return Entry(measured.id, kept, None, None, None, labels)
-    return Entry(measured.id, kept, scores.miou, scores.coverage, scores.precision, labels)
+    labels = tuple((label, scores.iou[label]) for label in sorted({*present, *shown}))
+    if not confusion.any():  # the truth is 255 all over
+        return Entry(image_id, kept, None, None, None, labels)
+    return Entry(image_id, kept, scores.miou, scores.coverage, scores.precision, labels)
 
 
 def least_certain(entries: Sequence[Entry], count: int) -> list[Entry]:
