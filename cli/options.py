@@ -7,7 +7,9 @@ import argparse
 import shlex
 from pathlib import Path
 
-DATASETS = ("toyworld", "voc12", "coco14", "voc20", "context59", "cocostuff", "ade20k", "cityscapes", "folder")
+from cli.datasets import FOLDER, SPECS
+
+DATASETS = (*SPECS, FOLDER)
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):

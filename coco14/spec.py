@@ -1,6 +1,6 @@
-"""The 80 classes of COCO and what CLIP is asked for them (clip_es section 7)."""
+"""The 80 classes of COCO and what CLIP is asked for them, as in CLIP-ES (2023)."""
 
-from dataset.spec import DatasetSpec, prompts_with
+from dataset.spec import LABELLED_SPLIT, DatasetSpec, prompts_with
 
 # The reference's names in COCO's order of category ids; OFFICIAL_NAMES are its own spellings.
 CLASSES = tuple(
@@ -53,7 +53,10 @@ SPEC = DatasetSpec(
     has_background=True,
     box_threshold=0.7,
     aliases=tuple(OFFICIAL_NAMES.items()),
+    tags_by_name=True,
+    layout=LABELLED_SPLIT,
+    images="the folder of COCO's images (train2014)",
 )
 
-TRAIN_IMAGES, VAL_IMAGES = 82_081, 40_137  # those with at least one of the classes (clip_es section 8)
+TRAIN_IMAGES, VAL_IMAGES = 82_081, 40_137  # those with at least one of the classes
 ALL_TRAIN_IMAGES, ALL_VAL_IMAGES = 82_783, 40_504

@@ -1,7 +1,7 @@
-"""Images and labels put together: names become class indices, and whatever does not fit is said.
+"""Images and labels put together: names become class indices, and whatever does not fit is reported.
 
-Told apart by what follows from them: an unknown name or an id that means two things ends the command (exit code 2);
-an image without labels or a label without image is left out and counted as failed (exit code 3).
+Errors end the command (exit code 2): an unknown name, or an id that means two things. Warnings drop the image and count
+it as failed (exit code 3): an image without labels, or a label without image.
 """
 
 import sys
@@ -12,11 +12,11 @@ from pathlib import Path
 
 from common.errors import UserError
 from dataset.folder import Images
-from dataset.label_table import LabelTable
+from dataset.ids import IMAGE_SUFFIXES
+from dataset.label_source import LabelTable
 from dataset.names import hint, name_indices
 from dataset.spec import DatasetSpec, Sample
 from dataset.text_files import in_short, shown
-from dataset.voc_layout import IMAGE_SUFFIXES
 
 EXAMPLES = 3
 

@@ -35,7 +35,6 @@ from pipeline.steps.maps import min_max, to_numpy
 
 TEMPLATES = ("auto", "dataset", "maskclip85")
 PUBLISHED = TagSettings()
-BARE_NAMES = ("voc12", "voc20", "coco14")  # TagCLIP's authors ask for these by class name, without CLIP-ES's synonyms
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def tag_text(clip: Clip, spec: DatasetSpec, templates: str = "auto") -> TextSet:
 
     templates  "maskclip85" as published, "dataset": the data set's one template and its prompts, or "auto"
     """
-    bare = choose_templates(clip, templates) == "maskclip85" and spec.name in BARE_NAMES
+    bare = choose_templates(clip, templates) == "maskclip85" and spec.tags_by_name
     groups = [*([(name,) for name in spec.classes] if bare else spec.prompts), *((p,) for p in spec.background_prompts)]
     if choose_templates(clip, templates) == "maskclip85":
         prompts = fill_templates(MASKCLIP85, groups)
@@ -212,7 +211,7 @@ def journal_record(clip: Clip, spec: DatasetSpec, images: Path, settings: TagSet
     made_by = {
         "model": clip.describe(),
         "images": str(images.resolve()),
-        "names": asdict(spec),
+        "names": spec.words(),
         "templates": templates,
         "settings": asdict(settings),
     }

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from dataset.label_table import image_id
+from dataset.ids import image_id
 from dataset.labels import read_label_file, read_labels_argument
 from dataset.names import hint
 from dataset.spec import DatasetSpec, prompts_with

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coco14.annotations import labels_by_id
+from coco14.annotations import images_by_id
 from coco14.masks import MAX_WORK, draw_mask
 from common.errors import UserError
-from dataset.coco_json import CocoFile, read_coco
 from dataset.labels import read_label_file
+from dataset.readers.coco import CocoFile, read_coco
 from tests.fuzz.labelled import check_table
 from tests.fuzz.support import any_bytes, check_ids, check_message, patience, read_or_refuse
 
@@ -34,7 +34,7 @@ def check_coco(coco: CocoFile | None) -> None:
     assert set(coco.annotations) == {image.id for image in coco.images}
     assert {item["category_id"] for items in coco.annotations.values() for item in items} <= set(coco.categories)
     try:
-        check_ids(list(labels_by_id(coco, dict.fromkeys(coco.categories, 0))))
+        check_ids(list(images_by_id(coco)))
     except UserError as error:
         check_message(str(error), coco.path.name)
     for image in coco.images:
