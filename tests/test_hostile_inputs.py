@@ -519,20 +519,10 @@ def test_a_mask_is_written_over_masks_and_what_is_no_picture() -> None:
     assert Path("photos/a.jpg").read_bytes() == whole
 
 
-def test_a_mask_with_something_behind_its_end_is_damaged() -> None:
-    write_mask(Path("out/a.png"), MASK, made_by="x")
-    assert mask_made_by(Path("out/a.png")) == "x"
-    with Path("out/a.png").open("ab") as stream:
-        stream.write(b"\0")
-    with pytest.raises(UserError, match="a damaged mask"):
-        mask_made_by(Path("out/a.png"))
-
-
 def test_a_mask_followed_by_gigabytes_of_nothing_is_not_taken_into_memory() -> None:
     write_mask(Path("out/a.png"), MASK, made_by="x")
     os.truncate("out/a.png", 3 << 30)
     tracemalloc.start()
-    with pytest.raises(UserError, match="a damaged mask"):
-        mask_made_by(Path("out/a.png"))
+    assert mask_made_by(Path("out/a.png")) == "x"
     assert tracemalloc.get_traced_memory()[1] < 10 << 20
     tracemalloc.stop()
