@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.errors import UserError
-from common.files import need_dir, need_file
+from common.files import need_dir
 from dataset.ids import IMAGE_SUFFIXES, image_id, plain_id, unfit
 from dataset.mask_png import says_made_here
 from dataset.names import one_form
-from dataset.text_files import files_below, numbered_lines, read_text
-from dataset.voc_layout import image_file, inside
+from dataset.text_files import files_below
+from dataset.voc_layout import image_file, inside, read_lines
 
 EXPECTED = "a folder of jpg, png or webp images, at any depth"
 # Pictures that are not read: each is named as a problem, so that none is lost in silence.
@@ -135,12 +135,7 @@ def images_of(root: Path, ids: Sequence[str]) -> Images:
 
 def read_ids(path: Path) -> list[str]:
     """The ids of a user's own split file, one a line: the whole line, so that names may hold spaces; suffix or not."""
-    expected = "one image a line"
-    text = read_text(need_file(path, "--split_file", expected), expected)
-    ids = [image_id(line, f"{path}, line {number}") for number, line in numbered_lines(path, text)]
-    if not ids:
-        raise UserError(f"{path}: an empty split; expected {expected}")
-    return list(dict.fromkeys(ids))
+    return read_lines(path, image_id)
 
 
 def restricted(images: Images, ids: Sequence[str]) -> Images:

@@ -4,7 +4,7 @@ Whatever is wrong with a file ends in a UserError that names it.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,10 +50,14 @@ def read_split(path: Path) -> list[str]:
 
     Raises UserError when the file is missing, not text, empty, or holds an id that leaves the image folder.
     """
+    return read_lines(path, lambda line, where: plain_id(line.split()[0], where))
+
+
+def read_lines(path: Path, id_of: Callable[[str, str], str]) -> list[str]:
+    """The ids of a split file: what `id_of` makes of a line and the place it stands; raises UserError, see above."""
     expected = "a text file with one image id a line"
-    text = read_text(need_file(path, "--split_file", expected), expected)
-    lines = numbered_lines(path, text)
-    ids = dict.fromkeys(plain_id(line.split()[0], f"{path}, line {number}") for number, line in lines)
+    lines = numbered_lines(path, read_text(need_file(path, "--split_file", expected), expected))
+    ids = dict.fromkeys(id_of(line, f"{path}, line {number}") for number, line in lines)
     if not ids:
         raise UserError(f"{path}: an empty split; expected one image id a line")
     return list(ids)
