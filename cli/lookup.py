@@ -13,7 +13,7 @@ from dataset.classes_file import read_classes
 from dataset.folder import Images, find_images, images_of, read_ids, restricted
 from dataset.labels import EVERY_CLASS, read_labels_argument
 from dataset.matching import match, repeated_images, tell_errors
-from dataset.spec import BY_PATH, LABELLED_SPLIT, DatasetSpec, Sample
+from dataset.spec import BY_PATH, LABELLED_SPLIT, VOC, DatasetSpec, Sample
 from dataset.voc_layout import VocPaths, read_split, voc_paths, voc_samples
 
 # To be replaced by DatasetSpec.clip.
@@ -113,18 +113,16 @@ def select(
         return Selection(spec, VocPaths(gt_root, None, split_file, gt_root), ids)
     if spec.layout == BY_PATH or (spec.layout == LABELLED_SPLIT and split_file is None and labels is not None):
         return _own_images(spec, img_root, split_file, gt_root, labels)
-    paths = _listed_paths if spec.layout == LABELLED_SPLIT else _voc_paths
-    found = paths(spec, img_root, split_file, gt_root)
-    selection = Selection(spec, found, read_split(found.split))
+    paths = _paths(spec, img_root, split_file, gt_root)
+    selection = Selection(spec, paths, read_split(paths.split))
     return selection if labels is None else selection.labelled_by(labels)
 
 
-def _voc_paths(spec: DatasetSpec, img_root: Path, split_file: Path | None, gt_root: Path | None) -> VocPaths:
-    paths = voc_paths(img_root, split_file, gt_root)
-    return paths if spec.has_usual_masks else replace(paths, masks=gt_root)
-
-
-def _listed_paths(spec: DatasetSpec, img_root: Path, split_file: Path | None, gt_root: Path | None) -> VocPaths:
+def _paths(spec: DatasetSpec, img_root: Path, split_file: Path | None, gt_root: Path | None) -> VocPaths:
+    """Where the parts of a data set of VOC's layout, or with a labelled split, lie."""
+    if spec.layout == VOC:
+        paths = voc_paths(img_root, split_file, gt_root)
+        return paths if spec.has_usual_masks else replace(paths, masks=gt_root)
     need_dir(img_root, "--img_root", spec.images)
     if split_file is None:
         made = f"lines such as `COCO_train2014_000000000009 45 49 50`; python -m scripts.prepare_{spec.name} makes one"

@@ -1,5 +1,6 @@
 """The mask PNG: one class value a pixel, and how it was made."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -40,18 +41,25 @@ def write_mask(path: Path, mask: np.ndarray, palette: bool = False, made_by: str
 
 def _spare_others(path: Path) -> None:
     """Raise UserError for a picture of any format that does not say that it was made here; links are but links."""
-    if not path.is_symlink() and says_made_here(path) is False:
+    try:
+        with opened(path) as image:
+            ours = path.is_symlink() or "made_by" in image.info
+    except UserError:  # there is none, or one that is damaged
+        return
+    if not ours:
         said = "not written, a picture lies there that this project did not make"
         raise UserError(f"{path}: {said}; choose another folder, or remove it")
 
 
-def says_made_here(path: Path) -> bool | None:
-    """Whether a picture says that this project made it; None where there is none, or one that is damaged."""
+def says_made_here(path: Path) -> bool:
+    """Whether a PNG begins with the text `made_by` (much quicker than opening it, in a folder of many)."""
+    if not path.is_file():
+        return False
     try:
-        with opened(path) as image:
-            return "made_by" in image.info
-    except UserError:
-        return None
+        with path.open("rb") as stream:
+            return re.search(rb"[tiz](EXt|TXt)made_by\0", stream.read(4096)) is not None
+    except OSError:  # the stage that reads the picture says so
+        return False
 
 
 def made_here(made_by: str = "") -> PngImagePlugin.PngInfo:

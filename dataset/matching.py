@@ -90,9 +90,8 @@ def _leave_out(found: Match, root: Path, images: Images, table: LabelTable, spli
     gone = [key for key in (table.entries if split is None else split) if key not in images.paths and key not in done]
     found.problems += [(key, f"no labels for it in {table.source}; add them, or leave it out") for key in bare]
     for key in gone:
-        place = (
-            f"labelled in {table.source}, {table.entries[key].where}" if key in table.entries else "it is in the split"
-        )
+        entry = table.entries.get(key)
+        place = f"labelled in {table.source}, {entry.where}" if entry else "it is in the split"
         found.problems.append((key, f"no such image in {root}; {place}"))
     found.warnings += _line(bare, "image without labels", "images without labels", f"in {table.source}")
     placed = [f"{key} ({table.entries[key].where})" if key in table.entries else key for key in gone]
