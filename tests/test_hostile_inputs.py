@@ -324,7 +324,6 @@ SEGMENTATIONS: dict[str, Any] = {
     "far outside": [[1e30, 1, 2, 3, 4, 5]],
     "a huge number": [[10**400, 1, 2, 3, 4, 5]],
     "texts": [["1", "2", "3", "4", "5", "6"]],
-    "a path without end": [[0, 0, 8, 0] * 400_000],
     "runs below zero": {"size": [8, 9], "counts": [-1, 73]},
     "runs that wrap around": {"size": [8, 9], "counts": [2**32, 72]},
     "runs of a huge image": {"size": [1 << 30, 1 << 30], "counts": [1 << 60]},
@@ -370,7 +369,9 @@ def test_names_that_would_forge_a_line_of_a_split(command: Command) -> None:
         Path("VOC", part).mkdir(parents=True)
     Path("VOC/ImageSets/Segmentation/val.txt").write_text("a\n")
     Image.fromarray(np.zeros((4, 5), np.uint8)).save("VOC/SegmentationClassAug/x\n..png")
-    refused(run(command, "scripts.prepare_voc12", "--root", "VOC"), "file name 'x\\n..png' is no id")
+    refused(
+        run(command, "scripts.prepare_voc12", "--root", "VOC"), "name 'x\\n.' holds spaces, which split files cannot"
+    )
 
 
 # --- weights ------------------------------------------------------------------------------------------

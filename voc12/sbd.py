@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from dataset.annotations import read_annotation
+from dataset.ids import split_id
 from dataset.mask_png import read_mask
 from dataset.spec import IGNORE_INDEX, RawForm
 from voc12.spec import SPEC
-from voc12.splits import id_of
 
 FORM = RawForm(
     {value: value for value in (*range(SPEC.num_labels), IGNORE_INDEX)}, ".mat", variable="GTcls.Segmentation"
@@ -20,7 +20,7 @@ FORM = RawForm(
 
 def sources(mats: Path, official: Path) -> dict[str, Path]:
     """What each mask of SegmentationClassAug is made from, by id: VOC's own mask, or else SBD's file."""
-    found = {id_of(path): path for path in (*mats.glob("*.mat"), *official.glob("*.png"))}
+    found = {split_id(path.stem, path.parent): path for path in (*mats.glob("*.mat"), *official.glob("*.png"))}
     return dict(sorted(found.items()))
 
 
