@@ -107,7 +107,7 @@ def _job(args: argparse.Namespace, selection: "Selection") -> "ReportJob":
     if spec.name == FOLDER:  # on the page a user's own data set has the name of its folder
         spec = replace(spec, name=selection.paths.images.resolve().name)
     # A split such as train_aug holds ids without official masks; only a --gt_root of the user's own must have all.
-    needed = args.gt_root is not None or args.dataset == "toyworld"
+    needed = args.gt_root is not None or selection.spec.make_images is not None
     return ReportJob(
         masks=masks,
         images=selection.paths.images,

@@ -129,10 +129,9 @@ def _teaching(args: argparse.Namespace, selection: "Selection") -> "Teaching":
 
 def _knowledge(args: argparse.Namespace, selection: "Selection", ranks: "Ranks") -> "Knowledge":
     """The CLIP that takes part."""
-    from cli.lookup import DEFAULT_MODELS
     from segmentor.maskclip_plus import ask_clip, check_width, never_seen
 
-    model, tag = (args.clip, args.clip_pretrained) if args.clip else DEFAULT_MODELS[args.dataset]
+    model, tag = (args.clip, args.clip_pretrained) if args.clip else selection.spec.clip
     found = ask_clip(selection.spec, model, tag, ranks.device, args.activation, args.templates)
     if args.head == "text":
         check_width(found)

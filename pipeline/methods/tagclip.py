@@ -107,7 +107,7 @@ def encode_words(clip: Clip, spec: DatasetSpec, settings: TagSettings) -> TextSe
     from pipeline.methods.method import TextSet
 
     published = choose_templates(clip, settings.templates) == "maskclip85"
-    names = [(name,) for name in spec.classes] if published and spec.tagged_by_name else spec.prompts
+    names = [(name,) for name in spec.classes] if published and spec.tags_by_name else spec.prompts
     groups = [*names, *((word,) for word in spec.background_prompts)]
     prompts = fill_templates(MASKCLIP85, groups) if published else fill_template(spec.template, groups)
     embeddings = cached_prompts(clip, prompts)

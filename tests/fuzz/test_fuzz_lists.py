@@ -1,4 +1,4 @@
-"""The classes file: any bytes, any lines, and lists that would keep a tokenizer busy for ever."""
+"""Lists of classes and of image ids (split files): any bytes, any lines, and lists without measure."""
 
 from pathlib import Path
 
@@ -6,8 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset.classes_file import MAX_NAME, MAX_PROMPT, MAX_PROMPTS, read_classes
+from dataset.folder import read_ids
 from dataset.spec import DatasetSpec
-from tests.fuzz.support import any_bytes, read_or_refuse
+from dataset.voc_layout import read_split
+from tests.fuzz.support import any_bytes, check_ids, read_or_refuse
 
 WHOLE = [
     b"dog  # any\ntraffic light: traffic light; stop-light\n[background]\ngrass\ncloudy sky\n",
@@ -59,3 +61,36 @@ def test_lists_without_measure_are_refused() -> None:
     long = ("a" * 2000, "a" * 2_000_000, "a: " + "b" * 2000, "a:" * 400_000, "a\n[background]\n" + "b" * 2000)
     for text in (*many, *long):
         assert read_or_refuse(read_classes, Path("classes.txt"), text.encode()) is None
+
+
+# --- split files ------------------------------------------------------------------------------------
+
+SPLITS = [b"2007_000032\n2007_000039\n", b"sub/a 1\r\nb -1\r\n", "\ufeffgrün\n# so\nmy photo.jpg\n".encode(), b"a\rb\r"]
+
+
+@given(any_bytes(*SPLITS))
+def test_any_bytes_of_a_split(data: bytes) -> None:
+    for read in (read_split, read_ids):
+        ids = read_or_refuse(read, Path("s.txt"), data)
+        assert ids is None or ids
+        check_ids(ids or [])
+
+
+PART = st.text(st.sampled_from("ab./\\ ~:\u0308ü\x1b\n\u2028\x85\ud800#"), max_size=6)
+
+
+@given(st.lists(PART, max_size=5))
+def test_any_lines_of_a_split(lines: list[str]) -> None:
+    data = "\n".join(lines).encode("utf-8", "surrogatepass")
+    for read in (read_split, read_ids):
+        check_ids(read_or_refuse(read, Path("s.txt"), data) or [])
+
+
+NAMES = st.lists(st.text("aü7_-", min_size=1, max_size=6), min_size=1, max_size=3).map("/".join)
+
+
+@given(st.lists(NAMES, min_size=1, max_size=9, unique=True))
+def test_a_right_split_is_read(ids: list[str]) -> None:
+    for end in ("\n", "\r\n", "\r"):
+        Path("s.txt").write_bytes(end.join(ids).encode())
+        assert read_split(Path("s.txt")) == read_ids(Path("s.txt")) == ids

@@ -3,16 +3,15 @@
 Segmentations are not looked at here; coco14/masks.py draws them.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from dataset.text_files import read_text
+from dataset.label_source import MAX_JSON, LabelSource, LabelTable
+from dataset.text_files import parse_json, read_text
 
 EXPECTED = "a COCO instances file (images, annotations, categories)"
-MAX_BYTES = 2 << 30  # instances_train2014.json has 0.3 GiB
 PARTS = ("images", "annotations", "categories")
 
 
@@ -37,18 +36,21 @@ class CocoFile:
 
 def read_coco(path: Path) -> CocoFile:
     """Read and check an instances file; raises UserError that names the file and the entry that is wrong."""
-    try:
-        content = json.loads(read_text(path, EXPECTED, MAX_BYTES))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}, line {error.lineno}: not JSON ({error.msg}); expected {EXPECTED}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON that can be read; expected {EXPECTED}") from error
-    return parse_coco(path, content)
+    return parse_coco(path, parse_json(path, read_text(path, EXPECTED, MAX_JSON), EXPECTED))
 
 
-def is_coco(content: object) -> bool:
-    """Whether parsed JSON is meant as an instances file."""
-    return isinstance(content, dict) and any(part in content for part in PARTS)
+def recognises(source: LabelSource) -> bool:
+    """Whether it is JSON with one of the parts of an instances file."""
+    return isinstance(source.json, dict) and any(part in source.json for part in PARTS)
+
+
+def read(source: LabelSource) -> LabelTable:
+    """The categories of every image's annotations, in the order of the file."""
+    coco, table = parse_coco(source.path, source.json), LabelTable(str(source.path))
+    for image in coco.images:
+        names = [coco.categories[item["category_id"]] for item in coco.annotations[image.id]]
+        table.add(image.file_name, names, f"image id {image.id}")
+    return table
 
 
 def parse_coco(path: Path, content: Any) -> CocoFile:
