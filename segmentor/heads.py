@@ -1,7 +1,7 @@
 """What turns a network's features into scores, by name.
 
 linear  one learned weight vector a label
-text    features times the frozen text embeddings of the classes (MaskCLIP+, other_systems section 3.1)
+text    features times the frozen text embeddings of the classes (MaskCLIP+: Zhou et al., 2022, section 3.3)
 """
 
 import torch

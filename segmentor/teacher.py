@@ -1,4 +1,4 @@
-"""The frozen MaskCLIP that finds the labels of crops while a network is trained on them (other_systems section 3.1).
+"""The frozen MaskCLIP that labels crops while a network learns from them (MaskCLIP+: Zhou et al., 2022, section 3.3).
 
 It looks at the very crop that the network gets, by default without its padding: a CLIP that has never seen large even
 areas is led astray by them.

@@ -40,10 +40,6 @@ class Ranks:
         if self.count > 1:
             dist.barrier()
 
-    def mine(self, items: list) -> list:
-        """This rank's share of a list."""
-        return items[self.index :: self.count]
-
     def wrapped(self, network: nn.Module) -> nn.Module:
         """The network itself, or one whose gradients are averaged over the ranks and whose batch norms see them all."""
         if self.count == 1:
