@@ -4,16 +4,12 @@ Letters: B images, N patches, T captions, C concepts (one-word captions), E embe
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from toyworld.training.model import Seen, ToyClip
-
-if TYPE_CHECKING:
-    from toyworld.training.data import Lesson
+from toyworld.training.model import Seen
 
 LOCAL_BLOCKS = 2
 POOLING_TEMPERATURE = 0.1
@@ -30,17 +26,6 @@ class Weights:
     values: float = 1.0
     unnamed: float = 1.0
     affinity: float = 2.0
-
-
-def objective(network: nn.Module, batch: "Lesson") -> dict[str, Tensor]:
-    """The weighted sum of all losses as "loss", each loss by the name that its weight has, and the learned scale."""
-    assert isinstance(network, ToyClip)
-    features, weights = network.encode_text(batch.tokens, batch.ends), batch.weights  # (T, E)
-    seen, scale = network.visual(batch.images, maps=weights.affinity > 0), network.scale()
-    found = image_losses(seen, features, batch.matches, scale)
-    found |= patch_losses(seen, features[: batch.present.shape[1]], batch.present, scale)
-    loss = torch.stack([getattr(weights, name) * value for name, value in found.items()]).sum()
-    return {"loss": loss, **found, "scale": scale}
 
 
 def image_losses(seen: Seen, features: Tensor, matches: Tensor, scale: Tensor) -> dict[str, Tensor]:

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.version import VERSION
 from toyworld.training.captions import CONCEPTS, Vocabulary, caption
-from toyworld.training.data import Lessons, Phase
-from toyworld.training.losses import objective
+from toyworld.training.data import Lesson, Lessons, Phase
+from toyworld.training.losses import image_losses, patch_losses
 from toyworld.training.model import Architecture, ToyClip
 from training import loop
 from training.optimizers import parameter_groups
@@ -41,6 +41,17 @@ def teach_words(model: ToyClip, words: Vocabulary, rng: np.random.Generator) -> 
         optimizer.zero_grad()
         (1 - (features * targets).sum(-1)).mean().backward()
         optimizer.step()
+
+
+def objective(network: nn.Module, batch: Lesson) -> dict[str, Tensor]:
+    """The weighted sum of all losses as "loss", each loss by the name that its weight has, and the learned scale."""
+    assert isinstance(network, ToyClip)
+    features, weights = network.encode_text(batch.tokens, batch.ends), batch.weights  # (T, E)
+    seen, scale = network.visual(batch.images, maps=weights.affinity > 0), network.scale()
+    found = image_losses(seen, features, batch.matches, scale)
+    found |= patch_losses(seen, features[: batch.present.shape[1]], batch.present, scale)
+    loss = torch.stack([getattr(weights, name) * value for name, value in found.items()]).sum()
+    return {"loss": loss, **found, "scale": scale}
 
 
 def train(
