@@ -13,14 +13,14 @@ ARCHES = (
 )
 TEACHERS = ("maskclip", "maskclip-v")
 BY_OPTIMIZER: dict[str, dict[str, Any]] = {  # what is not given: the values of the published trainings
-    "adamw": {"lr": 6e-5, "min_lr": 0.0, "weight_decay": 0.004, "poly": 1.0, "head_lr": 10.0, "warmup": 1500},
-    "sgd": {"lr": 0.01, "min_lr": 1e-4, "weight_decay": 5e-4, "poly": 0.9, "head_lr": 1.0, "warmup": 0},
+    "adamw": {"lr": 6e-5, "min_lr": 0.0, "weight_decay": 0.004, "power": 1.0, "head_factor": 10.0, "warmup": 1500},
+    "sgd": {"lr": 0.01, "min_lr": 1e-4, "weight_decay": 5e-4, "power": 0.9, "head_factor": 1.0, "warmup": 0},
 }
 LONGEST_WARMUP = 10  # not given: at most this part of the iterations
 
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:
-    """All options but those of the data."""
+    """All options but those of the data; read under the names of the fields of segmentor.settings."""
     _add_run_options(parser)
     _add_network_options(parser)
     _add_teacher_options(parser)
@@ -90,6 +90,8 @@ def _add_teacher_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--self_train_from",
         type=positive,
+        default=0,
+        dest="own_from",
         metavar="N",
         help="the iteration from which the network labels the hidden pixels itself; not given: never",
     )
@@ -97,13 +99,26 @@ def _add_teacher_options(parser: argparse.ArgumentParser) -> None:
         "--teacher_confidence",
         type=share,
         default=0.0,
+        dest="confidence",
         metavar="X",
         help="where the teacher's highest probability is lower, a hidden pixel stays without label; 0: nowhere",
     )
-    add("--teacher_padding", action="store_true", help="it sees the padding of crops too, as where published")
+    add(
+        "--teacher_padding",
+        action="store_true",
+        dest="padding",
+        help="it sees the padding of crops too, as where published",
+    )
     add("--key_smoothing", type=share, default=0.0, metavar="X", help="0: off; 1.0 where published")
     add("--smoothing_norm", choices=("position", "channel"), default="position", help="as in generate_cams.py")
-    add("--prompt_denoising", type=share, default=0.0, metavar="X", help="0: off; 0.5 where published")
+    add(
+        "--prompt_denoising",
+        type=share,
+        default=0.0,
+        dest="denoising",
+        metavar="X",
+        help="0: off; 0.5 where published",
+    )
     add = parser.add_argument_group("CLIP, of --teacher and --head text").add_argument
     add(
         "--clip",
@@ -121,23 +136,31 @@ def _add_view_options(parser: argparse.ArgumentParser) -> None:
     add("--crop", type=positive, default=512, metavar="N", help="side of the square that is cut out")
     add("--scales", type=_factor, nargs=2, default=[0.5, 2.0], metavar="X", help="least and greatest random size")
     add("--resize", type=positive, nargs=2, metavar="N", help="fit into this box (long and short side) before that")
-    add("--no_flip", action="store_true", help="never mirror")
-    add("--no_colours", action="store_true", help="never vary brightness, contrast, saturation, hue")
+    add("--no_flip", action="store_false", dest="flip", help="never mirror")
+    add("--no_colours", action="store_false", dest="colours", help="never vary brightness, contrast, saturation, hue")
     add("--normalisation", choices=("imagenet", "clip"), default="imagenet", help="mean and deviation of the input")
 
 
 def _add_learning_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("learning").add_argument
     add("--max_iters", type=positive, default=20000, metavar="N", help="changes of the weights")
-    add("--batch_size", type=positive, default=8, metavar="N", help="images that go together")
+    add("--batch_size", type=positive, default=8, dest="batch", metavar="N", help="images that go together")
     add("--accumulate", type=positive, default=1, metavar="N", help="batches before the weights change")
     add("--optimizer", choices=tuple(BY_OPTIMIZER), default="adamw", help="adamw: beta .9, .999; sgd: momentum .9")
     add("--lr", type=not_negative, metavar="X", help="not given: 6e-5 with adamw, 0.01 with sgd")
     add("--min_lr", type=not_negative, metavar="X", help="at the end; not given: 0, 1e-4 with sgd")
     add("--weight_decay", type=not_negative, metavar="X", help="not given: 0.004, 5e-4 with sgd")
     add("--warmup", type=int, metavar="N", help="iterations; not given: 1500, 0 with sgd, at most a tenth of the run")
-    add("--poly", type=not_negative, metavar="X", help="power of the schedule; not given: 1, 0.9 with sgd")
-    add("--head_lr", type=not_negative, metavar="X", help="times --lr for decoder and head; not given: 10, 1 with sgd")
+    add(
+        "--poly", type=not_negative, dest="power", metavar="X", help="power of the schedule; not given: 1, 0.9 with sgd"
+    )
+    add(
+        "--head_lr",
+        type=not_negative,
+        dest="head_factor",
+        metavar="X",
+        help="times --lr for decoder and head; not given: 10, 1 with sgd",
+    )
     add("--loss", choices=("ce", "balanced"), default="ce", help="balanced: background and classes weigh one half each")
     add(
         "--loss_over",
@@ -168,7 +191,7 @@ def check(args: argparse.Namespace) -> None:
         raise UserError(f"--scales {args.scales[0]:g} {args.scales[1]:g}: expected the smaller one first")
     if args.ema >= 1:
         raise UserError(f"--ema {args.ema:g}: expected a decay below 1, such as 0.999")
-    if args.arch.startswith("deeplab") and args.batch_size < 2:
+    if args.arch.startswith("deeplab") and args.batch < 2:
         raise UserError(f"--batch_size 1: {args.arch} needs at least 2; its batch norm cannot work with one image")
     if args.gt_root is not None and args.val_split is None:
         raise UserError("--gt_root: only with --val_split FILE, the images to validate on")
@@ -180,7 +203,7 @@ def check(args: argparse.Namespace) -> None:
     for name, value in {**usual, "save_every": tenth, "val_every": tenth}.items():
         if getattr(args, name) is None:
             setattr(args, name, value)
-    if args.unlabelled is None and args.masks is not None and (args.teacher or args.self_train_from):
+    if args.unlabelled is None and args.masks is not None and (args.teacher or args.own_from):
         args.unlabelled = "unseen"
 
 
@@ -191,10 +214,16 @@ def _check_labels(args: argparse.Namespace) -> None:
     if args.masks is None and args.unlabelled not in (None, "all"):
         raise UserError(f"--unlabelled {args.unlabelled}: goes with --masks; without masks every pixel is hidden")
     if not args.teacher:
-        flags = ("--guided", "--teacher_confidence", "--teacher_padding", "--key_smoothing", "--prompt_denoising")
-        for flag in (flag for flag in flags if getattr(args, flag.removeprefix("--"))):
+        given = {
+            "--guided": args.guided,
+            "--teacher_confidence": args.confidence,
+            "--teacher_padding": args.padding,
+            "--key_smoothing": args.key_smoothing,
+            "--prompt_denoising": args.denoising,
+        }
+        for flag in (flag for flag, value in given.items() if value):
             raise UserError(f"{flag}: goes with --teacher")
-    elif args.teacher != "maskclip" and (args.key_smoothing or args.prompt_denoising):
+    elif args.teacher != "maskclip" and (args.key_smoothing or args.denoising):
         raise UserError(f"--key_smoothing and --prompt_denoising: go with --teacher maskclip, not {args.teacher}")
     if (args.clip or args.clip_pretrained) and not needs_clip(args):
         raise UserError("--clip: goes with --teacher or --head text")
@@ -204,7 +233,7 @@ def _check_labels(args: argparse.Namespace) -> None:
 
 def _check_times(args: argparse.Namespace) -> None:
     """Fill in --guided; whether teacher and network label in iterations that there are, and not in the same ones."""
-    own = args.self_train_from
+    own = args.own_from
     if own and own > args.max_iters:
         raise UserError(f"--self_train_from {own}: after the last of {args.max_iters} iterations (--max_iters)")
     if not args.teacher:

@@ -11,7 +11,7 @@ python -m scripts.train_segmentor --teacher maskclip --head text --arch segforme
 import argparse
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cli import console, training_options
 from cli.options import Parser, add_data_options, add_own_data_options
@@ -97,6 +97,8 @@ def _train(args: argparse.Namespace, ranks: "Ranks") -> int:
 
 def _settings(args: argparse.Namespace, selection: "Selection", ranks: "Ranks") -> "Settings":
     """All that is known before images and CLIP are looked at."""
+    from dataclasses import fields
+
     from segmentor.augment import Views
     from segmentor.maskclip_plus import hidden_labels
     from segmentor.settings import Settings, Teaching
@@ -104,50 +106,17 @@ def _settings(args: argparse.Namespace, selection: "Selection", ranks: "Ranks") 
     spec = selection.spec
     if args.loss == "balanced" and not spec.has_background:
         raise UserError(f"--loss balanced: {spec.name} has no background to be balanced with the classes")
-    return Settings(
-        arch=args.arch,
-        labels=spec.label_names,
-        images=0,
-        max_iters=args.max_iters,
-        batch=args.batch_size,
-        accumulate=args.accumulate,
-        ranks=ranks.count,
-        background=spec.has_background,
-        head=args.head,
-        pretrained=args.pretrained or "",
-        views=Views(
-            crop=args.crop,
-            scales=(args.scales[0], args.scales[1]),
-            resize=(args.resize[0], args.resize[1]) if args.resize else None,
-            flip=not args.no_flip,
-            colours=not args.no_colours,
-            normalisation=args.normalisation,
-        ),
-        teaching=Teaching(
-            masks=args.masks is not None,
-            hidden=hidden_labels(spec, args.unlabelled, args.masks is not None),
-            teacher=args.teacher or "",
-            guided=args.guided,
-            own_from=args.self_train_from or 0,
-            confidence=args.teacher_confidence,
-            padding=args.teacher_padding,
-            key_smoothing=args.key_smoothing,
-            smoothing_norm=args.smoothing_norm,
-            denoising=args.prompt_denoising,
-        ),
-        optimizer=args.optimizer,
-        lr=args.lr,
-        min_lr=args.min_lr,
-        head_factor=args.head_lr,
-        weight_decay=args.weight_decay,
-        warmup=args.warmup,
-        power=args.poly,
-        loss=args.loss,
-        loss_over=args.loss_over,
-        ema=args.ema,
-        precision=args.precision,
-        seed=args.seed,
-    )
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in vars(args).items()}
+    given |= {"masks": args.masks is not None, "hidden": hidden_labels(spec, args.unlabelled, args.masks is not None)}
+    given |= {"labels": spec.label_names, "background": spec.has_background, "ranks": ranks.count, "images": 0}
+
+    def read(kind: type, **more: Any) -> Any:
+        """An object of a kind of settings from the options that have the names of its fields."""
+        return kind(
+            **{each.name: given[each.name] for each in fields(kind) if given.get(each.name) is not None}, **more
+        )
+
+    return read(Settings, views=read(Views), teaching=read(Teaching))
 
 
 def _pairs(args: argparse.Namespace, selection: "Selection") -> "tuple[list[Pair], list[tuple[str, str]]]":

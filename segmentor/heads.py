@@ -12,11 +12,6 @@ HEADS = ("linear", "text")
 WIDEST = 2048  # of text embeddings; CLIPs have up to 1280, and a decoder takes memory with the square
 
 
-def linear(features: int, labels: int) -> nn.Module:
-    """One learned weight vector a label: (B, D, h, w) features to (B, C, h, w) scores."""
-    return nn.Conv2d(features, labels, kernel_size=1)
-
-
 class TextHead(nn.Module):
     """Features (B, D, h, w) times text embeddings to (B, C, h, w) scores; features as they are, no temperature.
 

@@ -178,12 +178,12 @@ def _validate(job: Job, ranks: Ranks, report: Report, network: Any, iteration: i
     training = network.training
     network.eval()
     if job.unseen is not None:
-        found = validate(network, job.unseen, len(asked.labels), looks, ranks)
-        report.miou = found.scores.miou
-        report.failures.update(found.failures)
+        scores, failures = validate(network, job.unseen, len(asked.labels), looks, ranks)
+        report.miou = scores.miou
+        report.failures.update(failures)
         if board:
             names = ("miou", "pixel_accuracy", "mean_accuracy")
-            board.scored(iteration, {name: getattr(found.scores, name) for name in names})
+            board.scored(iteration, {name: getattr(scores, name) for name in names})
     if board and job.sheet:
         board.picture(iteration, "predictions", job.sheet(list(_rows(job, network, looks)), asked.labels))
     network.train(training)

@@ -27,16 +27,13 @@ class Unseen:
     truth: Path
 
 
-@dataclass(frozen=True)
-class Validation:
-    """Scores over all ranks, and (id, reason) of the images of this rank that could not be scored."""
+def validate(
+    network: nn.Module, unseen: Unseen, num_labels: int, looks: Looks, ranks: Ranks
+) -> tuple[Scores, list[tuple[str, str]]]:
+    """Score a network in evaluation mode on all images, each on one rank.
 
-    scores: Scores
-    failures: list[tuple[str, str]]
-
-
-def validate(network: nn.Module, unseen: Unseen, num_labels: int, looks: Looks, ranks: Ranks) -> Validation:
-    """Score a network in evaluation mode on all images, each on one rank."""
+    Returns the scores over all ranks, and (id, reason) of the images of this rank that could not be scored.
+    """
     confusion, failures = np.zeros((num_labels, num_labels + 1), np.int64), []
     mine = unseen.ids[ranks.index :: ranks.count]
     for image_id, found in ordered_map(lambda key: _read(unseen, key, num_labels), mine, 2):
@@ -46,7 +43,7 @@ def validate(network: nn.Module, unseen: Unseen, num_labels: int, looks: Looks, 
         image, truth = found
         labels = probabilities(network, image, looks).argmax(0).astype(np.uint8)
         confusion += confusion_matrix(truth, labels, num_labels)
-    return Validation(scores_of(ranks.sum(torch.from_numpy(confusion)).cpu().numpy()), failures)
+    return scores_of(ranks.sum(torch.from_numpy(confusion)).cpu().numpy()), failures
 
 
 def _read(unseen: Unseen, image_id: str, num_labels: int) -> tuple[str, tuple[np.ndarray, np.ndarray] | str]:

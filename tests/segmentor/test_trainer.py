@@ -129,26 +129,6 @@ def test_adamw_leaves_norms_alone_and_speeds_up_the_heads() -> None:
     assert set(by_name("sgd", 1.0).values()) == {(0.5, 0.01)}
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd"])
-def test_a_step_as_the_formula_has_it(name: str) -> None:
-    network = small_network()
-    weight = network.head.weight
-    assert isinstance(weight, torch.nn.Parameter)
-    optimizer = optimizer_for(network, settings(optimizer=name, weight_decay=0.1))
-    set_rate(optimizer, 0.01)
-    before = weight.detach().clone()
-    gradient = torch.linspace(-1, 1, weight.numel()).reshape(weight.shape)
-    for parameter in network.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    weight.grad = gradient.clone()
-    optimizer.step()
-    if name == "sgd":
-        expected = before - 0.01 * (gradient + 0.1 * before)
-    else:  # in the first step the two means of AdamW cancel to the gradient's sign
-        expected = before * (1 - 0.01 * 0.1) - 0.01 * gradient / (gradient.abs() + 1e-8)
-    torch.testing.assert_close(weight.detach(), expected, atol=1e-6, rtol=1e-5)
-
-
 # --- learning -------------------------------------------------------------------------------------
 
 
@@ -201,8 +181,8 @@ def test_validation_scores_the_running_mean_and_writes_it(tmp_path: Path) -> Non
     state = small_state(job)
     report = train(job, state, ALONE)
     assert state.average is not None and list(report.failures) == ["missing"]
-    again = validate(state.result.eval(), unseen, 3, Looks("imagenet"), ALONE)
-    assert again.scores.miou == report.miou == read_log(job.out)[-1]["miou"]
+    again, _ = validate(state.result.eval(), unseen, 3, Looks("imagenet"), ALONE)
+    assert again.miou == report.miou == read_log(job.out)[-1]["miou"]
     with pytest.raises(UserError, match="unknown here"):  # the small network has no name in the product
         read_state(job.out / "weights.safetensors")
     written = load_file(job.out / "weights.safetensors")["head.weight"]
