@@ -103,22 +103,10 @@ def _add_teacher_options(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="where the teacher's highest probability is lower, a hidden pixel stays without label; 0: nowhere",
     )
-    add(
-        "--teacher_padding",
-        action="store_true",
-        dest="padding",
-        help="it sees the padding of crops too, as where published",
-    )
+    add("--teacher_padding", action="store_true", dest="padding", help="it sees the padding of crops, as published")
     add("--key_smoothing", type=share, default=0.0, metavar="X", help="0: off; 1.0 where published")
     add("--smoothing_norm", choices=("position", "channel"), default="position", help="as in generate_cams.py")
-    add(
-        "--prompt_denoising",
-        type=share,
-        default=0.0,
-        dest="denoising",
-        metavar="X",
-        help="0: off; 0.5 where published",
-    )
+    add("--prompt_denoising", type=share, default=0.0, dest="denoising", metavar="X", help="0: off; 0.5: published")
     add = parser.add_argument_group("CLIP, of --teacher and --head text").add_argument
     add(
         "--clip",
@@ -151,9 +139,7 @@ def _add_learning_options(parser: argparse.ArgumentParser) -> None:
     add("--min_lr", type=not_negative, metavar="X", help="at the end; not given: 0, 1e-4 with sgd")
     add("--weight_decay", type=not_negative, metavar="X", help="not given: 0.004, 5e-4 with sgd")
     add("--warmup", type=int, metavar="N", help="iterations; not given: 1500, 0 with sgd, at most a tenth of the run")
-    add(
-        "--poly", type=not_negative, dest="power", metavar="X", help="power of the schedule; not given: 1, 0.9 with sgd"
-    )
+    add("--poly", type=not_negative, dest="power", metavar="X", help="of the schedule; not given: 1, 0.9 with sgd")
     add(
         "--head_lr",
         type=not_negative,
@@ -162,12 +148,7 @@ def _add_learning_options(parser: argparse.ArgumentParser) -> None:
         help="times --lr for decoder and head; not given: 10, 1 with sgd",
     )
     add("--loss", choices=("ce", "balanced"), default="ce", help="balanced: background and classes weigh one half each")
-    add(
-        "--loss_over",
-        choices=("valid", "all"),
-        default="valid",
-        help="all: divided by ignored pixels too, as mmseg does",
-    )
+    add("--loss_over", choices=("valid", "all"), default="valid", help="all: ignored pixels count too, as in mmseg")
     add("--ema", type=share, default=0.0, metavar="X", help="decay of a running mean of the weights, 0.999")
 
 

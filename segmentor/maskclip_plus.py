@@ -20,7 +20,7 @@ from segmentor.augment import HIDDEN
 from segmentor.heads import WIDEST
 from segmentor.label_sources import Filled, Finder, OwnLabels, Source, masks
 from segmentor.prediction import PRECISIONS
-from segmentor.settings import Settings, Teaching, Words
+from segmentor.settings import Settings, Words
 from segmentor.teacher import Teacher
 
 ALL, UNSEEN = "all", "unseen"
@@ -122,23 +122,15 @@ def teacher_for(settings: Settings, knowledge: Knowledge) -> Teacher:
     asked, first = settings.teaching, int(settings.background)
     background = bool(first) and 0 in asked.hidden
     classes = [label - first for label in asked.hidden if label >= first]
-    prompts = knowledge.text.background
+    prompts, templates = knowledge.text.background, settings.words.templates
+    how = MaskClipSettings(asked.key_smoothing, asked.smoothing_norm, asked.denoising, templates=templates)
     return Teacher(
         knowledge.clip,
         TextSet(knowledge.text.foreground[classes], prompts if background else prompts[:0]),
         [label + first for label in classes],
-        CamSettings(asked.teacher, maskclip=_told(asked, settings.words)),
+        CamSettings(asked.teacher, maskclip=how),
         background,
         settings.views.normalisation,
         asked.confidence,
         asked.padding,
-    )
-
-
-def _told(asked: Teaching, words: Words) -> MaskClipSettings:
-    return MaskClipSettings(
-        key_smoothing=asked.key_smoothing,
-        smoothing_norm=asked.smoothing_norm,
-        denoising=asked.denoising,
-        templates=words.templates,
     )

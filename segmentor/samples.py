@@ -150,10 +150,7 @@ def read_pair(pair: Pair, num_labels: int, hidden: Collection[int] = ()) -> tupl
     labels = read_mask(pair.mask)
     if image.shape[:2] != labels.shape:
         raise UserError(f"{pair.mask}: size {labels.shape} for an image of {image.shape[:2]}; made from other images?")
-    strange = labels[(labels >= num_labels) & (labels != IGNORE)]
-    if strange.size:
-        expected = f"expected 0 to {num_labels - 1}, and 255 to ignore; masks of other classes?"
-        raise UserError(f"{pair.mask}: holds label {strange[0]}; {expected}")
+    _check_labels(pair.mask, labels, num_labels)
     return image, hide(labels, hidden) if hidden else labels
 
 
@@ -191,13 +188,17 @@ def _check_headers(pair: Pair) -> None:
 def _unreadable(mask: Path, num_labels: int) -> str:
     """Why a mask cannot be read, empty if it can; raises UserError for labels that there are not."""
     try:
-        labels = np.unique(read_mask(mask))
+        labels = read_mask(mask)
     except UserError as error:
         return str(error)
-    strange = [int(label) for label in labels if num_labels <= label != IGNORE]
-    if strange:
+    _check_labels(mask, labels, num_labels)
+    return ""
+
+
+def _check_labels(mask: Path, labels: np.ndarray, num_labels: int) -> None:
+    strange = labels[(labels >= num_labels) & (labels != IGNORE)]
+    if strange.size:
         raise UserError(
-            f"{mask}: holds label {strange[0]}, but there are labels 0 to {num_labels - 1} only;"
+            f"{mask}: holds label {strange.min()}, but there are labels 0 to {num_labels - 1} only;"
             " pass the --dataset or --classes that the masks were made with"
         )
-    return ""

@@ -8,6 +8,7 @@ from typing import Any
 
 from common.version import VERSION
 from segmentor.augment import Views
+from training.schedule import polynomial
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,10 @@ class Settings:
     precision: str = "float32"
     seed: int = 0
     code: str = VERSION
+
+    def rate(self, iteration: int) -> float:
+        """The learning rate of a 0-based iteration."""
+        return polynomial(iteration, self.lr, self.max_iters, self.power, self.min_lr, self.warmup)
 
     def record(self) -> dict[str, Any]:
         """All of it, as JSON would give it back, on one level."""

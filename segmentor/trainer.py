@@ -24,7 +24,6 @@ from training import loop
 from training.board import Board
 from training.optimizers import parameter_groups
 from training.ranks import Ranks
-from training.schedule import polynomial
 from training.state import State, fresh_state
 
 WEIGHTS = "weights.safetensors"
@@ -112,14 +111,7 @@ def train(job: Job, state: State, ranks: Ranks, source: label_sources.Source = l
     loop.train(
         loop.Training(
             dense.loss,
-            partial(
-                polynomial,
-                base=asked.lr,
-                total=asked.max_iters,
-                power=asked.power,
-                least=asked.min_lr,
-                warmup=asked.warmup,
-            ),
+            asked.rate,
             asked.max_iters,
             job.out,
             asked.record(),
