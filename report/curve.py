@@ -83,7 +83,7 @@ def mask_record(path: Path) -> dict[str, Any]:
 
 def crf_job(job: ReportJob, record: dict[str, Any]) -> "CrfJob":
     """The CRF with the settings in a mask's record; raises UserError without them, and without ground truth."""
-    from pipeline.crf.dense_crf import CrfSettings
+    from pipeline.crf.settings import CrfSettings
     from pipeline.stages.crf import CrfJob
 
     if job.truth is None:

@@ -40,10 +40,6 @@ class Ranks:
         if self.count > 1:
             dist.barrier()
 
-    def mine(self, items: list) -> list:
-        """This rank's share of a list."""
-        return items[self.index :: self.count]
-
     def wrapped(self, network: nn.Module) -> nn.Module:
         """The network itself, or one whose gradients are averaged over the ranks and whose batch norms see them all."""
         if self.count == 1:
@@ -99,24 +95,19 @@ class SharedBatchNorm(nn.BatchNorm2d):
     def forward(self, values: Tensor) -> Tensor:
         if not self.training:
             return super().forward(values)
-        across = (0, 2, 3)
-        here = torch.full((1,), values.numel() / values.shape[1], dtype=values.dtype, device=values.device)
-        sums = _Summed.apply(torch.cat([values.sum(across), here]))
-        mean = sums[:-1] / sums[-1]
-        centred = values - mean[:, None, None]
-        variance = _Summed.apply(centred.square().sum(across)) / sums[-1]
-        self._follow(mean.detach(), variance.detach(), float(sums[-1]))
-        scale = (variance + self.eps).rsqrt() * self.weight
-        return centred * scale[:, None, None] + self.bias[:, None, None]
-
-    @torch.no_grad()
-    def _follow(self, mean: Tensor, variance: Tensor, count: float) -> None:
-        """Running estimates as BatchNorm2d keeps them, of the unbiased variance."""
         assert self.running_mean is not None and self.running_var is not None
         assert self.num_batches_tracked is not None and self.momentum is not None
-        self.num_batches_tracked.add_(1)
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(variance * (count / max(1.0, count - 1)), self.momentum)
+        across = (0, 2, 3)
+        sums = _Summed.apply(torch.cat([values.sum(across), values.new_full((1,), values[:, 0].numel())]))
+        mean, count = sums[:-1] / sums[-1], float(sums[-1])
+        centred = values - mean[:, None, None]
+        variance = _Summed.apply(centred.square().sum(across)) / count
+        with torch.no_grad():  # running estimates as BatchNorm2d keeps them, of the unbiased variance
+            self.num_batches_tracked.add_(1)
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * (count / max(1.0, count - 1)), self.momentum)
+        scale = (variance + self.eps).rsqrt() * self.weight
+        return centred * scale[:, None, None] + self.bias[:, None, None]
 
 
 def share_batch_norms(network: nn.Module) -> None:

@@ -10,8 +10,8 @@ from types import FrameType
 from common.errors import Terminated
 
 
-class Asked:
-    """Which signal asked the run to end, if any; a second one ends the process at once."""
+class Received:
+    """The number of the signal that asked the run to end, or 0; a second one ends the process at once."""
 
     def __init__(self) -> None:
         self.number = 0
@@ -21,24 +21,23 @@ class Asked:
             os._exit(128 + number)
         self.number = number
 
-    def end(self, number: int) -> KeyboardInterrupt:
-        """What to raise for a signal."""
-        return Terminated() if number == signal.SIGTERM else KeyboardInterrupt()
+    def error(self) -> KeyboardInterrupt:
+        """What to raise for it."""
+        return Terminated() if self.number == signal.SIGTERM else KeyboardInterrupt()
 
 
 @contextmanager
-def waiting() -> Iterator[Asked]:
+def waiting() -> Iterator[Received]:
     """Within the block the first signal is only noted; a signal that the process ignores stays ignored."""
-    asked = Asked()
+    received = Received()
     before = {}
     if threading.current_thread() is threading.main_thread():
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
     try:
-        for number, handler in before.items():
-            if handler not in (signal.SIG_IGN, None):
-                signal.signal(number, asked)
-        yield asked
+        for number in before:
+            signal.signal(number, received)
+        yield received
     finally:
         for number, handler in before.items():
-            if handler is not None:
-                signal.signal(number, handler)
+            signal.signal(number, handler)
