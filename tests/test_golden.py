@@ -15,7 +15,8 @@ from common.images import read_image
 from dataset.voc_layout import read_labels, read_split
 from pipeline.files.cam_file import load_cams
 from pipeline.methods.table import CamSettings, TextSet, compute_maps
-from pipeline.steps.maps import resize_maps, to_numpy
+from pipeline.steps.maps import resize_maps
+from pipeline.steps.tensors import to_numpy
 from tests.support import Command
 from voc12.spec import SPEC
 

@@ -1,4 +1,4 @@
-"""Step 1 without gradients: MaskCLIP, what each patch's own value says of every class (other_systems section 2).
+"""Step 1 without gradients: MaskCLIP, what each patch's own value says of every class (Zhou et al. 2022).
 
 Two variants: the official code's (`maskclip`) and the pip package's (`maskclip-v`). Both stop every token of the last
 block from looking at the others, so that it is about its own place; they differ in nearly everything else.
@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from open_clip.modified_resnet import ModifiedResNet
-from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
-from clip.resnet import pool_alone, pool_every_token, pool_input
+from clip.resnet import ModifiedResNet, pool_alone, pool_every_token, pool_input
+from clip.transformer import VisionTransformer
 from clip.vision import project_alone, run_block, run_block_alone
 
 LAYER_NORM_EPSILON = 1e-6  # in the official code; CLIP was trained with 1e-5

@@ -10,19 +10,19 @@ from functools import cache, lru_cache
 from typing import Any
 
 import torch
-from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
 from clip.image import AS_CLIP_ES, Preparation
 from clip.load import Clip
 from clip.resnet import is_resnet, resnet_trunk
+from clip.transformer import VisionTransformer
 from clip.vision import RunBlock, TrunkFeatures, run_block, vision_trunk, with_exact_gelu
 from common.errors import UserError
 from pipeline.methods import maskclip as dense
 from pipeline.methods.maskclip import MaskClipSettings
 from pipeline.steps.affinity import ATTENTION_BLOCKS, mean_attention, refine, transition_matrix
 from pipeline.steps.cam import softmax_gradcam
-from pipeline.steps.maps import min_max
+from pipeline.steps.tensors import min_max
 from pipeline.steps.tta import averaged, transforms
 
 MapPair = tuple[Tensor, Tensor]

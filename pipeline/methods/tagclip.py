@@ -1,4 +1,4 @@
-"""Step 0, where there are no labels: TagCLIP's class scores of one image (other_systems section 1.3).
+"""Step 0, where there are no labels: TagCLIP's class scores of one image (Lin et al. 2024).
 
 `pipeline/stages/tags.py` puts the functions together: coarse patch scores -> spread along voted attention -> spread
 again inside boxes -> look again at each likely class.
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
+from clip.transformer import VisionTransformer
 from clip.vision import class_token_features, run_block, vision_forward
 
 PUBLISHED_BLOCKS = 12  # of ViT-B/16, for which the numbers below were published

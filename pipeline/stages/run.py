@@ -21,7 +21,8 @@ from pipeline.stages.batches import Batch
 from pipeline.stages.cams import CamJob, computed_batches
 from pipeline.stages.crf import CHECKING, CrfJob, Ready, finish, ready, sharpen_all
 from pipeline.stages.evaluate import Totals, failure
-from pipeline.steps.maps import resize_maps, to_numpy
+from pipeline.steps.maps import resize_maps
+from pipeline.steps.tensors import to_numpy
 from report import scores as report
 
 READING = 2  # batches that are read side by side where no processes read

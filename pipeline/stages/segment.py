@@ -20,7 +20,8 @@ from pipeline.methods.tagclip import TagSettings, choose_labels
 from pipeline.stages import tags as stage_tags
 from pipeline.steps import masks
 from pipeline.steps.kinds import to_heat
-from pipeline.steps.maps import enlarge_labels, resize_maps, to_numpy
+from pipeline.steps.maps import enlarge_labels, resize_maps
+from pipeline.steps.tensors import to_numpy
 from report.photo_sheet import PhotoRoad, photo_sheet, shares
 from report.pictures import label_overlay
 

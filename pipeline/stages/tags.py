@@ -31,7 +31,7 @@ from pipeline.methods import tagclip
 from pipeline.methods.table import TextSet
 from pipeline.methods.tagclip import TagSettings
 from pipeline.steps.affinity import box_mask
-from pipeline.steps.maps import min_max, to_numpy
+from pipeline.steps.tensors import min_max, to_numpy
 
 TEMPLATES = ("auto", "dataset", "maskclip85")
 PUBLISHED = TagSettings()
