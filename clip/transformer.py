@@ -131,7 +131,8 @@ class TextTransformer(nn.Module):
     def __init__(self, sizes: TextSizes, activation: str) -> None:
         super().__init__()
         width = sizes.blocks.width
-        self.token_embedding = nn.Embedding(sizes.vocabulary, width)
+        # Not drawn: drawing on the meta device would import half of torch's compiler.
+        self.token_embedding = nn.Embedding.from_pretrained(torch.empty(sizes.vocabulary, width), freeze=False)
         self.positional_embedding = nn.Parameter(torch.empty(sizes.context, width))
         self.transformer = Transformer(sizes.blocks, activation)
         self.ln_final = LayerNorm(width)
