@@ -1,6 +1,6 @@
 """From an image to the tensor the vision transformer takes.
 
-Not torchvision, whose import takes longer than torch's own: every process that reads images imports this file.
+Without torchvision, whose import takes as long as torch's own.
 """
 
 from dataclasses import dataclass

@@ -27,7 +27,7 @@ from pipeline.steps.tta import averaged, transforms
 
 MapPair = tuple[Tensor, Tensor]
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-PUBLISHED_FRAME = (2048, 512)  # MaskCLIP's for VOC, COCO-Stuff and ADE20K (other_systems section 2B)
+PUBLISHED_FRAME = (2048, 512)  # MaskCLIP's for VOC, COCO-Stuff and ADE20K
 
 
 @dataclass(frozen=True)
@@ -274,8 +274,7 @@ def _package(clip: Clip, settings: CamSettings) -> Preparation:
 
 def native_side(clip: Clip) -> int:
     """Side in pixels of the square images that the model was trained with."""
-    size = clip.visual.image_size
-    return int(size if isinstance(size, int) else size[0])
+    return int(clip.visual.image_size)
 
 
 METHODS: dict[str, Method] = {
