@@ -120,7 +120,7 @@ def _check_fit(wanted: Mapping[str, torch.Tensor], state: Mapping[str, torch.Ten
             raise UserError(f"{source}: weight {key} is missing; expected a complete CLIP of this size")
         if state[key].shape != value.shape:
             found, expected = tuple(state[key].shape), tuple(value.shape)
-            raise UserError(f"{source}: weight {key} has the shape {found}, where the others ask for {expected}")
+            raise UserError(f"{source}: weight {key} has the shape {found}, expected {expected}; wrong file?")
         if not _is_finite(state[key]):
             raise UserError(f"{source}: weight {key} has values that are not finite; a damaged or diverged model")
     if left_over := plain(", ".join(sorted(state.keys() - wanted.keys())[:2])):

@@ -85,12 +85,15 @@ def test_help_imports_nothing_heavy() -> None:
     assert not imported_by(*[[module, "--help"] for module in modules]) & WATCHED
 
 
-def test_clip_asks_open_clip_for_nothing_but_names_and_tags() -> None:
+def test_clip_asks_open_clip_for_nothing_but_tags(weights: Path) -> None:
     """Its vocabulary and configurations are files, which are read without it."""
     code = (
-        "import sys; from clip.tokenizer import SimpleTokenizer; from clip.hub import model_config\n"
-        "import clip.load, clip.templates, clip.text_cache, maskclip\n"
-        "assert SimpleTokenizer().encode('a cat') and model_config('ViT-B-16')\n"
+        "import sys; from clip.tokenizer import SimpleTokenizer; from clip.load import load_clip\n"
+        "import clip.templates, clip.text_cache, maskclip; from common.errors import UserError\n"
+        "assert SimpleTokenizer().encode('a cat')\n"
+        f"try: load_clip('ViT-B-16', {str(weights)!r})\n"
+        "except UserError as error: assert 'wrong file' in str(error)  # a smaller model\n"
+        "else: sys.exit(2)\n"
         f"sys.exit(bool({LIBRARIES} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
