@@ -153,6 +153,6 @@ def test_crops_that_do_not_fit_the_patches(tiny_clip: Clip, text: TextSet) -> No
     grown = bilinear(maps.permute(1, 2, 0).numpy(), (45, 45))
     assert found.shape == (1, 45, 45) and (found[0].numpy() == grown.argmax(-1)).mean() > 0.999
     resnet = tiny_resnet_clip()
-    vectors = torch.nn.functional.normalize(torch.randn(3, resnet.model.text_projection.shape[1]), dim=1)
+    vectors = torch.nn.functional.normalize(torch.randn(3, resnet.texts.embedding), dim=1)
     told = Teacher(resnet, TextSet(vectors, vectors[:0]), [4, 5, 6], settings, False, "imagenet")(images)
     assert told.shape == (1, 45, 45) and set(told.unique().tolist()) <= {4, 5, 6}

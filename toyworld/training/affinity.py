@@ -30,8 +30,9 @@ from pipeline.methods.method import CamSettings
 from pipeline.stages.cams import text_set
 from pipeline.steps.affinity import mean_attention, refine, transition_matrix
 from pipeline.steps.cam import softmax_gradcam
-from pipeline.steps.maps import resize_maps, to_numpy
+from pipeline.steps.maps import resize_maps
 from pipeline.steps.masks import labels_of, with_background
+from pipeline.steps.tensors import to_numpy
 from toyworld.scenes import Style, draw_scene
 from toyworld.spec import CLASSES, SPEC, TRAINING_SEEDS
 from toyworld.training.export import write_weights
