@@ -129,7 +129,7 @@ def _check_fit(wanted: Mapping[str, torch.Tensor], state: Mapping[str, torch.Ten
 
 def _is_finite(value: torch.Tensor) -> bool:
     """By the extremes: asking all numbers of a ViT-B/16 in half precision takes a second."""
-    value = value if value.dtype.itemsize > 1 else value.float()  # types of one byte have no aminmax
+    value = value if value.dtype in (torch.float16, torch.bfloat16) else value.float()
     return all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(value))
 
 
@@ -195,14 +195,14 @@ def _from_name(name: str, pretrained: str | None, activation: str, resnets: bool
             f"--model {name}: not a CLIP with a plain ViT and CLIP's own text tower; use one such as ViT-B-16"
         )
     is_file = _looks_like_path(pretrained)
-    weights = read_weights(Path(pretrained) if is_file else hub.download(name, pretrained))
+    path = Path(pretrained) if is_file else hub.download(name, pretrained)
+    weights = read_weights(path)
     guessed = activation == "auto"
     if guessed:
         tag = {} if is_file else hub.tag_config(name, pretrained)
         quick = _looks_like_openai(weights) or config.get("quick_gelu") or tag.get("quick_gelu")
         activation = "quick_gelu" if quick or pretrained == "openai" else "gelu"
-    source = pretrained if is_file else f"{name}/{pretrained}"
-    clip = clip_of(weights, f"{name}/{pretrained}", activation, source, sizes)
+    clip = clip_of(weights, f"{name}/{pretrained}", activation, str(path), sizes)
     if guessed and activation == "gelu" and weights.state["visual.conv1.weight"].dtype == torch.float16:
-        _warn(f"{source}: float16, as OpenAI's weights, but {name} runs with GELU", "quick_gelu")
+        _warn(f"{path}: float16, as OpenAI's weights, but {name} runs with GELU", "quick_gelu")
     return clip
