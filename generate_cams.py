@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from cli import run_log
+from cli import engines, run_log
 from cli.jobs import TAG_FILE, announce_cams, cam_job, labels_for_method, load_model, same_data, share_of, tagged
 from cli.model_options import (
     BY_CLIP,
@@ -30,7 +30,6 @@ from cli.options import (
 )
 from common.errors import EXIT_OK
 from common.shard import Shard
-from engine import ray_options
 
 if TYPE_CHECKING:
     from common.outcome import Outcome
@@ -55,13 +54,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add_image_run_options(parser, workers=1, workers_help="processes, one a GPU, as in the reference")
     add_shard(parser)
     add_log_options(parser)
-    ray_options.add_engine_options(parser)
+    engines.add_engine_options(parser)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
-    return ray_options.run("generate_cams.py", "cams", argv, args, _run)
+    return engines.run("generate_cams.py", "cams", argv, args, _run)
 
 
 def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
@@ -107,9 +106,9 @@ def _outcomes(
     args: argparse.Namespace, work: "CamWork", samples: "Sequence[Sample]", shard: Shard
 ) -> "Iterator[Outcome]":
     if args.engine == "ray":
-        from engine import ray_cams
+        from engine.ray_stage import cam_outcomes
 
-        return ray_cams.outcomes(args, work, samples)
+        return cam_outcomes(args.cluster, work, samples, args.overwrite)
     from common.shard import every_nth
     from engine.processes import run_processes
     from pipeline.stages import cams
