@@ -8,7 +8,7 @@ have the same bytes as those of one process. Images that go one by one depend on
 keeps every worker busy. `--crf torch` takes images in groups, and units are whole groups.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -152,15 +152,14 @@ def _make_cams(plan: "Plan[CamJob]", work: "CamWork", unit: Unit) -> list[Outcom
         work = replace(work, job=replace(work.job, out_dir=plan.moved(work.job.out_dir, here)))
         samples = [replace(sample, image=plan.moved(sample.image, here)) for sample in unit.items]
         images = {sample.id: sample.image for sample in samples}
-        files = UnitFiles(here, images, {key: work.path(key) for key in ids})
+        files = UnitFiles(here, ids, images, {key: work.path(key) for key in ids})
 
         def make(finished: set[str]) -> Iterable[Outcome]:
             missing = set(ids) - finished
             files.fetch_images(missing if work.batch_size == 1 or not missing else ids)  # a batch is computed whole
             return cams.run(work, samples, finished, threads=max(2, plan.threads))
 
-        look = partial(cams.finished_ids, work)
-        return _outcomes(plan, unit, ids, files, partial(_finished, look, samples, unit.only_look), make)
+        return _outcomes(plan, unit, files, samples, partial(cams.finished_ids, work), make)
 
 
 # --- masks ----------------------------------------------------------------------------------------
@@ -204,61 +203,56 @@ def _make_masks(plan: "Plan[CrfJob]", unit: Unit) -> "tuple[list[Outcome], np.nd
         for path in filter(here.address, filter(None, moved.values())):
             path.mkdir(parents=True, exist_ok=True)
         job = replace(plan.job, **moved)
-        look = partial(crf.finished_ids, replace(job, overwrite=False))
         images = {key: plan.moved(path, here) for key, path in unit.items if path}
-        files = UnitFiles(
-            here,
-            images,
-            {key: job.target(key) for key in ids if job.out_dir},
-            [(key, job.cam_file(key)) for key in ids]
-            + [(key, job.truth / f"{key}.png") for key in ids if job.truth is not None],
-        )
+        masks = {key: job.target(key) for key in ids if job.out_dir}
+        truths = [(key, job.truth / f"{key}.png") for key in ids if job.truth]
+        files = UnitFiles(here, ids, images, masks, [*((key, job.cam_file(key)) for key in ids), *truths])
 
         def make(finished: set[str]) -> Iterable[Outcome]:
             files.fetch_images(set(ids) - finished if job.truth is None else ids)
             return crf.run(job, ids, totals, plan.threads)
 
-        outcomes = _outcomes(plan, unit, ids, files, partial(_finished, look, ids, unit.only_look), make)
-        return outcomes, totals.confusions, totals.images
+        look = partial(crf.finished_ids, replace(job, overwrite=False))
+        return _outcomes(plan, unit, files, ids, look, make), totals.confusions, totals.images
 
 
 # --- one unit -------------------------------------------------------------------------------------
 
 
-def _finished(look: Callable[[Sequence[Any]], set[str]], items: Sequence[Any], one_by_one: bool) -> set[str]:
-    """What `look` finds finished; one by one, what was made in another way is not finished, and no error."""
-    if not one_by_one:
-        return look(items)
-    finished: set[str] = set()
-    for item in items:
-        with suppress(UserError):
-            finished |= look([item])
-    return finished
-
-
 def _outcomes(
     plan: Plan[Any],
     unit: Unit,
-    ids: Collection[str],
     files: UnitFiles,
-    look: Callable[[], set[str]],
+    items: Sequence[Any],
+    look: Callable[[Sequence[Any]], set[str]],
     make: Callable[[set[str]], Iterable[Outcome]],
 ) -> list[Outcome]:
-    """Make what is missing of a unit, or only look; when that fails in a way nobody foresaw, each image has failed."""
+    """Make what is missing of a unit, or only look; when that fails in a way nobody foresaw, each image has failed.
+
+    look  finds the ids of the items that are finished
+    make  is given these
+    """
     try:
         files.fetch_inputs()
+        if unit.only_look:
+            return _only_looked(files, items, look)
         finished: set[str] = set()
-        if files.results and (unit.only_look or not plan.overwrite):
+        if files.results and not plan.overwrite:
             files.fetch_finished()
-            finished = look()
-        return only_looked(ids, finished) if unit.only_look else files.put(make(finished))
+            finished = look(items)
+        return files.put(make(finished))
     except (UserError, StopRun) as error:
         raise type(error)(files.here.told(error)) from error
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(files.here.told(error).split())[:200]}"
-        return [Outcome(key, "failed", f"{key}: {reason}") for key in ids]
+        return [Outcome(key, "failed", f"{key}: {reason}") for key in files.ids]
 
 
-def only_looked(ids: Iterable[str], finished: Collection[str]) -> list[Outcome]:
+def _only_looked(files: UnitFiles, items: Sequence[Any], look: Callable[[Sequence[Any]], set[str]]) -> list[Outcome]:
     """What became of images whose unit cost every worker its life: some may be finished all the same."""
-    return [Outcome(key, "kept") if key in finished else Outcome(key, "failed", f"{key}: {LOST}") for key in ids]
+    files.fetch_finished()
+    finished: set[str] = set()
+    for item in items if files.results else ():
+        with suppress(UserError):  # made in another way, which is not finished
+            finished |= look([item])
+    return [Outcome(key, "kept") if key in finished else Outcome(key, "failed", f"{key}: {LOST}") for key in files.ids]

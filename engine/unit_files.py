@@ -1,6 +1,6 @@
 """The files of one unit of work that lie on addresses, fetched and put."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from engine.remote import StandIn, fetch, put
 
 @dataclass
 class UnitFiles:
-    """By id, the paths of images, of further inputs and of results; those that stand in for addresses are fetched.
+    """By id, the paths of images, of results and of further inputs; those that stand in for addresses are fetched.
 
     What is finished is found by the same checks as on one machine, on the results and the images themselves. Of images
     without a result only those are fetched that are worked on.
@@ -21,6 +21,7 @@ class UnitFiles:
     """
 
     here: StandIn
+    ids: Sequence[str]
     images: Mapping[str, Path]
     results: Mapping[str, Path]
     inputs: Collection[tuple[str, Path]] = ()
