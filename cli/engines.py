@@ -9,9 +9,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from cli import console, run_log
+from cli.datasets import FOLDER, spec_of
 from cli.model_options import BY_CLIP
 from common.arguments import positive
 from common.errors import StopRun, UserError
+from dataset.spec import VOC
 from engine.ray_cluster import ClusterOptions
 from engine.remote import Address, StandIn, place
 
@@ -106,9 +108,7 @@ def _on_ray(name: str, stage: str, argv: Sequence[str] | None, args: argparse.Na
 
 def _beside_images(args: argparse.Namespace) -> list[str]:
     """What the command reads beside the images of a data set in VOC's layout."""
-    from cli.lookup import AS_A_FOLDER
-
-    if args.dataset in (*AS_A_FOLDER, "coco14"):
+    if args.dataset == FOLDER or spec_of(args.dataset).layout != VOC:
         return []
     masks = ["SegmentationClass"] if getattr(args, "gt_root", "no option") is None else []
     labels = ["Annotations"] if not hasattr(args, "gt_root") and args.labels is None else []
