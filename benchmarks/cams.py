@@ -126,9 +126,9 @@ class Race:
         plain, agreements = self.plain(), {}
         contestants: dict[str, Callable[[], float]] = {"plain": self.plain_seconds}
         for name, work in ways.items():
-            self.ours(work)  # warms up
+            seconds_an_image(work, self.many)  # warms up
             agreements[name] = agreement(work, self.samples, plain)
-            contestants[name] = lambda work=work: self.ours(work)  # type: ignore[misc]
+            contestants[name] = lambda work=work: seconds_an_image(work, self.many)  # type: ignore[misc]
             contestants[f"products of {name}"] = lambda work=work: self.floor(work)  # type: ignore[misc]
         seconds = measure.take_turns(contestants, turns)
         return [{"way": name, **self.row(name, work, seconds), **agreements[name]} for name, work in ways.items()]
@@ -159,15 +159,6 @@ class Race:
     def plain_seconds(self) -> float:
         return measure.timed(self.plain)() / len(self.samples)
 
-    def ours(self, work: CamWork) -> float:
-        """Seconds an image of our stage, over the whole list or, with readers, from its first image on."""
-        start, done = time.perf_counter(), 0
-        for _ in need_all(stage_cams.run(work, self.many, set())):
-            if work.readers and not done:
-                start = time.perf_counter()
-            done += 1
-        return (time.perf_counter() - start) / max(1, done - bool(work.readers))
-
     def floor(self, work: CamWork) -> float:
         """Seconds an image that the matrix products of our batches take alone."""
         precision = getattr(torch, work.settings.precision)
@@ -181,6 +172,16 @@ class Race:
                 grid = reader.grid(image_size(batch.samples[0].image))
                 total += needed(sizes, grid, [len(sample.labels) for sample in batch.samples])
         return total
+
+
+def seconds_an_image(work: CamWork, samples: Sequence[Sample]) -> float:
+    """Of our stage, over the whole list or, with readers, whose start does not count, from its first image on."""
+    start, done = time.perf_counter(), 0
+    for _ in need_all(stage_cams.run(work, samples, set())):
+        if work.readers and not done:
+            start = time.perf_counter()
+        done += 1
+    return (time.perf_counter() - start) / max(1, done - bool(work.readers))
 
 
 def agreement(work: CamWork, samples: Sequence[Sample], plain: Sequence[PlainMaps]) -> dict[str, float]:
