@@ -14,9 +14,11 @@ from clip.text import encode_prompts, fill_template
 from common.images import read_image
 from dataset.voc_layout import read_labels, read_split
 from pipeline.files.cam_file import load_cams
+from pipeline.methods.clip_es import ClipEsSettings
 from pipeline.methods.method import CamSettings, TextSet
 from pipeline.methods.table import compute_maps
-from pipeline.steps.maps import resize_maps, to_numpy
+from pipeline.steps.maps import resize_maps
+from pipeline.steps.tensors import to_numpy
 from tests.support import Command
 from voc12.spec import SPEC
 
@@ -63,7 +65,7 @@ def test_maps_from_the_golden_text_embeddings(clip: Clip, golden: Path, voc_mini
         golden_file = golden / "cams" / f"{image_id}.npz"
         assert labels == tuple(np.load(golden_file)["keys"])
         batch = prepare_image(image, clip.patch_size)[None]
-        ((cam, attn),) = compute_maps(clip, batch, [labels], text, CamSettings(box_threshold=0.4))
+        ((cam, attn),) = compute_maps(clip, batch, [labels], text, CamSettings(options=ClipEsSettings(0.4)))
         size = (image.height, image.width)
         assert cam.shape == (len(labels), *patch_grid(size, 16))
         assert_maps(resize_maps(to_numpy(cam), size), golden_file, "highres")

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from pipeline.methods.method import MapPair
 
 
+BOX_THRESHOLD = 0.4  # published for VOC (section 4.1); each data set's spec has its own
+
+
 @dataclass(frozen=True)
 class ClipEsSettings:
     """CLIP-ES's own settings.
@@ -47,7 +50,9 @@ def maps(
         clip.logit_scale,
     )
     transitions = transition_matrix(mean_attention([*trunk.attention, attention]))
-    return list(zip(cams, refine(transitions, cams, settings.options.box_threshold)))
+    options = settings.options or ClipEsSettings()
+    threshold = BOX_THRESHOLD if options.box_threshold is None else options.box_threshold
+    return list(zip(cams, refine(transitions, cams, threshold)))
 
 
 def complete(clip: Clip, spec: DatasetSpec, settings: ClipEsSettings) -> ClipEsSettings:

@@ -107,7 +107,7 @@ def encode_words(clip: Clip, spec: DatasetSpec, settings: TagSettings) -> TextSe
     from pipeline.methods.method import TextSet
 
     published = choose_templates(clip, settings.templates) == "maskclip85"
-    names = [(name,) for name in spec.classes] if published and spec.tagged_by_name else spec.prompts
+    names = [(name,) for name in spec.classes] if published and spec.tags_by_name else spec.prompts
     groups = [*names, *((word,) for word in spec.background_prompts)]
     prompts = fill_templates(MASKCLIP85, groups) if published else fill_template(spec.template, groups)
     embeddings = cached_prompts(clip, prompts)
@@ -120,7 +120,7 @@ def class_scores(clip: Clip, image: Tensor, text: TextSet, settings: TagSettings
 
     from clip.vision import vision_forward
     from pipeline.steps import tag_regions
-    from pipeline.steps.maps import to_numpy
+    from pipeline.steps.tensors import to_numpy
 
     words = torch.cat([text.foreground, text.background])
     features = vision_forward(clip.visual, image[None])
@@ -129,13 +129,13 @@ def class_scores(clip: Clip, image: Tensor, text: TextSet, settings: TagSettings
     affinity = tag_regions.voted_attention(
         torch.cat(features.attention), settings.votes_of(blocks), settings.blocks_of(blocks)
     )
-    scores = _refined_scores(affinity, coarse[:, : len(text.foreground)], features.grid)  # (N, K)
+    scores = refined_scores(affinity, coarse[:, : len(text.foreground)], features.grid)  # (N, K)
     looks = settings.crop_weight > 0
-    again = _second_look(clip, image, scores, features.grid, words, settings) if looks else {}
+    again = second_look(clip, image, scores, features.grid, words, settings) if looks else {}
     return tag_regions.fused(to_numpy(scores.amax(dim=0)).tolist(), again, settings.crop_weight)
 
 
-def _refined_scores(affinity: Tensor, coarse: Tensor, grid: tuple[int, int]) -> Tensor:
+def refined_scores(affinity: Tensor, coarse: Tensor, grid: tuple[int, int]) -> Tensor:
     """Coarse scores S (N, K) to S2 (N, K): spread once to find each class's boxes, then from S again inside them.
 
     Boxes stand at the mean of a class's normalised scores, by the rule of the affinity step. (TagCLIP looks for
@@ -145,8 +145,8 @@ def _refined_scores(affinity: Tensor, coarse: Tensor, grid: tuple[int, int]) -> 
     import torch
 
     from pipeline.steps.affinity import box_mask
-    from pipeline.steps.maps import to_numpy
     from pipeline.steps.tag_regions import spread
+    from pipeline.steps.tensors import to_numpy
 
     heats = _heats(spread(affinity, coarse), grid)
     masks = np.stack([box_mask(heat, float(heat.mean())) for heat in to_numpy(heats)])  # (K, h, w)
@@ -154,12 +154,12 @@ def _refined_scores(affinity: Tensor, coarse: Tensor, grid: tuple[int, int]) -> 
 
 
 def _heats(scores: Tensor, grid: tuple[int, int]) -> Tensor:
-    from pipeline.steps.maps import min_max
+    from pipeline.steps.tensors import min_max
 
     return min_max(scores.T.reshape(-1, *grid))  # (N, K) -> (K, h, w)
 
 
-def _second_look(
+def second_look(
     clip: Clip, image: Tensor, scores: Tensor, grid: tuple[int, int], words: Tensor, settings: TagSettings
 ) -> dict[int, float]:
     """Class-wise re-identification: the probability q of each likely class in a crop of its own region."""

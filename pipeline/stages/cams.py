@@ -32,7 +32,8 @@ from pipeline.methods.table import METHODS, compute_maps
 from pipeline.stages.batches import Batch, Reader, failure, plan
 from pipeline.stages.out_of_memory import Made, Room, Work
 from pipeline.stages.readers import in_processes, read_one_by_one
-from pipeline.steps.maps import Cams, to_numpy
+from pipeline.steps.maps import Cams
+from pipeline.steps.tensors import to_numpy
 
 FORMAT = 3  # of the CAM file; part of its record
 CHECKING = 8  # files that are looked at side by side to see what is finished

@@ -24,7 +24,7 @@ QUIET = {  # one thread, so that sums have one order on every machine; no warnin
     "PYTHONUNBUFFERED": "1",
     "PYTHONWARNINGS": "ignore::UserWarning:multiprocessing.resource_tracker",
 }
-HEAVY = ["torch", "open_clip", "numba", "cv2", "PIL.Image", "lxml.etree", "pipeline.stages.run", "scripts.run"]
+HEAVY = ["torch", "clip.load", "numba", "cv2", "PIL.Image", "lxml.etree", "pipeline.stages.run", "scripts.run"]
 
 
 class Hangs(Exception):

@@ -14,12 +14,12 @@ from clip.templates import BASE18, MASKCLIP85, TEMPLATE_SETS
 from clip.text import encode_tokens, tokenize
 from clip.vision import vision_forward, vision_trunk
 from dataset.spec import DatasetSpec
-from pipeline.methods import maskclip
+from pipeline.methods.clip_es import ClipEsSettings
 from pipeline.methods.maskclip import MaskClipSettings
 from pipeline.methods.method import CamSettings, TextSet
-from pipeline.methods.table import METHODS, compute_maps, dense_scores
+from pipeline.methods.table import METHODS, compute_maps
 from pipeline.stages.cams import text_set
-from pipeline.steps import affinity, cam
+from pipeline.steps import affinity, cam, dense_features
 from tests.tiny_resnet import tiny_resnet_clip
 
 CLASSES = ("cat", "dog", "bird", "car")
@@ -29,7 +29,7 @@ LABELS = [(1,), (), (0, 2, 3), (2,)]
 
 @pytest.fixture(scope="module")
 def text(tiny_clip: Clip) -> TextSet:
-    return text_set(tiny_clip, SPEC)
+    return text_set(tiny_clip, SPEC, CamSettings())
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_text_set_is_split_at_the_classes(text: TextSet) -> None:
 def test_a_batch_gives_what_single_images_give(
     name: str, augmented: dict, tiny_clip: Clip, images: torch.Tensor, text: TextSet
 ) -> None:
-    settings = CamSettings(name, **augmented)
+    settings = CamSettings(method=name, **augmented)
     together = compute_maps(tiny_clip, images, LABELS, text, settings)
     assert len(together) == 4
     for index, labels in enumerate(LABELS):
@@ -59,7 +59,7 @@ def test_a_batch_gives_what_single_images_give(
 
 
 def test_clip_es_is_its_steps(tiny_clip: Clip, images: torch.Tensor, text: TextSet) -> None:
-    (found,) = METHODS["clip-es"].maps(tiny_clip, images[2:3], [(0, 3)], text, CamSettings(box_threshold=0.6))
+    (found,) = METHODS["clip-es"].maps(tiny_clip, images[2:3], [(0, 3)], text, CamSettings(options=ClipEsSettings(0.6)))
     features = vision_forward(tiny_clip.visual, images[2:3])
     texts = text.foreground, text.background, tiny_clip.logit_scale
     (cams,), _ = cam.softmax_gradcam(tiny_clip.visual, features.last_input, (5, 3), [(0, 3)], *texts)
@@ -96,8 +96,8 @@ def test_present_classes_compete(tiny_clip: Clip, images: torch.Tensor, text: Te
 
 
 def test_box_threshold_matters_to_the_refined_map_only(tiny_clip: Clip, images: torch.Tensor, text: TextSet) -> None:
-    (low,) = compute_maps(tiny_clip, images[:1], [(0,)], text, CamSettings(box_threshold=0.1))
-    (high,) = compute_maps(tiny_clip, images[:1], [(0,)], text, CamSettings(box_threshold=0.9))
+    (low,) = compute_maps(tiny_clip, images[:1], [(0,)], text, CamSettings(options=ClipEsSettings(0.1)))
+    (high,) = compute_maps(tiny_clip, images[:1], [(0,)], text, CamSettings(options=ClipEsSettings(0.9)))
     assert torch.equal(low[0], high[0]) and not torch.allclose(low[1], high[1], atol=1e-3)
 
 
@@ -115,7 +115,7 @@ def test_flip_makes_the_maps_of_a_symmetric_image_symmetric(tiny_clip: Clip, tex
 
 # --- MaskCLIP -------------------------------------------------------------------------------------
 
-DENSE = sorted(name for name, method in METHODS.items() if method.dense)
+DENSE = sorted(name for name, method in METHODS.items() if method.scores)
 SMOOTHED = MaskClipSettings(key_smoothing=1.0, denoising=0.1)
 
 
@@ -131,7 +131,7 @@ def shares(maps: torch.Tensor) -> torch.Tensor:
 
 def test_official_maps_are_its_steps(tiny_clip: Clip, images: torch.Tensor, text: TextSet) -> None:
     """With an image tower that was built with the exact GELU and that epsilon."""
-    (found,) = METHODS["maskclip"].maps(tiny_clip, images[2:3], [(0, 3)], text, CamSettings("maskclip"))
+    (found,) = METHODS["maskclip"].maps(tiny_clip, images[2:3], [(0, 3)], text, CamSettings(method="maskclip"))
     visual = copy.deepcopy(tiny_clip.visual)
     for module in visual.modules():
         if isinstance(module, torch.nn.LayerNorm):
@@ -139,7 +139,7 @@ def test_official_maps_are_its_steps(tiny_clip: Clip, images: torch.Tensor, text
         if hasattr(module, "gelu"):
             module.gelu = torch.nn.GELU()
     trunk = vision_trunk(visual, images[2:3], positions="bicubic")
-    features, _ = maskclip.identity_features(visual, trunk.last_input)
+    features, _ = dense_features.identity_features(visual, trunk.last_input)
     words = torch.cat([text.foreground[[0, 3]], text.background])
     wanted = (tiny_clip.logit_scale * features[0] @ words.T).softmax(dim=-1)  # (N, 2 + 2)
     assert torch.allclose(shares(found[0])[1:].flatten(1), wanted[:, :2].T, atol=1e-5)
@@ -147,15 +147,15 @@ def test_official_maps_are_its_steps(tiny_clip: Clip, images: torch.Tensor, text
 
 
 def test_packages_maps_are_its_steps(tiny_clip: Clip, images: torch.Tensor, text: TextSet) -> None:
-    (found,) = METHODS["maskclip-v"].maps(tiny_clip, images[2:3], [(0, 3)], text, CamSettings("maskclip-v"))
+    (found,) = METHODS["maskclip-v"].maps(tiny_clip, images[2:3], [(0, 3)], text, CamSettings(method="maskclip-v"))
     trunk = vision_trunk(tiny_clip.visual, images[2:3], positions="bicubic")
-    output, attention = maskclip.last_block(tiny_clip.visual, trunk.last_input)
-    features = maskclip.value_features(tiny_clip.visual, trunk.last_input, output)
+    output, attention = dense_features.last_block(tiny_clip.visual, trunk.last_input)
+    features = dense_features.value_features(tiny_clip.visual, trunk.last_input, output)
     words = torch.cat([text.foreground[[0, 3]], text.background])
     wanted = (tiny_clip.logit_scale * features[0] @ words.T).softmax(dim=-1)
     assert torch.allclose(shares(found[0])[1:].flatten(1), wanted[:, :2].T, atol=1e-4)
     transition = affinity.transition_matrix(torch.stack([*trunk.attention, attention]).mean(dim=0)[0])
-    assert torch.allclose(found[1], maskclip.spread(transition, found[0]), atol=1e-3)
+    assert torch.allclose(found[1], dense_features.spread(transition, found[0]), atol=1e-3)
 
 
 @pytest.mark.parametrize("name", DENSE)
@@ -163,7 +163,7 @@ def test_dense_scores_compete_among_the_given_classes_only(
     name: str, tiny_clip: Clip, images: torch.Tensor, text: TextSet
 ) -> None:
     """Against the background each class's logit is its own; shares change with what else is there."""
-    settings = CamSettings(name)
+    settings = CamSettings(method=name)
     ((few, _),) = compute_maps(tiny_clip, images[:1], [(1,)], text, settings)
     ((every, _),) = compute_maps(tiny_clip, images[:1], [(0, 1, 2, 3)], text, settings)
     assert every.shape == (4, 5, 3) and torch.allclose(few[0], every[1], atol=1e-4)
@@ -174,7 +174,7 @@ def test_without_background_the_best_class_is_at_zero(
     name: str, tiny_clip: Clip, images: torch.Tensor, text: TextSet
 ) -> None:
     alone = TextSet(text.foreground, text.background[:0])
-    ((maps, _),) = compute_maps(tiny_clip, images[:1], [(0, 1, 2, 3)], alone, CamSettings(name))
+    ((maps, _),) = compute_maps(tiny_clip, images[:1], [(0, 1, 2, 3)], alone, CamSettings(method=name))
     assert torch.allclose(maps.amax(dim=0), torch.zeros(5, 3)) and maps.amin() < -0.05
 
 
@@ -186,10 +186,10 @@ def test_without_background_the_best_class_is_at_zero(
 def test_dense_scores_are_the_maps_before_the_affinity(
     tower: str, name: str, own: MaskClipSettings | None, tiny_clip: Clip, resnet: Clip, text: TextSet
 ) -> None:
-    clip, settings = tiny_clip if tower == "vit" else resnet, CamSettings(name, maskclip=own)
+    clip, settings = tiny_clip if tower == "vit" else resnet, CamSettings(method=name, options=own)
     torch.manual_seed(7)
     batch = torch.randn(2, 3, 64, 96)
-    found = dense_scores(clip, batch, text, settings)
+    found = METHODS[name].scores(clip, batch, text, settings)
     pairs = compute_maps(clip, batch, [range(4)] * 2, text, settings)
     assert found.shape == (2, 4, *pairs[0][0].shape[1:]) and found.dtype == torch.float32
     for scores, (before, _) in zip(found, pairs):
@@ -199,7 +199,7 @@ def test_dense_scores_are_the_maps_before_the_affinity(
 @pytest.mark.parametrize("smoothed", [False, True])
 @pytest.mark.parametrize("name", DENSE)
 def test_a_resnet_has_no_affinity(name: str, smoothed: bool, resnet: Clip, text: TextSet) -> None:
-    settings = CamSettings(name, maskclip=SMOOTHED if smoothed else None)
+    settings = CamSettings(method=name, options=SMOOTHED if smoothed else None)
     torch.manual_seed(6)
     pairs = compute_maps(resnet, torch.randn(2, 3, 64, 96), [(0, 2), ()], text, settings)
     assert [cam.shape for cam, _ in pairs] == [(2, 2, 3), (0, 2, 3)]
@@ -207,8 +207,8 @@ def test_a_resnet_has_no_affinity(name: str, smoothed: bool, resnet: Clip, text:
 
 
 def test_key_smoothing_gives_probabilities(tiny_clip: Clip, images: torch.Tensor, text: TextSet) -> None:
-    settings = CamSettings("maskclip", maskclip=SMOOTHED)
-    assert METHODS["maskclip"].kind(settings) == "probability"
+    settings = CamSettings(method="maskclip", options=SMOOTHED)
+    assert METHODS["maskclip"].kind(settings.options) == "probability"
     for pair, labels in zip(compute_maps(tiny_clip, images, LABELS, text, settings), LABELS):
         for maps in pair:
             assert maps.shape == (len(labels), 5, 3)
@@ -216,17 +216,17 @@ def test_key_smoothing_gives_probabilities(tiny_clip: Clip, images: torch.Tensor
 
 
 def test_what_a_method_wants(tiny_clip: Clip, resnet: Clip) -> None:
-    plain = CamSettings()
-    framed = CamSettings(maskclip=MaskClipSettings(frame=(96, 64)))
-    wants = {name: method.preparation(tiny_clip, plain) for name, method in METHODS.items()}
+    wants = {name: method.preparation(tiny_clip, None) for name, method in METHODS.items()}
     assert wants == {
         "clip-es": Preparation("stretch", (), "clip"),
         "maskclip": Preparation("pad", (2048, 512), "imagenet"),
         "maskclip-v": Preparation("square", (32,), "clip"),
     }
-    assert METHODS["maskclip"].preparation(resnet, framed) == Preparation("stretch", (96, 64), "imagenet")
-    assert METHODS["maskclip-v"].preparation(resnet, plain).frame == (64,)
-    assert [METHODS[name].kind(plain) for name in sorted(METHODS)] == ["cam", "logit", "logit"]
+    assert METHODS["maskclip"].preparation(resnet, MaskClipSettings(frame=(96, 64))) == Preparation(
+        "stretch", (96, 64), "imagenet"
+    )
+    assert METHODS["maskclip-v"].preparation(resnet, None).frame == (64,)
+    assert [METHODS[name].kind(None) for name in sorted(METHODS)] == ["cam", "logit", "logit"]
 
 
 @pytest.mark.parametrize("templates", ["base18", "maskclip85", "dataset"])
@@ -235,7 +235,7 @@ def test_the_texts_that_maskclip_asks_for(templates: str, tiny_clip: Clip) -> No
     spec = DatasetSpec(
         "two", ("tv", "cow"), (("x",), ("y",)), ("sky",), True, 0.4, plain_prompts=(("tv set",), ("cow",))
     )
-    settings = CamSettings("maskclip", maskclip=MaskClipSettings(templates=templates))
+    settings = CamSettings(method="maskclip", options=MaskClipSettings(templates=templates))
     found = text_set(tiny_clip, spec, settings)
     sentences = {"base18": BASE18, "maskclip85": MASKCLIP85, "dataset": (spec.template,)}[templates]
     for embedding, name in zip([*found.foreground, *found.background], ("tv set", "cow", "sky")):
@@ -245,11 +245,10 @@ def test_the_texts_that_maskclip_asks_for(templates: str, tiny_clip: Clip) -> No
         )
         mean = units.mean(dim=0)
         assert torch.allclose(embedding, mean / mean.norm(), atol=1e-5)
-    assert torch.equal(text_set(tiny_clip, spec).foreground, text_set(tiny_clip, spec, CamSettings()).foreground)
 
 
 def test_background_words_where_there_are_none(tiny_clip: Clip) -> None:
-    settings = CamSettings("maskclip", maskclip=MaskClipSettings(templates="dataset"))
+    settings = CamSettings(method="maskclip", options=MaskClipSettings(templates="dataset"))
     bare = replace(SPEC, background_prompts=())
     assert len(text_set(tiny_clip, bare, settings).background) == 1  # "background" itself
     assert len(text_set(tiny_clip, replace(SPEC, has_background=False), settings).background) == 0

@@ -7,7 +7,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from clip import templates
 from clip.image import prepare_image
 from clip.load import Clip
 from clip.templates import MASKCLIP85
@@ -15,21 +17,26 @@ from clip.text import encode_prompts
 from clip.vision import vision_forward
 from common.errors import UserError
 from common.images import read_image
+from common.provenance import source_of
 from dataset.spec import DatasetSpec, Sample
+from pipeline.files.tag_journal import Entry, journal_beside
 from pipeline.methods import tagclip
 from pipeline.methods.method import TextSet
 from pipeline.methods.tagclip import TagSettings
 from pipeline.stages import tags as stage_tags
-from pipeline.stages.tags import Tags
+from pipeline.stages.tags import Tags, TagWork
+from pipeline.steps import tag_regions
 from pipeline.steps.tag_scores import average_precision, tag_scores
+from tests.support import photo
 
 CLASSES = ("cat", "dog", "bird", "car", "boat")
+PLAIN = TagSettings(templates="dataset")
 SPEC = DatasetSpec("five", CLASSES, tuple((f"{name} thing",) for name in CLASSES), ("sky", "road"), True, 0.4)
 
 
 @pytest.fixture(scope="module")
 def text(tiny_clip: Clip) -> TextSet:
-    return stage_tags.tag_text(tiny_clip, SPEC, "dataset")
+    return tagclip.encode_words(tiny_clip, SPEC, PLAIN)
 
 
 @pytest.fixture
@@ -60,7 +67,7 @@ def test_refined_scores_are_those_of_outer_boxes(seed: int) -> None:
     grid = (5 + seed, 9 - seed)
     count = grid[0] * grid[1]
     affinity, coarse = torch.rand(count, count) ** 6, torch.rand(count, 3) ** 3
-    found = stage_tags.refined_scores(affinity, coarse, grid).numpy()
+    found = tagclip.refined_scores(affinity, coarse, grid).numpy()
     inside = 0
     for index in range(3):
         spread = affinity.numpy() @ coarse[:, index].numpy()
@@ -73,23 +80,27 @@ def test_refined_scores_are_those_of_outer_boxes(seed: int) -> None:
 
 
 def naive_scores(clip: Clip, image: torch.Tensor, text: TextSet, settings: TagSettings) -> np.ndarray:
-    """TagCLIP class by class (other_systems section 1.3), out of the functions that have naive tests of their own."""
+    """TagCLIP class by class , out of the functions that have naive tests of their own."""
     words = torch.cat([text.foreground, text.background])
     features = vision_forward(clip.visual, image[None])
     h, w = features.grid
-    coarse = tagclip.patch_probabilities(clip.visual, features.last_input, words, clip.logit_scale)[0]
-    affinity = tagclip.voted_attention(torch.stack([maps[0] for maps in features.attention]), settings)
-    refined = stage_tags.refined_scores(affinity, coarse[:, : len(CLASSES)], (h, w))
+    coarse = tag_regions.patch_probabilities(clip.visual, features.last_input, words, clip.logit_scale)[0]
+    affinity = tag_regions.voted_attention(
+        torch.stack([maps[0] for maps in features.attention]),
+        settings.votes_of(len(features.attention)),
+        settings.blocks_of(len(features.attention)),
+    )
+    refined = tagclip.refined_scores(affinity, coarse[:, : len(CLASSES)], (h, w))
     scores = [float(refined[:, index].max()) for index in range(len(CLASSES))]
     limit = float(refined.min()) + settings.candidate_share * float(refined.max() - refined.min())
     for index in [index for index, score in enumerate(scores) if score > limit]:
         heat = refined[:, index].reshape(h, w)
         heat = (heat - heat.min()) / (heat - heat.min()).max()
-        region = tagclip.region_of(heat, settings.region_level, 4)
+        region = tag_regions.region_of(heat, settings.region_level, 4)
         if region is None:
             continue
-        crop = tagclip.crop(image, region, clip.patch_size)
-        probabilities = tagclip.crop_probabilities(
+        crop = tag_regions.crop(image, region, clip.patch_size)
+        probabilities = tag_regions.crop_probabilities(
             clip.visual, crop[None], region.inside[None], words, clip.logit_scale
         )
         scores[index] += settings.crop_weight * (float(probabilities[0, index]) - scores[index])
@@ -103,9 +114,9 @@ def test_scores_are_those_of_a_loop_over_classes(
     looked_again = 0
     for sample in samples:
         image = prepare_image(read_image(sample.image), tiny_clip.patch_size)
-        found = stage_tags.class_scores(tiny_clip, image, text, settings)
+        found = tagclip.class_scores(tiny_clip, image, text, settings)
         assert np.allclose(found, naive_scores(tiny_clip, image, text, settings), atol=1e-4)
-        once = stage_tags.class_scores(tiny_clip, image, text, TagSettings(crop_weight=0, votes=settings.votes))
+        once = tagclip.class_scores(tiny_clip, image, text, TagSettings(crop_weight=0, votes=settings.votes))
         looked_again += int((np.abs(found - once) > 1e-4).sum())
     assert looked_again
 
@@ -119,10 +130,10 @@ def test_a_class_without_a_region_does_not_keep_the_others_from_a_second_look(
     scores[16, 0] = 1.0  # last row: nothing is left of its box
     scores[[6, 7, 11], 1] = 0.9
     words = torch.cat([text.foreground, text.background])
-    found = stage_tags.second_look(tiny_clip, image, scores, (4, 5), words, TagSettings())
+    found = tagclip.second_look(tiny_clip, image, scores, (4, 5), words, TagSettings())
     assert set(found) == {1}
     scores[:, 1] = 0
-    assert stage_tags.second_look(tiny_clip, image, scores, (4, 5), words, TagSettings()) == {}
+    assert tagclip.second_look(tiny_clip, image, scores, (4, 5), words, TagSettings()) == {}
 
 
 # --- text -----------------------------------------------------------------------------------------
@@ -134,68 +145,80 @@ def test_dataset_templates_use_its_prompts(tiny_clip: Clip, text: TextSet) -> No
     assert torch.allclose(text.background[1], wanted[1], atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "words"), [("five", "bird thing"), ("voc12", "bird")])
-def test_published_templates_use_bare_names_for_the_published_data_sets(tiny_clip: Clip, name: str, words: str) -> None:
-    spec = DatasetSpec(name, ("bird",), (("bird thing",),), ("sky",), True, 0.4)
-    found = stage_tags.tag_text(tiny_clip, spec)
+@pytest.mark.parametrize(("by_name", "words"), [(False, "bird thing"), (True, "bird")])
+def test_published_templates_use_bare_names_where_tagclip_does(tiny_clip: Clip, by_name: bool, words: str) -> None:
+    spec = DatasetSpec("one", ("bird",), (("bird thing",),), ("sky",), True, 0.4, tags_by_name=by_name)
+    found = tagclip.encode_words(tiny_clip, spec, TagSettings())
     wanted = encode_prompts(tiny_clip, [[template.replace("{}", words) for template in MASKCLIP85]])
     assert torch.allclose(found.foreground, wanted, atol=1e-5) and found.background.shape == (1, 32)
 
 
 def test_auto_templates_follow_what_the_model_knows(tiny_clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert stage_tags.choose_templates(tiny_clip, "auto") == "maskclip85"
-    monkeypatch.setattr(stage_tags, "knows_templates", lambda clip, templates: False)
-    assert stage_tags.choose_templates(tiny_clip, "auto") == "dataset"
-    assert stage_tags.choose_templates(tiny_clip, "maskclip85") == "maskclip85"
+    assert templates.choose_templates(tiny_clip, "auto") == "maskclip85"
+    monkeypatch.setattr(templates, "knows_templates", lambda clip, sentences: False)
+    assert templates.choose_templates(tiny_clip, "auto") == "dataset"
+    assert templates.choose_templates(tiny_clip, "maskclip85") == "maskclip85"
 
 
 # --- many images ----------------------------------------------------------------------------------
 
 
-def test_images_come_in_order_and_a_bad_one_gives_a_reason(tiny_clip: Clip, samples: list[Sample]) -> None:
+@pytest.fixture
+def work(tiny_clip: Clip, world: Path) -> TagWork:
+    return stage_tags.set_up(tiny_clip, SPEC, world, PLAIN)
+
+
+def test_images_come_in_order_and_a_bad_one_gives_a_reason(work: TagWork, samples: list[Sample]) -> None:
     samples[1].image.write_bytes(b"no image")
-    tags = list(stage_tags.tag_samples(tiny_clip, SPEC, samples, templates="dataset", threads=3))
+    tags = list(stage_tags.tag_samples(work, samples, threads=3))
     assert [tag.id for tag in tags] == list("abcde")
     assert tags[1].scores is None and "b.jpg" in tags[1].reason and tags[1].outcome.status == "failed"
     for tag in [*tags[:1], *tags[2:]]:
         assert tag.outcome.status == "made" and tag.scores.shape == (5,)
-        assert tag.labels == tagclip.choose_labels(tag.scores, 0.5) and 0 < tag.scores.max() <= 1
-
-
-def test_labels_by_clip_are_the_tags_of_the_images_there_are(
-    tiny_clip: Clip, samples: list[Sample], world: Path
-) -> None:
-    samples[1].image.write_bytes(b"no image")
-    tags = {tag.id: tag for tag in stage_tags.tag_samples(tiny_clip, SPEC, samples, templates="dataset")}
-    made, failures = stage_tags.label_with_clip(
-        tiny_clip, SPEC, world / "JPEGImages", ["e", "b", "none", "a"], templates="dataset"
-    )
-    assert [(sample.id, sample.labels) for sample in made] == [("e", tags["e"].labels), ("a", tags["a"].labels)]
-    assert made[0].image == samples[4].image
-    assert [image_id for image_id, _ in failures] == ["none", "b"] and failures[1][1] == tags["b"].reason
+        assert tag.labels == tag_regions.choose_labels(tag.scores, 0.5) and 0 < tag.scores.max() <= 1
 
 
 @pytest.mark.parametrize("settings", [TagSettings(blocks=(0, 3)), TagSettings(blocks=(-1,)), TagSettings(votes=4)])
-def test_settings_that_do_not_fit_the_model_are_refused(tiny_clip: Clip, settings: TagSettings) -> None:
+def test_settings_that_do_not_fit_the_model_are_refused(tiny_clip: Clip, settings: TagSettings, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--tag_(blocks|votes)"):
-        next(stage_tags.tag_samples(tiny_clip, SPEC, [], settings))
+        stage_tags.set_up(tiny_clip, SPEC, tmp_path, settings)
+
+
+def test_the_journal_saves_the_work_of_images_that_are_the_same(
+    work: TagWork, samples: list[Sample], tmp_path: Path
+) -> None:
+    """What an interrupted run finished is taken over, but not of a photo that was replaced by one of the same size."""
+    journal = journal_beside(tmp_path / "tags.txt", work.record)
+    alone = {tag.id: tag for tag in stage_tags.tag_samples(work, samples)}
+    known = {key: Entry(source_of(alone[key].sample.image), np.full(5, 0.5, np.float32)) for key in "bc"}
+    with journal.adding(known):
+        pass
+    Image.fromarray(photo(read_image(samples[2].image).size[::-1], 77)).save(samples[2].image)
+    found = list(stage_tags.tag_samples(work, samples, journal))
+    assert [tag.outcome.status for tag in found] == ["made", "kept", "made", "made", "made"]
+    assert np.array_equal(found[1].scores, known["b"].scores)
+    assert np.array_equal(found[0].scores, alone["a"].scores)
+    assert not np.allclose(found[2].scores, alone["c"].scores, atol=1e-4)
+    assert sorted(journal.read()) == list("abcde")
+
+
+def tag(image_id: str, labels: tuple[int, ...]) -> Tags:
+    return Tags(Sample(image_id, Path(), labels), np.zeros(5, np.float32))
 
 
 def test_a_label_file_holds_ids_and_class_indices(tmp_path: Path) -> None:
-    scores = np.zeros(5, np.float32)
     tags = [
-        Tags("a", (0, 4), scores),
-        Tags("x", reason="bad"),
-        Tags("my trip/b 1", (2,), scores),
-        Tags("#c", (1,), scores),
+        tag("a", (0, 4)),
+        tag("my trip/b 1", (2,)),
+        tag("#c", (1,)),
     ]
-    stage_tags.write_labels(tmp_path / "out" / "tags.txt", [tag for tag in tags if tag.scores is not None])
+    stage_tags.write_labels(tmp_path / "out" / "tags.txt", tags)
     assert (tmp_path / "out" / "tags.txt").read_text() == 'a 0 4\n"my trip/b 1" 2\n"#c" 1\n'
 
 
 def test_an_id_that_no_line_can_hold_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="rename"):
-        stage_tags.write_labels(tmp_path / "tags.txt", [Tags('a"b', (0,), np.zeros(5, np.float32))])
+        stage_tags.write_labels(tmp_path / "tags.txt", [tag('a"b', (0,))])
 
 
 def test_an_id_that_no_line_can_hold_fails_alone_and_first(world: Path) -> None:

@@ -1,4 +1,4 @@
-"""MaskCLIP's formulas against naive loops; other_systems section 2."""
+"""MaskCLIP's formulas against naive loops."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from clip.load import Clip
 from clip.resnet import resnet_trunk
 from clip.vision import vision_forward
-from pipeline.methods import maskclip
+from pipeline.steps import dense_features
 from tests.tiny_resnet import tiny_resnet_clip
 
 SCALE = torch.tensor(100.0)
@@ -54,7 +54,7 @@ def quick_gelu(x: np.ndarray) -> np.ndarray:
 def test_official_features_token_by_token(tiny_clip: Clip) -> None:
     visual, block = tiny_clip.visual, tiny_clip.visual.transformer.resblocks[-1]
     tokens = torch.randn(2, 5, 64)
-    features, keys = maskclip.identity_features(visual, tokens)
+    features, keys = dense_features.identity_features(visual, tokens)
     assert features.shape == (2, 4, 32) and keys.shape == (2, 4, 64)
     for image in range(2):
         for patch in range(4):
@@ -70,7 +70,7 @@ def test_packages_features_token_by_token(tiny_clip: Clip) -> None:
     visual, block = tiny_clip.visual, tiny_clip.visual.transformer.resblocks[-1]
     torch.manual_seed(2)
     run = vision_forward(visual, torch.randn(2, 3, 16, 24))
-    features = maskclip.value_features(visual, run.last_input, run.last_output)
+    features = dense_features.value_features(visual, run.last_input, run.last_output)
     assert features.shape == (2, 6, 32)
     for image in range(2):
         for patch in range(6):
@@ -83,7 +83,7 @@ def test_packages_features_token_by_token(tiny_clip: Clip) -> None:
 def test_official_resnet_is_two_convolutions_of_one_pixel(resnet: Clip) -> None:
     visual, pool = resnet.visual, resnet.visual.attnpool
     cells, grid = resnet_trunk(visual, torch.randn(2, 3, 64, 96))
-    features, keys = maskclip.identity_features_resnet(visual, cells)
+    features, keys = dense_features.identity_features_resnet(visual, cells)
     planes = cells.transpose(1, 2).unflatten(2, grid)  # (B, C, h, w)
     for layer in (pool.v_proj, pool.c_proj):
         planes = F.conv2d(planes, layer.weight[:, :, None, None], layer.bias)
@@ -106,7 +106,7 @@ def test_packages_resnet_adds_half_of_the_pooling(resnet: Clip) -> None:
     )  # fmt: skip
     values = torch.stack([pool.c_proj(pool.v_proj(token)) for token in tokens[0]])
     wanted = values[1:] + pooled[1:, 0] / 2
-    assert torch.allclose(maskclip.value_features_resnet(visual, cells, grid)[0], wanted, atol=1e-4)
+    assert torch.allclose(dense_features.value_features_resnet(visual, cells, grid)[0], wanted, atol=1e-4)
 
 
 # --- scores -------------------------------------------------------------------------------------
@@ -124,7 +124,7 @@ def probabilities(scores: torch.Tensor) -> np.ndarray:
 @pytest.mark.parametrize("threshold", [0.3, 0.6, 0.9, 0.999])
 def test_denoising_rules_out_classes_that_are_nowhere_probable(threshold: float) -> None:
     scores = cosines()
-    found, highest = maskclip.denoise(scores, SCALE, threshold), probabilities(scores).max(axis=0)
+    found, highest = dense_features.denoise(scores, SCALE, threshold), probabilities(scores).max(axis=0)
     for index in range(4):
         wanted = scores[:, index] if highest[index] >= threshold else torch.full((6,), -100.0)
         assert torch.equal(found[:, index], wanted)
@@ -133,9 +133,9 @@ def test_denoising_rules_out_classes_that_are_nowhere_probable(threshold: float)
 def test_denoising_keeps_or_rules_out_as_the_table_says() -> None:
     """Two positions, three classes: the first is best in one, the second in the other, the third nowhere."""
     scores = torch.tensor([[0.30, 0.20, 0.25], [0.20, 0.30, 0.25]])
-    assert (maskclip.denoise(scores, SCALE, 0.5) == -100).any(dim=0).tolist() == [False, False, True]
-    assert (maskclip.denoise(scores, SCALE, 0.001) == -100).any(dim=0).tolist() == [False, False, False]
-    assert (maskclip.denoise(scores, SCALE, 0.999) == -100).all()  # as published, also every one
+    assert (dense_features.denoise(scores, SCALE, 0.5) == -100).any(dim=0).tolist() == [False, False, True]
+    assert (dense_features.denoise(scores, SCALE, 0.001) == -100).any(dim=0).tolist() == [False, False, False]
+    assert (dense_features.denoise(scores, SCALE, 0.999) == -100).all()  # as published, also every one
 
 
 @pytest.mark.parametrize("which", ["position", "channel"])
@@ -151,21 +151,21 @@ def test_smoothing_gathers_from_similar_keys(which: str, threshold: float) -> No
     for i in range(6):
         if probable[i].max() < threshold:
             wanted[i] = sum((similar[i] @ similar[j]) * probable[j] for j in range(6))
-    found = maskclip.smooth(scores, keys, SCALE, threshold, which)
+    found = dense_features.smooth(scores, keys, SCALE, threshold, which)
     assert np.allclose(found, wanted, atol=1e-5)
     assert not np.allclose(found, probable, atol=1e-2)
 
 
 def test_a_distribution_is_what_is_positive_over_its_sum() -> None:
     otherwise = torch.tensor([[0.1, 0.1, 0.8], [0.2, 0.3, 0.5]])
-    found = maskclip.to_distribution(torch.tensor([[2.0, 6.0, -1.0], [-1.0, -2.0, 0.0]]), otherwise)
+    found = dense_features.to_distribution(torch.tensor([[2.0, 6.0, -1.0], [-1.0, -2.0, 0.0]]), otherwise)
     assert torch.allclose(found, torch.tensor([[0.25, 0.75, 0.0], [0.2, 0.3, 0.5]]))
 
 
 @pytest.mark.parametrize(("count", "background"), [(3, 2), (1, 4), (4, 0), (0, 3)])
 def test_relative_logits_stand_for_the_softmax_over_all_prompts(count: int, background: int) -> None:
     logits = 100 * cosines(classes=count + background)
-    relative = maskclip.against_background(logits, count).numpy()
+    relative = dense_features.against_background(logits, count).numpy()
     assert relative.shape == (6, count)
     for row, own in zip(logits.double().numpy(), relative):
         wanted = softmax(row)[:count]
@@ -176,12 +176,12 @@ def test_relative_logits_stand_for_the_softmax_over_all_prompts(count: int, back
 def test_relative_logits_fit_into_half_precision() -> None:
     logits = torch.tensor([[1e6, -1e6, 0.0]])
     for count in (2, 3):
-        assert maskclip.against_background(logits, count).half().isfinite().all()
+        assert dense_features.against_background(logits, count).half().isfinite().all()
 
 
 def test_spreading_averages_over_the_affinitys_neighbours() -> None:
     transition, maps = torch.rand(6, 6), torch.randn(2, 2, 3)
-    found = maskclip.spread(transition, maps)
+    found = dense_features.spread(transition, maps)
     for own, smoothed in zip(maps, found):
         flat = own.flatten()
         for i in range(6):

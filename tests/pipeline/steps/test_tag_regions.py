@@ -7,9 +7,10 @@ import torch
 from clip.load import Clip
 from clip.templates import IMAGENET80, MASKCLIP85, fill_templates, knows_templates
 from clip.text import encode_prompts
+from clip.tokenizer import SimpleTokenizer
 from clip.vision import embed_patches, run_block, vision_forward
-from pipeline.methods import tagclip
 from pipeline.methods.tagclip import TagSettings
+from pipeline.steps import tag_regions
 from tests.support import PATCH, bilinear
 
 
@@ -86,9 +87,7 @@ def test_every_name_goes_into_every_template() -> None:
 
 def test_an_unknown_word_in_the_templates_is_noticed(tiny_clip: Clip) -> None:
     assert knows_templates(tiny_clip, MASKCLIP85)
-    weight = tiny_clip.model.token_embedding.weight
-    from open_clip import SimpleTokenizer
-
+    weight = tiny_clip.texts.tower(tiny_clip.device).token_embedding.weight
     (token,) = SimpleTokenizer().encode("tattoo")
     kept = weight[token].clone()
     try:
@@ -107,7 +106,7 @@ def test_a_patch_is_judged_by_its_own_value_alone(tiny_clip: Clip, words: torch.
     visual = tiny_clip.visual
     block = visual.transformer.resblocks[-1]
     tokens = seeded(1, 7, 64) - 0.5
-    found = tagclip.patch_probabilities(visual, tokens, words, tiny_clip.logit_scale)
+    found = tag_regions.patch_probabilities(visual, tokens, words, tiny_clip.logit_scale)
     assert found.shape == (1, 6, 3)
     for patch in range(6):
         token = tokens[0, patch + 1]
@@ -134,7 +133,7 @@ def test_shallow_models_have_blocks_to_average(count: int) -> None:
 def test_affinity_is_a_mean_where_enough_blocks_vote(votes: int | None, blocks: tuple[int, ...] | None) -> None:
     settings = TagSettings(votes=votes, blocks=blocks)
     attention = seeded(5, 6, 6)
-    found = tagclip.voted_attention(attention, settings)
+    found = tag_regions.voted_attention(attention, settings.votes_of(5), settings.blocks_of(5))
     maps = attention.double().numpy()
     zeros = 0
     for row in range(6):
@@ -151,7 +150,7 @@ def test_scores_are_spread_inside_each_class_mask() -> None:
     affinity, scores = seeded(6, 6), seeded(6, 3, seed=1)
     masks = seeded(3, 6, seed=2) > 0.5
     for given in (None, masks):
-        found = tagclip.spread(affinity, scores, given)
+        found = tag_regions.spread(affinity, scores, given)
         for patch in range(6):
             for index in range(3):
                 parts = [
@@ -167,9 +166,9 @@ def test_scores_are_spread_inside_each_class_mask() -> None:
 
 def test_candidates_are_measured_against_all_patches_and_classes() -> None:
     scores = torch.tensor([[0.1, 0.6, 0.5, 1.1], [0.3, 0.2, 0.59, 0.2]])
-    assert tagclip.candidates(scores, 0.5) == [3]  # (0.1 + 1.1) / 2 = 0.6 is not exceeded by 0.6
-    assert tagclip.candidates(scores, 0.48) == [1, 2, 3]
-    assert tagclip.candidates(torch.full((2, 3), 0.4), 0.5) == []
+    assert tag_regions.candidates(scores, 0.5) == [3]  # (0.1 + 1.1) / 2 = 0.6 is not exceeded by 0.6
+    assert tag_regions.candidates(scores, 0.48) == [1, 2, 3]
+    assert tag_regions.candidates(torch.full((2, 3), 0.4), 0.5) == []
 
 
 def naive_region(mask: np.ndarray, side: int) -> tuple[int, int, int, int, np.ndarray] | None:
@@ -193,7 +192,7 @@ def test_regions_are_those_of_a_loop_over_patches(level: float) -> None:
     some, none = 0, 0
     for seed in range(60):
         heat = seeded(*(1 + seed % 5, 1 + seed % 7), seed=seed)
-        found, wanted = tagclip.region_of(heat, level, 4), naive_region(heat.numpy() > level, 4)
+        found, wanted = tag_regions.region_of(heat, level, 4), naive_region(heat.numpy() > level, 4)
         if wanted is None:
             assert found is None
             none += 1
@@ -207,23 +206,23 @@ def test_regions_are_those_of_a_loop_over_patches(level: float) -> None:
 def test_a_region_in_the_last_row_only_is_none() -> None:
     heat = torch.zeros(4, 5)
     heat[3, 1:3] = 1
-    assert tagclip.region_of(heat, 0.5, 4) is None
+    assert tag_regions.region_of(heat, 0.5, 4) is None
     heat[2, 1] = 1
-    region = tagclip.region_of(heat, 0.5, 4)
+    region = tag_regions.region_of(heat, 0.5, 4)
     assert (region.y0, region.y1, region.x0, region.x1) == (2, 3, 1, 3)
 
 
 def test_a_crop_is_the_region_scaled_bilinearly() -> None:
     image = seeded(3, 4 * PATCH, 5 * PATCH)
-    region = tagclip.Region(1, 3, 2, 5, torch.ones(4, 4, dtype=torch.bool))
-    found = tagclip.crop(image, region, PATCH)
+    region = tag_regions.Region(1, 3, 2, 5, torch.ones(4, 4, dtype=torch.bool))
+    found = tag_regions.crop(image, region, PATCH)
     pixels = image[:, PATCH : 3 * PATCH, 2 * PATCH : 5 * PATCH].permute(1, 2, 0).numpy()
     assert np.allclose(found.permute(1, 2, 0).numpy(), bilinear(pixels, (4 * PATCH, 4 * PATCH)), atol=1e-5)
 
 
 def test_the_class_token_sees_itself_and_the_region() -> None:
     inside = torch.tensor([[[True, False], [False, True]], [[False, True], [True, True]]])
-    bias = tagclip.region_bias(inside)
+    bias = tag_regions.region_bias(inside)
     assert bias.shape == (2, 1, 5, 5) and not bias[:, :, 1:].any()
     assert bias[:, 0, 0].tolist() == [[0, 0, -1000, -1000, 0], [0, -1000, 0, 0, 0]]
 
@@ -233,11 +232,11 @@ def test_crops_are_judged_by_open_clips_own_feature_where_nothing_is_hidden(
     tiny_clip: Clip, words: torch.Tensor
 ) -> None:
     crops, inside = seeded(2, 3, 32, 32), torch.ones(2, 4, 4, dtype=torch.bool)
-    found = tagclip.crop_probabilities(tiny_clip.visual, crops, inside, words, tiny_clip.logit_scale)
-    features = torch.nn.functional.normalize(tiny_clip.visual(crops), dim=-1)
+    found = tag_regions.crop_probabilities(tiny_clip.visual, crops, inside, words, tiny_clip.logit_scale)
+    features = torch.nn.functional.normalize(tiny_clip.model.encode_image(crops), dim=-1)
     assert torch.allclose(found, (tiny_clip.logit_scale * features @ words.T).softmax(-1), atol=1e-5)
     inside[0, :, 2:] = False
-    hidden = tagclip.crop_probabilities(tiny_clip.visual, crops, inside, words, tiny_clip.logit_scale)
+    hidden = tag_regions.crop_probabilities(tiny_clip.visual, crops, inside, words, tiny_clip.logit_scale)
     assert not torch.allclose(hidden[0], found[0], atol=1e-3) and torch.allclose(hidden[1], found[1], atol=1e-5)
 
 
@@ -256,9 +255,9 @@ def test_crops_are_judged_by_open_clips_own_feature_where_nothing_is_hidden(
     ],
 )
 def test_labels(scores: list[float], share: float, labels: tuple[int, ...]) -> None:
-    assert tagclip.choose_labels(np.array(scores, np.float32), share) == labels
+    assert tag_regions.choose_labels(np.array(scores, np.float32), share) == labels
 
 
 def test_only_what_was_looked_at_again_is_fused() -> None:
-    found = tagclip.fused([0.2, 0.8, 0.4], {1: 0.2, 2: 1.0}, 0.25)
+    found = tag_regions.fused([0.2, 0.8, 0.4], {1: 0.2, 2: 1.0}, 0.25)
     assert found.tolist() == pytest.approx([0.2, 0.65, 0.55])
