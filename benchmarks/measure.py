@@ -53,7 +53,7 @@ def command(
         args = parse(argv)
 
         def run() -> int:
-            check_json(args.json)
+            begin(args)
             return work(args)
 
         return console.run(run)
@@ -61,12 +61,12 @@ def command(
     return main
 
 
-def check_json(path: Path | None) -> None:
+def begin(args: argparse.Namespace) -> None:
     """Refuse a --json that could not be written, before anything is measured."""
-    if path is not None:
-        if path.is_dir():
-            raise UserError(f"--json {path}: a folder; give the name of a file")
-        need_writable(path.absolute().parent, "--json")
+    if args.json is not None:
+        if args.json.is_dir():
+            raise UserError(f"--json {args.json}: a folder; give the name of a file")
+        need_writable(args.json.absolute().parent, "--json")
 
 
 # --- the machine ----------------------------------------------------------------------------------
