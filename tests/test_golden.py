@@ -1,4 +1,4 @@
-"""The reference implementation's numbers: maps, text, scores and masks (clip_es; ../shared/golden/README.md)."""
+"""The reference implementation's numbers: maps, text, scores and masks (../shared/golden/README.md)."""
 
 import json
 from pathlib import Path

@@ -72,7 +72,6 @@ def test_scoring_imports_no_torch(made: set[str], folder: Path, data: list[str])
     assert not imported_by(["eval_cam", *data, *truth], folder=folder) & {*LIBRARIES, "torch", "numba"}
 
 
-@pytest.mark.xfail(strict=False, reason="pipeline.stages.crf imports torch, whichever CRF is used")
 def test_the_crf_on_the_cpu_imports_no_torch(made: set[str], folder: Path, data: list[str]) -> None:
     for options in (["--crf", "numba"], ["--device", "cpu"]):
         found = imported_by(["eval_cam_with_crf", *data, *options, "--overwrite"], folder=folder)

@@ -1,4 +1,4 @@
-"""Step 2: class-aware attention affinity (CLIP-ES, section 3.2; clip_es section 4)."""
+"""Step 2: class-aware attention affinity (CLIP-ES, section 3.2; docs/methods.md 1.4)."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The pip package's interface, as its README and its facts (other_systems section 2A) have it."""
+"""The pip package's interface, as its README has it."""
 
 import sys
 import types
@@ -249,7 +249,7 @@ def test_token_ids_in_place_of_embeddings(loaded: maskclip.MaskClip) -> None:
 
 # --- class lists --------------------------------------------------------------------------------
 
-SAID_OTHERWISE = {  # other_systems section 0.3, by index in COCO-Stuff
+SAID_OTHERWISE = {  # by index in COCO-Stuff
     84: "building", 90: "ceiling", 91: "tile ceiling", 98: "desk", 100: "door", 102: "marble floor", 103: "floor",
     104: "stone floor", 105: "tile floor", 106: "wood floor", 109: "food", 111: "furniture", 114: "ground",
     121: "mirror", 130: "plant", 145: "sky", 148: "solid", 152: "structural", 155: "textile", 159: "brick wall",
