@@ -10,44 +10,44 @@ On a GPU our list repeats the photos until it is long, and with --readers the cl
 
 import argparse
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+import torch
+
 from benchmarks import measure
-from cli import console
+from benchmarks.flops import Products, floor_seconds, flops, needed, sizes_of
+from benchmarks.material import MODELS, cam_job, model_file, need_all, photos
+from benchmarks.plain_clip_es import PlainMaps, PlainModel, load_plain, plain_maps, save
+from clip.device import pick_device
 from common.arguments import count, positive
 from common.errors import EXIT_INCOMPLETE, EXIT_OK
+from common.images import image_size, read_image
+from dataset.spec import Sample
+from pipeline.files.cam_file import load_cams
+from pipeline.stages import cams as stage_cams
+from pipeline.stages.batches import plan
+from pipeline.stages.cams import CamWork
+from voc12.spec import SPEC
 
-MODELS = ("ViT-B/16", "toy")
-
-
-@dataclass(frozen=True)
-class Way:
-    """One way to run our stage, a row of the table: images a batch, and what it changes in CamSettings."""
-
-    batch_size: int = 1
-    changes: dict[str, Any] = field(default_factory=dict)
-
-
-# What `--ways` names; a new option of the stage gets its line here.
-WAYS = {
-    "float32": Way(),
-    "float32-b8": Way(8),
-    "float32-compiled": Way(1, {"compile": True}),
-    "bfloat16": Way(1, {"precision": "bfloat16"}),
-    "float32-b16": Way(16),
-    "bfloat16-b16": Way(16, {"precision": "bfloat16"}),
-    "float16-b16": Way(16, {"precision": "float16"}),
-    "float16-b16-compiled": Way(16, {"precision": "float16", "compile": True}),
+TOLERANCE = 1e-3  # of maps; what we store is rounded to float16, which alone is 5e-4
+WAYS: dict[str, tuple[int, dict[str, Any]]] = {  # images a batch, and what is changed in CamSettings
+    "float32": (1, {}),
+    "float32-b8": (8, {}),
+    "float32-compiled": (1, {"compile": True}),
+    "bfloat16": (1, {"precision": "bfloat16"}),
+    "float32-b16": (16, {}),
+    "bfloat16-b16": (16, {"precision": "bfloat16"}),
+    "float16-b16": (16, {"precision": "float16"}),
+    "float16-b16-compiled": (16, {"precision": "float16", "compile": True}),
 }
-DEFAULT_WAYS = {
-    "cpu": ("float32", "float32-b8", "float32-compiled", "bfloat16"),
-    "cuda": ("float32-b16", "bfloat16-b16", "float16-b16", "float16-b16-compiled"),
-}
-
+ON_CPU = ("float32", "float32-b8", "float32-compiled", "bfloat16")
+ON_GPU = ("float32-b16", "bfloat16-b16", "float16-b16", "float16-b16-compiled")
 COLUMNS: measure.Columns = {
     "model": ("model", "{}"),
     "way": ("ours", "{}"),
@@ -74,57 +74,132 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = parse(argv)
-    return console.run(lambda: _run(args))
-
-
 def _run(args: argparse.Namespace) -> int:
-    measure.begin(args)
-    from benchmarks.material import photos
-    from clip.device import pick_device
-
     device = pick_device(args.device)
-    turns = args.turns or (1 if args.quick else 3)
+    on_cpu = device.type == "cpu"
+    turns, repeat = args.turns or (1 if args.quick else 3), args.repeat or (1 if args.quick or on_cpu else 250)
+    names = args.ways or (ON_CPU if on_cpu else ON_GPU)[: 1 if args.quick else None]
+    rows: list[dict[str, Any]] = []
     with measure.cores(args.threads), TemporaryDirectory() as name:
         folder = Path(name)
         found, chosen = measure.machine(device), photos(args.photos or (2 if args.quick else 8), folder)
         print(measure.headline(f"CAM stage: {chosen.source}, medians of {turns} turns", args.threads, found))
-        rows = [row for model in args.models for row in _rows(args, model, chosen, folder, device, turns)]
+        for model in args.models:
+            weights = model_file(model, folder)
+            work = stage_cams.set_up(cam_job(weights, folder / "ours", str(device), readers=args.readers))
+            ways = {
+                name: replace(work, batch_size=WAYS[name][0], settings=replace(work.settings, **WAYS[name][1]))
+                for name in names
+            }
+            race = Race(load_plain(weights, SPEC, device), chosen.samples(), folder, device, repeat)
+            rows += [{"model": model, **row} for row in race.run(ways, turns)]
     print(measure.table(rows, COLUMNS))
     settings = {"photos": chosen.source, "turns": turns, "threads": args.threads, "readers": args.readers}
     measure.write_record(args.json, "cams", found, settings, rows)
-    return _verdict(rows)
+    return verdict(rows)
 
 
-def _rows(
-    args: argparse.Namespace, model: str, photos: Any, folder: Path, device: Any, turns: int
-) -> list[dict[str, Any]]:
-    """The rows of one model."""
-    from dataclasses import replace
-
-    from benchmarks.cam_race import Race, cam_job
-    from benchmarks.material import model_file
-
-    weights = model_file(model, folder)
-    job = cam_job(weights, photos, folder / "ours", device)
-    names = args.ways or DEFAULT_WAYS.get(device.type, DEFAULT_WAYS["cpu"])[: 1 if args.quick else None]
-    jobs = {
-        name: replace(job, batch_size=WAYS[name].batch_size, settings=replace(job.settings, **WAYS[name].changes))
-        for name in names
-    }
-    repeat = args.repeat or (1 if args.quick or device.type == "cpu" else 250)
-    race = Race(weights, photos.samples(), folder, device, repeat, args.readers)
-    return [{"model": model, **row} for row in race.run(jobs, turns)]
-
-
-def _verdict(rows: Sequence[measure.Row]) -> int:
-    """Times of two programs mean something together only where both do the same."""
+def verdict(rows: Sequence[measure.Row]) -> int:
+    """The exit code: times of two programs mean something together only where both do the same."""
     wrong = [row for row in rows if row["precision"] == "float32" and row["equal_maps"] < 1]
     for row in wrong:
         print(f"error: {row['model']}, {row['way']}: the maps are not those of the transcription", file=sys.stderr)
     return EXIT_INCOMPLETE if wrong else EXIT_OK
 
+
+@dataclass(frozen=True)
+class Race:
+    """One model and the same photos for all contestants; our list is the photos `repeat` times."""
+
+    plain_model: PlainModel
+    samples: Sequence[Sample]
+    folder: Path
+    device: torch.device
+    repeat: int = 1
+
+    @property
+    def many(self) -> list[Sample]:
+        return [*self.samples] * self.repeat
+
+    def run(self, ways: Mapping[str, CamWork], turns: int) -> list[dict[str, Any]]:
+        """A row a way of ours."""
+        plain, agreements = self.plain(), {}
+        contestants: dict[str, Callable[[], float]] = {"plain": self.plain_seconds}
+        for name, work in ways.items():
+            seconds_an_image(work, self.many)  # warms up
+            agreements[name] = agreement(work, self.samples, plain)
+            contestants[name] = lambda work=work: seconds_an_image(work, self.many)  # type: ignore[misc]
+            contestants[f"products of {name}"] = lambda work=work: self.floor(work)  # type: ignore[misc]
+        seconds = measure.take_turns(contestants, turns)
+        return [{"way": name, **self.row(name, work, seconds), **agreements[name]} for name, work in ways.items()]
+
+    def row(self, name: str, work: CamWork, seconds: Mapping[str, float]) -> dict[str, Any]:
+        ours, floor, plain = seconds[name], seconds[f"products of {name}"], seconds["plain"]
+        gflop = flops(self.products(work)) / len(self.many) / 1e9
+        return {
+            "precision": work.settings.precision,
+            "batch_size": work.batch_size,
+            "images_per_s": 1 / ours,
+            "plain_images_per_s": 1 / plain,
+            "ratio": plain / ours,
+            "gflop_an_image": gflop,
+            "gflop_per_s": gflop / ours,
+            "gflop_per_s_of_products": gflop / floor,
+            "share_of_floor": floor / ours,
+        }
+
+    def plain(self) -> list[PlainMaps]:
+        """The transcription over the photos, with its files."""
+        done = []
+        for sample in self.samples:
+            done.append(plain_maps(self.plain_model, read_image(sample.image), sample.labels))
+            save(self.folder / f"{sample.id}_plain.npz", done[-1])
+        return done
+
+    def plain_seconds(self) -> float:
+        return measure.timed(self.plain)() / len(self.samples)
+
+    def floor(self, work: CamWork) -> float:
+        """Seconds an image that the matrix products of our batches take alone."""
+        precision = getattr(torch, work.settings.precision)
+        return floor_seconds(self.products(work), self.device, precision) / len(self.many)
+
+    def products(self, work: CamWork) -> Products:
+        """What the batches of our list need."""
+        total, sizes, reader = Products(), sizes_of(work.clip.visual), work.reader
+        for batch in plan(reader, work.batch_size, self.many, set()):
+            if batch.samples:
+                grid = reader.grid(image_size(batch.samples[0].image))
+                total += needed(sizes, grid, [len(sample.labels) for sample in batch.samples])
+        return total
+
+
+def seconds_an_image(work: CamWork, samples: Sequence[Sample]) -> float:
+    """Of our stage, over the whole list or, with readers, whose start does not count, from its first image on."""
+    start, done = time.perf_counter(), 0
+    for _ in need_all(stage_cams.run(work, samples, set())):
+        if work.readers and not done:
+            start = time.perf_counter()
+        done += 1
+    return (time.perf_counter() - start) / max(1, done - bool(work.readers))
+
+
+def agreement(work: CamWork, samples: Sequence[Sample], plain: Sequence[PlainMaps]) -> dict[str, float]:
+    """The largest difference between our files and the transcription's maps, and the share of maps within."""
+    worst: dict[str, list[float]] = {"highres": [], "attn_highres": []}
+    for sample, maps in zip(samples, plain):
+        for name, differences in worst.items():
+            _, own = load_cams(work.path(sample.id), name, len(SPEC.classes))
+            differences += np.abs(own - getattr(maps, name)).max(axis=(1, 2)).tolist()
+    every = [*worst["highres"], *worst["attn_highres"]]
+    return {
+        "max_cam": max(worst["highres"], default=0.0),
+        "max_attn": max(worst["attn_highres"], default=0.0),
+        "equal_maps": sum(value < TOLERANCE for value in every) / max(1, len(every)),
+    }
+
+
+main = measure.command(parse, _run)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -12,18 +12,23 @@ import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from benchmarks import measure
-from cli import console
+from benchmarks.material import photos, smooth
+from clip.device import pick_device
 from common.arguments import positive
 from common.errors import EXIT_OK, UserError
-
-if TYPE_CHECKING:
-    import numpy as np
+from common.images import read_image
+from common.parallel import ordered_map
+from pipeline.crf.dense_crf import BACKENDS, dense_crf, dense_crf_batch, reference_image
+from pipeline.steps.masks import confident, with_background
 
 LABELS = (2, 3, 4, 6)
 CONFIDENCE = 0.95
@@ -58,15 +63,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = parse(argv)
-    return console.run(lambda: _run(args))
-
-
 def _run(args: argparse.Namespace) -> int:
-    measure.begin(args)
-    from clip.device import pick_device
-
     device = pick_device(args.device)
     backends = chosen_backends(args.backends, device.type)
     turns = args.turns or (3 if args.quick else 5)
@@ -86,10 +83,6 @@ def _run(args: argparse.Namespace) -> int:
 
 def chosen_backends(asked: list[str] | None, device: str) -> list[str]:
     """Ours, and a check that pydensecrf2 is there, before anything is measured."""
-    from importlib.util import find_spec
-
-    from pipeline.crf.dense_crf import BACKENDS
-
     if find_spec("pydensecrf") is None:
         raise UserError("pydensecrf2 is not installed, and it is what ours is compared with: pip install pydensecrf2")
     ours = [name for name in BACKENDS if name != THEIRS]
@@ -99,27 +92,16 @@ def chosen_backends(asked: list[str] | None, device: str) -> list[str]:
     return asked or [name for name in ours if name == "numba" or device != "cpu"]
 
 
-def crf_images(count: int) -> "tuple[list[np.ndarray], str]":
+def crf_images(count: int) -> tuple[list[np.ndarray], str]:
     """Images (H, W, 3) uint8 as the CRF of the reference sees them, and what they are."""
-    import numpy as np
-
-    from benchmarks.material import photos
-    from common.images import read_image
-    from pipeline.crf.dense_crf import reference_image
-
     with TemporaryDirectory() as folder:
         chosen = photos(count, Path(folder))
         images = [reference_image(np.asarray(read_image(sample.image))) for sample in chosen.samples()]
     return images, chosen.source
 
 
-def cam_probs(labels: int, size: tuple[int, int]) -> "np.ndarray":
+def cam_probs(labels: int, size: tuple[int, int]) -> np.ndarray:
     """Smooth random maps as probabilities (K, H, W) float32, background first."""
-    import numpy as np
-
-    from benchmarks.material import smooth
-    from pipeline.steps.masks import with_background
-
     random = np.random.default_rng(labels)
     return with_background(np.stack([smooth(random, size, 24) for _ in range(labels - 1)]))
 
@@ -128,7 +110,7 @@ def cam_probs(labels: int, size: tuple[int, int]) -> "np.ndarray":
 
 
 def single_rows(
-    images: "list[np.ndarray]", backends: list[str], labels: Sequence[int], turns: int, device: str
+    images: list[np.ndarray], backends: list[str], labels: Sequence[int], turns: int, device: str
 ) -> list[dict[str, Any]]:
     rows = []
     for count in labels:
@@ -138,11 +120,9 @@ def single_rows(
 
 
 def compare(
-    image: "np.ndarray", labels: int, backends: list[str], turns: int, device: str
+    image: np.ndarray, labels: int, backends: list[str], turns: int, device: str
 ) -> dict[str, dict[str, float]]:
     """Of each of our backends on one image: median seconds, theirs beside them, and how far they agree."""
-    from pipeline.crf.dense_crf import dense_crf
-
     probs = cam_probs(labels, image.shape[:2])
     work = {name: partial(dense_crf, image, probs, backend=name, device=device) for name in (*backends, THEIRS)}
     q = {name: run() for name, run in work.items()}  # also compiles
@@ -152,7 +132,7 @@ def compare(
     }
 
 
-def agreement(ours: "np.ndarray", theirs: "np.ndarray") -> dict[str, float]:
+def agreement(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
     """Shares of pixels with the same label and the same value in the mask, and the largest difference of Q."""
     return {
         "labels": float((ours.argmax(axis=0) == theirs.argmax(axis=0)).mean()),
@@ -161,10 +141,8 @@ def agreement(ours: "np.ndarray", theirs: "np.ndarray") -> dict[str, float]:
     }
 
 
-def mask(q: "np.ndarray") -> "np.ndarray":
-    """What would be written: the label, 255 where it is not confident (clip_es section 6)."""
-    from pipeline.steps.masks import confident
-
+def mask(q: np.ndarray) -> np.ndarray:
+    """What would be written: the label, 255 where it is not confident."""
     return confident(q.argmax(axis=0).astype("uint8"), q, CONFIDENCE)
 
 
@@ -188,12 +166,9 @@ def summary(backend: str, labels: int, results: list[dict[str, float]]) -> dict[
 
 
 def side_by_side_rows(
-    images: "list[np.ndarray]", backends: list[str], most: int, turns: int, labels: int = 3
+    images: list[np.ndarray], backends: list[str], most: int, turns: int, labels: int = 3
 ) -> list[dict[str, Any]]:
     """Images a second of every number of workers up to `most`, by doubling, over the images twice."""
-    from common.parallel import ordered_map
-    from pipeline.crf.dense_crf import dense_crf
-
     work = [(image, cam_probs(labels, image.shape[:2])) for image in [*images, *images]]
     workers = sorted({most, *(2**power for power in range(most.bit_length()) if 2**power <= most)})
 
@@ -219,11 +194,9 @@ def side_by_side_rows(
 
 
 def batch_rows(
-    images: "list[np.ndarray]", single: Sequence[measure.Row], turns: int, device: str
+    images: list[np.ndarray], single: Sequence[measure.Row], turns: int, device: str
 ) -> list[dict[str, Any]]:
     """Images a second of the backend torch with all of them in one call, beside the median image of `single_rows`."""
-    from pipeline.crf.dense_crf import dense_crf_batch
-
     theirs_ms = {row["K"]: row["theirs_ms"] for row in single}
     work = {}
     for count in theirs_ms:
@@ -243,6 +216,8 @@ def batch_rows(
         for count, rate in rates.items()
     ]
 
+
+main = measure.command(parse, _run)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -4,25 +4,27 @@ python -m benchmarks.disk [--quick] [--json FILE]
 
 The reference keeps a pickled dictionary an image, {keys, attn_highres: float16 in full size}; its size is counted here
 in memory, no such file is written or read. Ours holds both maps, before and after the affinity, the settings, and
-opens without pickle. Noise cannot be compressed: its row is the most that a file of ours can take.
+opens without pickle.
 """
 
 import argparse
+import io
 import sys
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from benchmarks import measure
-from cli import console
+from benchmarks.material import Photos, cam_job, generated, model_file, need_all, photos
 from common.arguments import positive
-from common.errors import EXIT_OK, UserError
-
-if TYPE_CHECKING:
-    from benchmarks.material import Photos
-    from dataset.spec import Sample
-    from pipeline.steps.maps import Cams
+from common.errors import EXIT_OK
+from dataset.spec import Sample
+from pipeline.files.cam_file import load_cams
+from pipeline.stages import cams as stage_cams
 
 COLUMNS: measure.Columns = {
     "maps": ("maps", "{}"),
@@ -41,15 +43,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = parse(argv)
-    return console.run(lambda: _run(args))
-
-
 def _run(args: argparse.Namespace) -> int:
-    measure.begin(args)
-    from benchmarks.material import generated, photos
-
     count = args.photos or (4 if args.quick else 40)
     with measure.cores(args.threads), TemporaryDirectory() as name:
         folder = Path(name)
@@ -57,55 +51,23 @@ def _run(args: argparse.Namespace) -> int:
         coco = generated(count, folder / "coco", [COCO_SIZE], COCO_CLASSES)
         print(f"CAM files of {chosen.source}, and of {coco.source} of {COCO_SIZE[1]}x{COCO_SIZE[0]}\n")
         rows = [*cam_rows("the toy CLIP's", chosen, folder), *cam_rows("the same, COCO's size", coco, folder)]
-        rows += [noise_row(chosen, folder)]
     print(measure.table(rows, COLUMNS))
     measure.write_record(args.json, "disk", found, {"photos": chosen.source}, rows)
     return EXIT_OK
 
 
-def cam_rows(what: str, photos: "Photos", folder: Path) -> list[dict[str, Any]]:
+def cam_rows(what: str, photos: Photos, folder: Path) -> list[dict[str, Any]]:
     """What our CAM stage writes for the photos, in both of its forms."""
-    from dataclasses import replace
-
-    from benchmarks.cam_race import cam_job
-    from benchmarks.material import model_file
-    from pipeline.stages import cams as stage_cams
-
     rows, samples = [], photos.samples()
-    job = cam_job(model_file("toy", folder), photos, folder / what)
+    work = stage_cams.set_up(cam_job(model_file("toy", folder), folder))
     for form, full_size in (("patch grid", False), ("--save highres", True)):
-        own = replace(job, out_dir=job.out_dir / form, full_size=full_size)
-        for outcome in stage_cams.run(own, samples, set()):
-            if outcome.status != "made":
-                raise UserError(outcome.reason)
+        own = replace(work, job=replace(work.job, out_dir=folder / what / form, full_size=full_size))
+        list(need_all(stage_cams.run(own, samples, set())))
         rows.append(row(what, form, {sample: own.path(sample.id) for sample in samples}))
     return rows
 
 
-def noise_row(photos: "Photos", folder: Path) -> dict[str, Any]:
-    """Files of random maps."""
-    from pipeline.files.cam_file import save_cams
-
-    files = {sample: folder / "noise" / f"{sample.id}.npz" for sample in photos.samples()}
-    for seed, (sample, path) in enumerate(files.items()):
-        save_cams(path, noise(seed, sample), {})
-    return row("noise", "patch grid", files)
-
-
-def noise(seed: int, sample: "Sample") -> "Cams":
-    import numpy as np
-
-    from clip.image import patch_grid
-    from common.images import image_size
-    from pipeline.steps.maps import Cams
-
-    size = image_size(sample.image)
-    shape = (len(sample.labels), *patch_grid(size, 16))
-    cam, attn = np.random.default_rng(seed).random((2, *shape), np.float32)
-    return Cams(np.array(sample.labels, np.int64), cam, attn, size)
-
-
-def row(what: str, form: str, files: "dict[Sample, Path]") -> dict[str, Any]:
+def row(what: str, form: str, files: dict[Sample, Path]) -> dict[str, Any]:
     ours = [path.stat().st_size for path in files.values()]
     theirs = [reference_bytes(sample, path) for sample, path in files.items()]
     return {
@@ -118,19 +80,15 @@ def row(what: str, form: str, files: "dict[Sample, Path]") -> dict[str, Any]:
     }
 
 
-def reference_bytes(sample: "Sample", path: Path) -> int:
+def reference_bytes(sample: Sample, path: Path) -> int:
     """Size of the file that the reference would have written for the maps of ours; never written, never read."""
-    import io
-
-    import numpy as np
-
-    from pipeline.files.cam_file import load_cams
-
     keys, maps = load_cams(path, "attn_highres", max(sample.labels, default=0) + 1)
     stream = io.BytesIO()
     np.save(stream, np.array({"keys": keys, "attn_highres": maps.astype(np.float16)}))
     return len(stream.getbuffer())
 
+
+main = measure.command(parse, _run)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -14,24 +14,25 @@ core for the CRF.
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from benchmarks import measure
-from benchmarks.fresh import Command, run_fresh
-from cli import console
+from benchmarks.material import MODELS, Photos, copies, model_file, photos
+from benchmarks.measure import Command, run_fresh
+from clip.device import pick_device
 from common.arguments import positive
 from common.errors import EXIT_OK, UserError
+from common.files import write_text
+from dataset.mask_png import read_mask
 
-if TYPE_CHECKING:
-    from benchmarks.material import Photos
-
-MODELS = ("ViT-B/16", "toy")
 PLAIN, PLAIN_POOL = "plain", "plain, CRF on all cores"
 HALF = "scripts.run --precision bfloat16"
 COLUMNS: measure.Columns = {
@@ -52,10 +53,10 @@ class Way:
     """A contestant. `commands` gives the steps for (photos, output folder); each runs in a process of its own."""
 
     name: str
-    photos: "Photos"
+    photos: Photos
     commands: Any
 
-    def run(self, photos: "Photos", out: Path) -> tuple[float, float]:
+    def run(self, photos: Photos, out: Path) -> tuple[float, float]:
         """Seconds from the first process's start to the last one's end, and the largest peak in MB."""
         ran = [run_fresh(command) for command in self.commands(photos, out)]
         return sum(seconds for _, seconds in ran), max(one.peak_mb for steps, _ in ran for one in steps)
@@ -70,25 +71,17 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = parse(argv)
-    return console.run(lambda: _run(args))
-
-
 def _run(args: argparse.Namespace) -> int:
-    measure.begin(args)
     if find_spec("pydensecrf") is None:
         raise UserError("pydensecrf2 is not installed, and it is part of the reference's way: pip install pydensecrf2")
-    from benchmarks.material import model_file, photos
-    from clip.device import pick_device
-
     device = pick_device(args.device)
     turns, model = args.turns or (1 if args.quick else 3), args.model or ("toy" if args.quick else "ViT-B/16")
     with measure.cores(args.threads), TemporaryDirectory() as name:
         found, chosen = measure.machine(device), photos(args.photos or (3 if args.quick else 12), Path(name))
-        told = f"Images to masks: {chosen.source}, {model}, medians of {turns} turns"
-        print(measure.headline(told, args.threads, found))
-        many = _repeated(chosen, Path(name), args.repeat or (1 if args.quick or device.type == "cpu" else 250))
+        what = f"Images to masks: {chosen.source}, {model}, medians of {turns} turns"
+        print(measure.headline(what, args.threads, found))
+        times = args.repeat or (1 if args.quick or device.type == "cpu" else 250)
+        many = chosen if times == 1 else copies(chosen, Path(name) / "many", times * len(chosen.ids))
         ways = ways_of(chosen, many, model_file(model, Path(name)), str(device), args.threads)
         ways = [way for way in ways if not (args.quick and way.name in (PLAIN_POOL, HALF))]
         rows = race(ways, Path(name), turns, loading_counts=args.quick)
@@ -98,13 +91,7 @@ def _run(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _repeated(photos: "Photos", folder: Path, times: int) -> "Photos":
-    from benchmarks.material import copies
-
-    return photos if times == 1 else copies(photos, folder / "many", times * len(photos.ids))
-
-
-def ways_of(photos: "Photos", many: "Photos", weights: Path, device: str, threads: int) -> list[Way]:
+def ways_of(photos: Photos, many: Photos, weights: Path, device: str, threads: int) -> list[Way]:
     """The contestants; ours have the longer list."""
     model = ["--model", str(weights), "--device", device]
     crf = ["--crf_image", "reference", "--num_workers", str(threads)]
@@ -117,12 +104,12 @@ def ways_of(photos: "Photos", many: "Photos", weights: Path, device: str, thread
     ]
 
 
-def plain_commands(model: list[str], crf_workers: int, photos: "Photos", out: Path) -> list[Command]:
+def plain_commands(model: list[str], crf_workers: int, photos: Photos, out: Path) -> list[Command]:
     data = ["--img_root", str(photos.root / "JPEGImages"), "--split_file", str(photos.split), "--out", str(out)]
     return [("benchmarks.plain_road", [*data, *model, "--crf_workers", str(crf_workers)])]
 
 
-def staged_commands(model: list[str], crf: list[str], photos: "Photos", out: Path) -> list[Command]:
+def staged_commands(model: list[str], crf: list[str], photos: Photos, out: Path) -> list[Command]:
     cams = ["--cam_out_dir", str(out / "cams")]
     masks = ["--pseudo_mask_save_path", str(out / "masks")]
     return [
@@ -131,7 +118,7 @@ def staged_commands(model: list[str], crf: list[str], photos: "Photos", out: Pat
     ]
 
 
-def one_command(model: list[str], crf: list[str], photos: "Photos", out: Path) -> list[Command]:
+def one_command(model: list[str], crf: list[str], photos: Photos, out: Path) -> list[Command]:
     return [("scripts.run", [*photos.options(), "--pseudo_mask_save_path", str(out / "masks"), *model, *crf])]
 
 
@@ -156,12 +143,8 @@ def race(ways: Sequence[Way], folder: Path, turns: int, loading_counts: bool) ->
     return rows
 
 
-def first_of(photos: "Photos", folder: Path) -> "Photos":
+def first_of(photos: Photos, folder: Path) -> Photos:
     """The first image of the list alone."""
-    from dataclasses import replace
-
-    from common.files import write_text
-
     split = folder / "first.txt"
     write_text(split, f"{photos.ids[0]}\n")
     return replace(photos, split=split)
@@ -188,10 +171,6 @@ def ratio(ours: float | None, theirs: float | None) -> float | None:
 
 def same_pixels(way: Way, plain: Way, folder: Path) -> float:
     """Share of the pixels of the plain way's photos whose value in the mask is the same."""
-    import numpy as np
-
-    from dataset.mask_png import read_mask
-
     same = total = 0
     for own, other in zip(way.photos.ids, plain.photos.ids):
         ours = read_mask(folder / f"{way.name}, list, 0" / "masks" / f"{own}.png")
@@ -199,6 +178,8 @@ def same_pixels(way: Way, plain: Way, folder: Path) -> float:
         same, total = same + int(np.count_nonzero(ours == theirs)), total + ours.size
     return same / total
 
+
+main = measure.command(parse, _run)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -14,18 +14,23 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+from PIL import Image
 
 from benchmarks import measure
-from cli import console
+from benchmarks.material import Photos, photos, smooth
+from clip.image import patch_grid
 from common.arguments import positive
 from common.errors import EXIT_OK, UserError
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from benchmarks.material import Photos
-    from dataset.spec import Sample
+from common.images import image_size
+from dataset.spec import Sample
+from pipeline.files.cam_file import save_cams
+from pipeline.stages import evaluate as stage_eval
+from pipeline.steps.maps import Cams, resize_maps
+from pipeline.steps.scores import backgrounds_for, scores_of
 
 LABELS = 21
 COLUMNS: measure.Columns = {
@@ -48,15 +53,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = parse(argv)
-    return console.run(lambda: _run(args))
-
-
 def _run(args: argparse.Namespace) -> int:
-    measure.begin(args)
-    from benchmarks.material import photos
-
     turns = args.turns or (3 if args.quick else 5)
     with measure.cores(args.threads), TemporaryDirectory() as name:
         found, chosen = measure.machine(), photos(args.photos or (8 if args.quick else 40), Path(name))
@@ -70,13 +67,8 @@ def _run(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def write_maps(photos: "Photos", ours: Path, plain: Path) -> None:
+def write_maps(photos: Photos, ours: Path, plain: Path) -> None:
     """The same maps in both forms: ours on the patch grid, compressed; theirs in full size, float16, plain."""
-    import numpy as np
-
-    from pipeline.files.cam_file import save_cams
-    from pipeline.steps.maps import resize_maps
-
     plain.mkdir(parents=True)
     for sample in photos.samples():
         cams = random_cams(sample)
@@ -86,27 +78,16 @@ def write_maps(photos: "Photos", ours: Path, plain: Path) -> None:
             np.savez(plain / f"{sample.id}_{kind}.npz", keys=cams.keys, maps=full)
 
 
-def random_cams(sample: "Sample") -> Any:
+def random_cams(sample: Sample) -> Cams:
     """Smooth maps on the patch grid of a photo."""
-    from zlib import crc32
-
-    import numpy as np
-
-    from benchmarks.material import smooth
-    from clip.image import patch_grid
-    from common.images import image_size
-    from pipeline.steps.maps import Cams
-
     size, random = image_size(sample.image), np.random.default_rng(crc32(sample.id.encode()))
     grid = patch_grid(size, 16)
     cam, attn = (np.stack([smooth(random, grid, cells) for _ in sample.labels]) for cells in (12, 6))
     return Cams(np.array(sample.labels, np.int64), cam, attn, size)
 
 
-def race(photos: "Photos", folder: Path, maps: str, threads: Sequence[int], turns: int) -> list[dict[str, Any]]:
+def race(photos: Photos, folder: Path, maps: str, threads: Sequence[int], turns: int) -> list[dict[str, Any]]:
     """The rows of one kind of maps."""
-    from pipeline.steps.scores import backgrounds_for
-
     ids = photos.ids
     work = {f"{count} threads": partial(ours, photos, folder / "ours", maps, ids, count) for count in threads}
     for precision in ("float16", "float32"):
@@ -130,11 +111,8 @@ def race(photos: "Photos", folder: Path, maps: str, threads: Sequence[int], turn
     ]
 
 
-def ours(photos: "Photos", folder: Path, maps: str, ids: list[str], threads: int) -> "np.ndarray":
+def ours(photos: Photos, folder: Path, maps: str, ids: list[str], threads: int) -> np.ndarray:
     """Confusion matrices (S, 21, 22) by our stage."""
-    from pipeline.stages import evaluate as stage_eval
-    from pipeline.steps.scores import backgrounds_for
-
     job = stage_eval.EvalJob(folder, photos.masks, maps, LABELS, backgrounds_for(maps, 1))
     totals = job.empty_totals()
     for outcome in stage_eval.run(job, ids, totals, threads):
@@ -143,10 +121,8 @@ def ours(photos: "Photos", folder: Path, maps: str, ids: list[str], threads: int
     return totals.confusions
 
 
-def plain(photos: "Photos", folder: Path, maps: str, ids: list[str], precision: str) -> "np.ndarray":
+def plain(photos: Photos, folder: Path, maps: str, ids: list[str], precision: str) -> np.ndarray:
     """Confusion matrices (S, 21, 21) by a pass over all files for every exponent, as the reference has it."""
-    import numpy as np
-
     exponents = (1, 2) if maps == "attn_highres" else range(1, 11)
     totals = np.zeros((len(exponents), LABELS, LABELS), np.int64)
     for total, exponent in zip(totals, exponents):
@@ -156,35 +132,28 @@ def plain(photos: "Photos", folder: Path, maps: str, ids: list[str], precision: 
     return totals
 
 
-def plain_labels(path: Path, exponent: float, precision: str) -> "np.ndarray":
+def plain_labels(path: Path, exponent: float, precision: str) -> np.ndarray:
     """(H, W) labels of one file."""
-    import numpy as np
-
     with np.load(path) as file:
         cams, keys = file["maps"].astype(precision), np.pad(file["keys"] + 1, (1, 0))
     background = np.power(1 - cams.max(axis=0, keepdims=True), exponent)
     return keys[np.concatenate([background, cams]).argmax(axis=0)]
 
 
-def plain_confusion(truth_file: Path, predicted: "np.ndarray") -> "np.ndarray":
+def plain_confusion(truth_file: Path, predicted: np.ndarray) -> np.ndarray:
     """(21, 21) pixel counts, true labels in rows."""
-    import numpy as np
-    from PIL import Image
-
     truth = np.asarray(Image.open(truth_file)).astype(np.int64)
     scored = truth < LABELS
     return np.bincount(truth[scored] * LABELS + predicted[scored], minlength=LABELS**2).reshape(LABELS, LABELS)
 
 
-def miou_difference(ours: "np.ndarray", plain: "np.ndarray") -> float:
+def miou_difference(ours: np.ndarray, plain: np.ndarray) -> float:
     """The largest over the settings; the maps differ by where they were rounded to float16."""
-    import numpy as np
-
-    from pipeline.steps.scores import scores_of
-
     padded = np.pad(plain, ((0, 0), (0, 0), (0, 1)))
     return max(abs(scores_of(a).miou - scores_of(b).miou) for a, b in zip(ours, padded))
 
+
+main = measure.command(parse, _run)
 
 if __name__ == "__main__":
     sys.exit(main())

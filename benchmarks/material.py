@@ -1,8 +1,9 @@
 """What the benchmarks work on: photos in VOC layout, smooth maps, weights. All seeded; nothing is downloaded."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,8 +13,11 @@ from PIL import Image
 from benchmarks.measure import ROOT
 from common.errors import UserError
 from common.files import atomic_write, write_text
+from common.outcome import Outcome
 from dataset.spec import Sample
 from dataset.voc_layout import read_split, voc_paths, voc_samples
+from pipeline.methods.method import CamSettings
+from pipeline.stages.cams import CamJob, ModelSource
 from voc12.spec import CLASSES, SPEC
 
 VOC_MINI = ROOT.parent / "shared" / "voc_mini"  # forty photos of VOC, not part of the project
@@ -123,6 +127,23 @@ def copies(photos: Photos, folder: Path, count: int) -> Photos:
                 copyfile(original, copy)
     write_text(folder / SPLIT, "".join(f"{name}\n" for name in names))
     return Photos(folder, folder / SPLIT, f"{count} copies of {photos.source}")
+
+
+# --- our CAM stage --------------------------------------------------------------------------------------
+
+
+def cam_job(weights: Path, out_dir: Path, device: str = "cpu", **more: Any) -> CamJob:
+    """CLIP-ES on VOC's classes with these weights; `more`: other fields of the job."""
+    settings = more.pop("settings", CamSettings())
+    return CamJob(SPEC, ModelSource(str(weights), device=device), settings, out_dir, **more)
+
+
+def need_all(outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
+    """The same outcomes. Raises UserError for one that was not made."""
+    for outcome in outcomes:
+        if outcome.status != "made":
+            raise UserError(f"{outcome.id}: {outcome.status} {outcome.reason}")
+        yield outcome
 
 
 # --- weights --------------------------------------------------------------------------------------

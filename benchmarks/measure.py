@@ -1,19 +1,24 @@
-"""What every benchmark shares: options, cores, turns, the machine, tables, records."""
+"""What every benchmark shares: options, cores, turns, fresh processes, the machine, tables, records."""
 
 import argparse
+import importlib
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cli import console
 from cli.options import Parser
 from common.arguments import positive
 from common.errors import UserError
@@ -22,6 +27,7 @@ from common.files import need_writable, write_text
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "numpy", "numba", "opencv-python-headless", "pillow", "open_clip_torch", "pydensecrf2")
 THREADS = 2  # what the project's own figures are measured with
+Command = tuple[str, list[str]]  # a module with a main(argv), and its arguments
 Name = TypeVar("Name")
 Row = Mapping[str, Any]
 Columns = Mapping[str, tuple[str, str]]  # key of a row -> its heading and how it is written, such as "{:.1f}"
@@ -36,6 +42,31 @@ def parser_of(description: str, device: bool = False) -> Parser:
     if device:
         parser.add_argument("--device", default="auto", help="auto (a GPU when there is one), cpu, cuda, cuda:1")
     return parser
+
+
+def command(
+    parse: Callable[[list[str] | None], argparse.Namespace], work: Callable[[argparse.Namespace], int]
+) -> Callable[..., int]:
+    """The `main(argv=None)` of a benchmark: errors of the user become one line and exit code 2."""
+
+    def main(argv: list[str] | None = None) -> int:
+        args = parse(argv)
+
+        def run() -> int:
+            begin(args)
+            return work(args)
+
+        return console.run(run)
+
+    return main
+
+
+def begin(args: argparse.Namespace) -> None:
+    """Refuse a --json that could not be written, before anything is measured."""
+    if args.json is not None:
+        if args.json.is_dir():
+            raise UserError(f"--json {args.json}: a folder; give the name of a file")
+        need_writable(args.json.absolute().parent, "--json")
 
 
 # --- the machine ----------------------------------------------------------------------------------
@@ -122,10 +153,10 @@ def _commit() -> str | None:
     """The checkout's commit, with + where files were changed; None without git."""
     command = ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
     try:
-        told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=10, check=False)
+        described = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return told.stdout.strip() or None
+    return described.stdout.strip() or None
 
 
 # --- measuring ------------------------------------------------------------------------------------
@@ -152,15 +183,63 @@ def take_turns(contestants: Mapping[Name, Callable[[], float]], turns: int) -> d
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-# --- telling --------------------------------------------------------------------------------------
+# --- fresh processes ------------------------------------------------------------------------------
 
 
-def begin(args: argparse.Namespace) -> None:
-    """Refuse a --json that could not be written, before anything is measured."""
-    if args.json is not None:
-        if args.json.is_dir():
-            raise UserError(f"--json {args.json}: a folder; give the name of a file")
-        need_writable(args.json.absolute().parent, "--json")
+@dataclass(frozen=True)
+class Ran:
+    """One command: seconds, and the most memory that the process, or one it started, had held when it ended."""
+
+    seconds: float
+    peak_mb: float
+
+
+def run_fresh(*commands: Command) -> tuple[list[Ran], float]:
+    """Run the commands one after the other in one new process; what each took, and the seconds of the whole process.
+
+    That process runs this file and reports on itself: asked from outside, the system would count the memory of the
+    process that started it too. Raises UserError with the last line of stderr when one does not end well.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        call = [sys.executable, "-m", "benchmarks.measure", str(report), json.dumps(commands)]
+        start = time.perf_counter()
+        ended = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
+        seconds = time.perf_counter() - start
+        if ended.returncode != 0:
+            last = (ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"])[-1]
+            raise UserError(f"{', '.join(module for module, _ in commands)}: {last}")
+        return [Ran(**one) for one in json.loads(report.read_text(encoding="utf-8"))], seconds
+
+
+def run_here(report: str, commands: str) -> int:
+    """In the new process: run the commands, given as JSON, and write the report."""
+    done: list[Ran] = []
+    for module, arguments in json.loads(commands):
+        start = time.perf_counter()
+        if code := importlib.import_module(module).main(arguments):
+            return int(code)
+        done.append(Ran(time.perf_counter() - start, peak_mb()))
+    write_text(Path(report), json.dumps([asdict(one) for one in done]))
+    return 0
+
+
+def peak_mb() -> float:
+    """The most memory (MB, resident) that this process, or one it waited for, has held.
+
+    Linux says it of this program alone; getrusage would also count the one that started it.
+    """
+    unit = 1 if sys.platform == "darwin" else 1024
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    status = Path("/proc/self/status")
+    for line in status.read_text(encoding="ascii").splitlines() if status.is_file() else ():
+        if line.startswith("VmHWM"):
+            own = int(line.split()[1]) * 1024
+    return max(own, children) / 1e6
+
+
+# --- output --------------------------------------------------------------------------------------
 
 
 def headline(what: str, threads: int, found: Row) -> str:
@@ -190,3 +269,7 @@ def write_record(path: Path | None, benchmark: str, found: Row, settings: Row, r
     if path is not None:
         record = {"benchmark": benchmark, "machine": found, "settings": settings, "rows": list(rows)}
         write_text(path, json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(run_here(*sys.argv[1:]))

@@ -2,8 +2,8 @@
 
 One image at a time; attention maps of every block; for every class a pass of its own through the last block, forward
 and backward, with gradients for the weights too; affinity on the CPU, computed again for every class; maps scaled to
-the image's size and written so. (Section numbers: CLIP-ES, as in clip_es.) Where the reference rounds the resized
-positional embedding to float16, this does not.
+the image's size and written so (CLIP-ES: Lin et al., CVPR 2023; docs/methods.md). Where the reference rounds the
+resized positional embedding to float16, this does not.
 """
 
 from collections.abc import Sequence
@@ -74,7 +74,7 @@ def save(path: Path, maps: PlainMaps) -> None:
     np.savez(path, keys=maps.keys, attn_highres=maps.attn_highres.astype(np.float16))
 
 
-# --- section 1 ------------------------------------------------------------------------------------
+# --- the image ------------------------------------------------------------------------------------
 
 
 def prepare(image: Image.Image, patch: int) -> Tensor:
@@ -84,7 +84,7 @@ def prepare(image: Image.Image, patch: int) -> Tensor:
     return torch.from_numpy(((pixels - MEAN) / STD).transpose(2, 0, 1).copy())[None]
 
 
-# --- section 2; tokens are (T, 1, D), as in the reference, with T = 1 + h*w -----------------------
+# --- the transformer; tokens are (T, 1, D), as in the reference, with T = 1 + h*w -----------------
 
 
 @torch.no_grad()
@@ -121,7 +121,7 @@ def run_block(block: Block, tokens: Tensor, normed: Tensor) -> tuple[Tensor, Ten
     return tokens + block.mlp(block.ln_2(tokens)), attention
 
 
-# --- section 3 ------------------------------------------------------------------------------------
+# --- Grad-CAM (section 3.1) -----------------------------------------------------------------------
 
 
 def gradcam(
@@ -156,7 +156,7 @@ def stacked(maps: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
     return np.stack(maps) if maps else np.zeros((0, *size), np.float32)
 
 
-# --- section 4 ------------------------------------------------------------------------------------
+# --- affinity (section 3.2) -----------------------------------------------------------------------
 
 
 def refine(attention: Tensor, cam: np.ndarray, threshold: float) -> np.ndarray:

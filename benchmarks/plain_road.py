@@ -3,7 +3,7 @@
 python -m benchmarks.plain_road --img_root VOC2012/JPEGImages --split_file ids.txt --model ViT-B-16.pt --out DIR
 
 Two passes over the list, as the reference's two scripts: maps in full size are written, then read again for the CRF.
-Masks as in clip_es section 6.
+Masks as in CLIP-ES (Lin et al., CVPR 2023, section 3.3).
 """
 
 import argparse
@@ -12,17 +12,19 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
+from PIL import Image
+
+from benchmarks.plain_clip_es import load_plain, plain_maps, save
 from cli import console
 from cli.options import Parser
 from common.arguments import positive
 from common.errors import EXIT_OK
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from dataset.spec import Sample
+from common.images import read_image
+from dataset.spec import Sample
+from dataset.voc_layout import read_split, voc_paths, voc_samples
+from voc12.spec import SPEC
 
 MEAN_BGR = (104.008, 116.669, 122.675)
 CONFIDENCE, UNSURE = 0.95, 255
@@ -45,9 +47,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from dataset.voc_layout import read_split, voc_paths, voc_samples
-    from voc12.spec import SPEC
-
     paths = voc_paths(args.img_root, args.split_file)
     samples, _ = voc_samples(paths, SPEC.classes, read_split(paths.split))
     for folder in ("cams", "masks"):
@@ -62,23 +61,14 @@ def _run(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def write_maps(args: argparse.Namespace, samples: "list[Sample]") -> None:
-    from benchmarks.plain_clip_es import load_plain, plain_maps, save
-    from common.images import read_image
-    from voc12.spec import SPEC
-
+def write_maps(args: argparse.Namespace, samples: list[Sample]) -> None:
     model = load_plain(args.model, SPEC, args.device)
     for sample in samples:
         save(args.out / "cams" / f"{sample.id}.npz", plain_maps(model, read_image(sample.image), sample.labels))
 
 
-def write_mask(out: Path, sample: "Sample") -> None:
+def write_mask(out: Path, sample: Sample) -> None:
     """The mask of one image from its file of maps."""
-    import numpy as np
-    from PIL import Image
-
-    from common.images import read_image
-
     with np.load(out / "cams" / f"{sample.id}.npz") as file:
         keys, maps = file["keys"], file["attn_highres"].astype(np.float32)
     probabilities = np.concatenate([1 - maps.max(axis=0, keepdims=True), maps])
@@ -88,18 +78,15 @@ def write_mask(out: Path, sample: "Sample") -> None:
     Image.fromarray(mask).save(out / "masks" / f"{sample.id}.png")
 
 
-def wrapped(rgb: "np.ndarray") -> "np.ndarray":
+def wrapped(rgb: np.ndarray) -> np.ndarray:
     """BGR minus the mean, as uint8 that wraps around."""
-    import numpy as np
-
     return ((rgb[..., ::-1].astype(np.float32) - np.array(MEAN_BGR, np.float32)).astype(np.int32) % 256).astype(
         np.uint8
     )
 
 
-def crf(image: "np.ndarray", probabilities: "np.ndarray") -> "np.ndarray":
+def crf(image: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Q (K, H, W)."""
-    import numpy as np
     from pydensecrf.densecrf import DenseCRF2D
 
     count, height, width = probabilities.shape

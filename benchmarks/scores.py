@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks import measure
+from benchmarks.plain_clip_es import load_plain, plain_maps
 from benchmarks.toyworld import cams_by, score_seed
-from cli import console
 from common.arguments import positive
 from common.errors import EXIT_OK
+from common.images import read_image
+from dataset.voc_layout import read_split, voc_paths, voc_samples
+from toyworld.spec import SPEC, VALIDATION_SEED, WEIGHTS
 
 WAYS: dict[str, list[str]] = {
     "float32": [],
@@ -40,15 +43,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = parse(argv)
-    return console.run(lambda: _run(args))
-
-
 def _run(args: argparse.Namespace) -> int:
-    from toyworld.spec import VALIDATION_SEED
-
-    measure.begin(args)
     count = args.scenes or (6 if args.quick else 100)
     with measure.cores(args.threads):
         plain = score_seed(VALIDATION_SEED, count, plain_cams)
@@ -70,11 +65,6 @@ def row_of(way: str, scores: dict[str, float], plain: dict[str, float]) -> dict[
 
 def plain_cams(data: Path, cams: Path) -> None:
     """CAM files of the full-size form, made by the transcription."""
-    from benchmarks.plain_clip_es import load_plain, plain_maps
-    from common.images import read_image
-    from dataset.voc_layout import read_split, voc_paths, voc_samples
-    from toyworld.spec import SPEC, WEIGHTS
-
     paths, model = voc_paths(data), load_plain(WEIGHTS, SPEC)
     samples, _ = voc_samples(paths, SPEC.classes, read_split(paths.split))
     cams.mkdir(parents=True)
@@ -83,6 +73,8 @@ def plain_cams(data: Path, cams: Path) -> None:
         half = {name: getattr(maps, name).astype(np.float16) for name in ("highres", "attn_highres")}
         np.savez(cams / f"{sample.id}.npz", keys=maps.keys, **half)
 
+
+main = measure.command(parse, _run)
 
 if __name__ == "__main__":
     sys.exit(main())

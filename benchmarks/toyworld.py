@@ -15,11 +15,12 @@ from pathlib import Path
 import eval_cam
 import eval_cam_with_crf
 import generate_cams
-from cli import console
+from benchmarks import measure
 from cli.options import Parser, add_json
 from common.arguments import positive
 from common.errors import EXIT_OK, UserError
 from common.files import write_text
+from toyworld.layout import write_dataset
 from toyworld.spec import TEST_COUNT, TEST_SEEDS
 
 COLUMNS = {
@@ -40,11 +41,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="ten scenes a seed, to try it out")
     add_json(parser)
     return parser.parse_args(argv)
-
-
-def main(argv: list[str] | None = None) -> int:
-    args = parse(argv)
-    return console.run(lambda: _run(args))
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -74,8 +70,6 @@ def cams_by(options: list[str]) -> MakeCams:
 
 def score_seed(seed: int, count: int, make_cams: MakeCams) -> dict[str, float]:
     """mIoU of the stages on `count` scenes of a seed, and the share of pixels that the 0.95 rule keeps."""
-    from toyworld.layout import write_dataset
-
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_dataset(root / "data", seed, count)
@@ -105,6 +99,8 @@ def run_stage(stage: Callable[[list[str] | None], int], options: list[str]) -> N
     if code != EXIT_OK:
         raise UserError(f"{stage.__module__} {' '.join(options)}: ended with exit code {code}")
 
+
+main = measure.command(parse, _run)
 
 if __name__ == "__main__":
     sys.exit(main())

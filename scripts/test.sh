@@ -3,6 +3,7 @@
 #   bash scripts/test.sh                   everything, as CI does
 #   bash scripts/test.sh --setup-only      stop after the set-up
 #   bash scripts/test.sh -m 'not slow'     further arguments go to pytest (then without the linters)
+#   bash scripts/test.sh -m long           only the tests of a minute and more: the soak, faults, whole benchmarks
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/setup.sh

@@ -114,34 +114,33 @@ NO_FILES: dict[str, Prepare] = {
 }
 
 
-WAITING = ("a pipe", "endless zeros")  # where a command would hang
-
-
-@pytest.mark.parametrize("option", ["--split_file", "--classes", "--labels"])
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [(name, kind) for name in COMMANDS for kind in (NO_FILES if name == "generate_cams" else WAITING)],
-)
-def test_only_regular_files_of_a_sensible_size_are_read(name: str, option: str, kind: str, command: Command) -> None:
-    NO_FILES[kind]()
-    files = {"--classes": "classes.txt", "--labels": "labels.csv", option: "x"}
-    ended = run(command, name, *OWN, *(part for pair in files.items() for part in pair), *COMMANDS[name])
-    refused(ended, "x")
-
-
 @pytest.mark.parametrize("kind", NO_FILES)
-@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
-def test_only_regular_files_are_read_as_weights(suffix: str, kind: str, command: Command) -> None:
+def test_only_regular_files_of_a_sensible_size_are_read(kind: str, command: Command) -> None:
     NO_FILES[kind]()
-    Path("x").rename(f"w.{suffix}") if not kind.startswith("a link to it") else link(f"w.{suffix}", f"w.{suffix}")()
-    files = ("--classes", "classes.txt", "--labels", "labels.csv", "--cam_out_dir", "out")
-    refused(run(command, "generate_cams", *OWN, *files, "--model", f"w.{suffix}"), f"w.{suffix}: ")
-
-
-@pytest.mark.parametrize("kind", NO_FILES)
-def test_only_regular_files_are_read_as_annotations(kind: str, command: Command) -> None:
-    NO_FILES[kind]()
+    for option in ("--split_file", "--classes", "--labels"):
+        refused(run(command, "generate_cams", *OWN, *lists(**{option: "x"}), *COMMANDS["generate_cams"]), "x")
     refused(run(command, "scripts.prepare_coco14", "--annotations", "x", "--split_out", "out"), "x")
+    for suffix in ("pt", "safetensors"):
+        weights = f"w.{suffix}"
+        Path("x").rename(weights) if kind != "a link to itself" else link(weights, weights)()
+        refused(
+            run(command, "generate_cams", *OWN, *lists(), "--cam_out_dir", "out", "--model", weights), f"{weights}: "
+        )
+        Path(weights).rename("x")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_command_waits_for_a_pipe(name: str, command: Command) -> None:
+    pipe("x")()
+    for option in ("--split_file", "--classes", "--labels"):
+        refused(run(command, name, *OWN, *lists(**{option: "x"}), *COMMANDS[name]), "x")
+
+
+def lists(**changed: str) -> list[str]:
+    """The options for the files of classes and labels."""
+    return [
+        part for pair in ({"--classes": "classes.txt", "--labels": "labels.csv"} | changed).items() for part in pair
+    ]
 
 
 # --- text ---------------------------------------------------------------------------------------------
@@ -151,15 +150,9 @@ MANY_CLASSES = "\n".join(f"c{n}" for n in range(100_000))
 MANY_NAMES = "a " + " ".join(f"n{n}" for n in range(90_000))
 # which file, its content, what is said of it
 TEXT: dict[str, tuple[str, str | bytes, str]] = {
-    "split: out of the folder": ("s.txt", "a\n../secret\n", "s.txt, line 2: id '../secret' leaves"),
     "split: out by another way": ("s.txt", "a\nx/../../secret\n", "s.txt, line 2: id 'x/../../secret' leaves"),
-    "split: absolute": ("s.txt", "/etc/passwd\n", "s.txt, line 1: id '/etc/passwd' leaves"),
     "split: of Windows": ("s.txt", "..\\secret\n", "s.txt, line 1: use / instead of \\"),
-    "split: NUL": ("s.txt", "a\0.jpg\n", "s.txt: a binary file"),
-    "split: escape sequences": ("s.txt", f"a\n{ESCAPE}\n", "s.txt, line 2: a control character ('\\x1b')"),
     "split: escapes in C1": ("s.txt", "a\n\x9b2J\n", "s.txt, line 2: a control character ('\\x9b')"),
-    "split: not UTF-8": ("s.txt", b"a\n\xff\xfe\n", "s.txt, line 2: not UTF-8 text"),
-    "split: UTF-16": ("s.txt", "a\nb\n".encode("utf-16"), "s.txt: UTF-16 text"),
     "split: a line without end": ("s.txt", "a" * (2 << 20), "s.txt, line 1: longer than 1048576 characters"),
     "split: a picture": ("s.txt", b"\x89PNG\r\n\x1a\n\0\0", "s.txt, line 1: not UTF-8 text"),
     "classes: escape sequences": ("classes.txt", f"dog\n{ESCAPE}\n", "classes.txt, line 2: a control character"),
@@ -168,12 +161,10 @@ TEXT: dict[str, tuple[str, str | bytes, str]] = {
     "classes: a long prompt": ("classes.txt", "dog: " + "a" * 50_000, "classes.txt, line 1: more than 1000 prompts"),
     "classes: too many": ("classes.txt", MANY_CLASSES, "line 255: 255 classes; masks hold"),
     "text: escape sequences": ("l.txt", f"a dog\nb {ESCAPE}\n", "l.txt, line 2: a control character"),
-    "text: out of the folder": ("l.txt", "../secret dog\n", "l.txt, line 1: id '../secret' leaves"),
     "text: unknown names without end": ("l.txt", MANY_NAMES, "90000 unknown classes"),
     "text: one id without end": ("l.txt", "a dog\n" * 50_000, "id: a (line 1, line 2, line 3 and 49997 more)"),
     "text: a name that is long": ("l.txt", f"a {LONG}\n", "l.txt: 1 unknown class: 'aaaa"),
     "csv: NUL": ("l.csv", "image,labels\na\0,dog\n", "l.csv: a binary file"),
-    "csv: a quote without end": ("l.csv", 'image,labels\na,"dog\n' + "b,dog\n" * 9, "l.csv, line 12: not CSV"),
     "csv: a long field": ("l.csv", f"image,labels\na,{'x' * 200_000}\n", "l.csv, line 2: not CSV (field larger than"),
     "csv: a line without end": ("l.csv", "image,labels\na," + "," * (2 << 20), "l.csv, line 2: longer than"),
     "csv: an id of two lines": ("l.csv", 'image,labels\n"a\nb",dog\n', "l.csv, line 3: id 'a\\nb' holds control"),
@@ -181,11 +172,9 @@ TEXT: dict[str, tuple[str, str | bytes, str]] = {
     "json lines: half a character": ("l.jsonl", r'{"image": "\ud800", "labels": ["dog"]}', "id '\\ud800' holds"),
     "json lines: NUL": ("l.jsonl", r'{"image": "a\u0000", "labels": ["dog"]}', "l.jsonl, line 1: id 'a\\x00' leaves"),
     "json lines: an escaped name": ("l.jsonl", r'{"image": "a", "labels": ["\u001b[2J"]}', "unknown class: '\\x1b[2J'"),
-    "json lines: deep": ("l.jsonl", "[" * 200_000, "l.jsonl, line 1: not JSON"),
     "json: deep": ("l.json", '{"images": ' + "[" * 100_000, "l.json: not JSON that can be read"),
     "json: deep and whole": ("l.json", '{"image": ' + "[" * 100_000 + "]" * 100_000 + "}", "l.json, line 1: not JSON"),
     "json: a number without end": ("l.json", '{"images": [' + "9" * 900_000 + "]}", "l.json"),
-    "json: another thing": ("l.json", '"\\u001b[2J"', "l.json: neither COCO's instances"),
 }  # fmt: skip
 
 
@@ -193,10 +182,8 @@ TEXT: dict[str, tuple[str, str | bytes, str]] = {
 def test_hostile_text_is_refused(name: str, command: Command) -> None:
     file, content, says = TEXT[name]
     write(file, content)()
-    files = {"--classes": "classes.txt", "--labels": "labels.csv"}
-    files |= {"--split_file": file} if file == "s.txt" else {"--labels": file} if file.startswith("l.") else {}
-    argv = [part for pair in files.items() for part in pair]
-    refused(run(command, "generate_cams", *OWN, *argv, *COMMANDS["generate_cams"]), says)
+    changed = {"--split_file": file} if file == "s.txt" else {"--labels": file} if file.startswith("l.") else {}
+    refused(run(command, "generate_cams", *OWN, *lists(**changed), *COMMANDS["generate_cams"]), says)
 
 
 def test_what_only_looks_odd_is_taken(command: Command, weights: Path) -> None:
@@ -271,29 +258,16 @@ def test_names_of_files_are_shown_as_they_are_spelled(command: Command, weights:
     Path("xml").mkdir()
     for name in ("a", "b", f"x{ESCAPE}", "x\nforged: line"):
         Path("xml", f"{name}.xml").write_text(annotation(["dog"]))
-    argv = (
-        "--classes",
-        "classes.txt",
-        "--labels",
-        "xml",
-        "--cam_out_dir",
-        "out",
-        "--model",
-        weights,
-        "--device",
-        "cpu",
-    )
-    ended = run(command, "generate_cams", *OWN, *argv)
+    model = ("--model", weights, "--device", "cpu")
+    ended = run(command, "generate_cams", *OWN, *lists(**{"--labels": "xml"}), "--cam_out_dir", "out", *model)
     assert ended.code == 3 and "5 images failed:" in ended.err and ended.err.count("control characters; rename it") == 5
     assert sorted(path.stem for path in Path("out").glob("*.npz")) == ["a", "b"]
 
 
 def test_folders_in_folders_without_end(command: Command) -> None:
     Path("photos", *["d"] * 900).mkdir(parents=True)
-    argv = ("--classes", "classes.txt", "--labels", "labels.csv")
-    refused(
-        run(command, "generate_cams", *OWN, *argv, *COMMANDS["generate_cams"]), "photos: folders in folders, more than"
-    )
+    ended = run(command, "generate_cams", *OWN, *lists(), *COMMANDS["generate_cams"])
+    refused(ended, "photos: folders in folders, more than")
 
 
 def test_images_that_are_links_in_a_circle(command: Command, weights: Path) -> None:
@@ -301,8 +275,8 @@ def test_images_that_are_links_in_a_circle(command: Command, weights: Path) -> N
     link("photos/d.jpg", "e.jpg")()
     link("photos/e.jpg", "d.jpg")()
     link("photos/sub", ".")()
-    argv = ("--classes", "classes.txt", "--labels", "labels.csv", "--model", weights, "--device", "cpu")
-    ended = run(command, "generate_cams", *OWN, *argv, "--cam_out_dir", "out")
+    model = ("--model", weights, "--device", "cpu")
+    ended = run(command, "generate_cams", *OWN, *lists(), *model, "--cam_out_dir", "out")
     assert ended.code == 3 and sorted(path.stem for path in Path("out").glob("*.npz")) == ["a", "b"]
 
 
@@ -394,17 +368,12 @@ def text_tower(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {key: value for key, value in state.items() if not key.startswith("visual.")}
 
 
-def traced_with(data: bytes, *names: str) -> Prepare:
-    """A zip file with the marks of a TorchScript archive, and records of these names."""
-
-    def make() -> None:
-        with zipfile.ZipFile("w.pt", "w") as archive:
-            for name, content in {"x/data.pkl": data, "x/constants.pkl": b"", "x/code/a.py": b"import os"}.items():
-                archive.writestr(name, content)
-            for name in names:
-                archive.writestr(name, b"written")
-
-    return make
+def leaving_archive() -> None:
+    """A zip file with the marks of a TorchScript archive, and records that leave it."""
+    records = {"x/data.pkl": b"N.", "x/constants.pkl": b"", "x/code/a.py": b"import os"}
+    with zipfile.ZipFile("w.pt", "w") as archive:
+        for name, content in {**records, "../../escaped": b"written", "/tmp/escaped": b"written"}.items():
+            archive.writestr(name, content)
 
 
 def bombs_in(suffix: str) -> Prepare:
@@ -424,11 +393,6 @@ def save(change: Callable[[dict[str, torch.Tensor]], object]) -> Prepare:
     return lambda: torch.save(change(clip_state()), "w.pt")
 
 
-def truncated() -> None:
-    save(lambda state: state)()
-    os.truncate("w.pt", Path("w.pt").stat().st_size // 2)
-
-
 def lying_header() -> None:
     safetensors.torch.save_file(clip_state(), "w.pt")
     data = Path("w.pt").read_bytes()
@@ -437,18 +401,11 @@ def lying_header() -> None:
 
 
 WEIGHTS: dict[str, tuple[Prepare, str]] = {
-    "a pickle that runs a command": (lambda: Path("w.pt").write_bytes(pickle.dumps(Bomb(), 2)), "would run code"),
-    "the same in a torch file": (lambda: torch.save({"x": Bomb()}, "w.pt"), "would run code"),
-    "the same in an old torch file": (
-        lambda: torch.save({"x": Bomb()}, "w.pt", _use_new_zipfile_serialization=False),
-        "would run code",
-    ),
+    "a torch file that runs a command": (lambda: torch.save({"x": Bomb()}, "w.pt"), "would run code"),
     "the same under state_dict": (lambda: torch.save({"state_dict": {"x": Bomb()}}, "w.pt"), "would run code"),
-    "the same in a traced archive": (traced_with(pickle.dumps(Bomb(), 2)), "the archive asks for posix.system"),
-    "paths that leave the archive": (traced_with(b"N.", "../../escaped", "/tmp/escaped"), "without a module"),
+    "paths that leave the archive": (leaving_archive, "without a module"),
     "a bomb for a pickle": (bombs_in("data.pkl"), "unfold to far more"),
     "a bomb for a version": (bombs_in("version"), "unfold to far more"),
-    "cut in half": (truncated, "w.pt: cannot be read as weights"),
     "a header that lies": (lying_header, "w.safetensors: cannot be read as weights"),
     "a ResNet": (save(lambda state: {**state, "visual.layer1.0.conv1.weight": torch.zeros(2)}), "is a ResNet"),
     "a text tower": (save(text_tower), "not the weights of a CLIP"),
@@ -480,8 +437,8 @@ def test_hostile_weights_are_refused(kind: str, desk: Path, command: Command) ->
     prepare, says = WEIGHTS[kind]
     prepare()
     (path,) = desk.glob("w.*")
-    files = ("--classes", "classes.txt", "--labels", "labels.csv", "--cam_out_dir", "out", "--device", "cpu")
-    refused(run(command, "generate_cams", *OWN, *files, "--model", path.name), says)
+    model = ("--cam_out_dir", "out", "--device", "cpu", "--model", path.name)
+    refused(run(command, "generate_cams", *OWN, *lists(), *model), says)
     assert not Path("../executed").exists()
 
 

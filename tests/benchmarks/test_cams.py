@@ -31,5 +31,5 @@ def test_other_maps_in_float32_end_the_benchmark_badly(
     precision: str, equal: float, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Lower precision may differ: that is what the column is for."""
-    assert cams._verdict([{"model": "toy", "way": "x", "precision": precision, "equal_maps": equal}]) == code
+    assert cams.verdict([{"model": "toy", "way": "x", "precision": precision, "equal_maps": equal}]) == code
     assert ("not those of the transcription" in capsys.readouterr().err) == (code == 3)

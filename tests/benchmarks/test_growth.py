@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import growth
-from benchmarks.fresh import Ran
+from benchmarks.measure import Ran
 from tests.support import Command
 
 
@@ -24,11 +24,7 @@ def test_time_of_the_images_beyond_the_first_and_growth_of_memory() -> None:
 
 @pytest.mark.long
 def test_rows(command: Command, tmp_path: Path) -> None:
-    options = ["--quick", "--images", 2, "--classes", 1, "--threads", 1, "--json", tmp_path / "r.json"]
-    ended = command("benchmarks.growth", *options)
+    ended = command("benchmarks.growth", "--images", 2, "--threads", 1, "--json", tmp_path / "r.json")
     assert ended.code == 0, ended.err
-    record = json.loads((tmp_path / "r.json").read_text())
-    assert [row.get("images") for row in record["rows"]] == [2, None]
-    assert record["rows"][0]["eval_cam_with_crf_mb"] >= record["rows"][0]["generate_cams_mb"] > 100
-    assert record["rows"][-1]["classes"] == 1 and record["rows"][-1]["cam_bytes"] > 1000
-    assert "MB per 1,000 images" in ended.out and isinstance(record["settings"]["mb_per_1000_images"], float)
+    (row,) = json.loads((tmp_path / "r.json").read_text())["rows"]
+    assert row["images"] == 2 and row["eval_cam_with_crf_mb"] >= row["generate_cams_mb"] > 100

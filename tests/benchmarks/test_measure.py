@@ -1,21 +1,17 @@
-"""Turns, tables, records, and what every benchmark refuses."""
+"""Turns, tables, records, fresh processes, and what every benchmark refuses."""
 
-import argparse
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks import measure
-from benchmarks.fresh import run_fresh
 from common.errors import UserError
-from tests.support import ROOT, Command
+from tests.support import Command
 
-BENCHMARKS = ("cams", "crf", "evaluation", "disk", "end_to_end", "growth")
+BENCHMARKS = ("cams", "crf", "evaluation", "disk", "end_to_end", "growth", "gpu", "scores")
 
 
 def test_all_run_once_a_turn_in_alternating_order() -> None:
@@ -31,7 +27,7 @@ def test_all_run_once_a_turn_in_alternating_order() -> None:
     assert found == {"a": 2.0, "b": 20.0}  # medians of 1, 2, 6 and of 10, 30, 20
 
 
-def test_table() -> None:
+def test_table_and_record(tmp_path: Path) -> None:
     columns = {"name": ("way", "{}"), "rate": ("images/s", "{:.1f}")}
     rows = [{"name": "plain", "rate": 12.345, "more": 1}, {"name": "a", "rate": None}]
     assert measure.table(rows, columns).splitlines() == [
@@ -40,13 +36,9 @@ def test_table() -> None:
         "| plain | 12.3     |",
         "| a     | -        |",
     ]
-
-
-def test_record(tmp_path: Path) -> None:
-    found = measure.machine()
-    measure.write_record(tmp_path / "r.json", "x", found, {"turns": 3}, [{"a": 1.5}])
+    measure.write_record(tmp_path / "r.json", "x", measure.machine(), {"turns": 3}, rows)
     record = json.loads((tmp_path / "r.json").read_text())
-    assert record["benchmark"] == "x" and record["settings"] == {"turns": 3} and record["rows"] == [{"a": 1.5}]
+    assert record["benchmark"] == "x" and record["settings"] == {"turns": 3} and record["rows"] == rows
     assert record["machine"]["packages"]["torch"] == torch.__version__.split("+")[0]
     assert record["machine"]["cores"] == os.cpu_count() and record["machine"]["processor"]
 
@@ -62,50 +54,38 @@ def test_cores_are_given_back() -> None:
     assert os.environ.get("OMP_NUM_THREADS") == environment
 
 
-def test_a_record_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    for path in (tmp_path, tmp_path / "file" / "r.json"):
-        with pytest.raises(UserError, match="--json"):
-            measure.begin(argparse.Namespace(json=path))
-
-
 @pytest.mark.parametrize("name", BENCHMARKS)
-@pytest.mark.parametrize(
-    ("options", "told"),
-    [
-        (["--threads", "100000"], "--threads 100000: "),
-        (["--json", "."], "--json .: a folder"),
-        (["--threads", "0"], "expected 1 or more"),
-    ],
-)
-def test_a_mistake_is_one_line(name: str, options: list[str], told: str, command: Command) -> None:
-    ended = command(f"benchmarks.{name}", *options)
-    assert ended.code == 2 and told in ended.err and ended.err.count("\n") == 1 and not ended.out
+def test_a_mistake_is_one_line(name: str, command: Command, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    mistakes = {
+        ("--json", "."): "--json .: a folder",
+        ("--json", tmp_path / "file" / "r.json"): "--json",
+        ("--threads", 0): "expected 1 or more",
+    }
+    for options, says in mistakes.items():
+        ended = command(f"benchmarks.{name}", *options)
+        assert ended.code == 2 and says in ended.err and ended.err.count("\n") == 1 and not ended.out
 
 
-def test_no_benchmark_imports_torch_before_it_runs() -> None:
-    modules = ", ".join(f"benchmarks.{name}" for name in BENCHMARKS)
-    code = f"import sys, {modules}; sys.exit(bool({{'torch', 'cv2', 'numba', 'numpy'}} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+def test_more_threads_than_cores_are_refused(command: Command) -> None:
+    ended = command("benchmarks.disk", "--threads", 100_000)
+    assert ended.code == 2 and ended.err.startswith("error: --threads 100000: ") and not ended.out
 
 
-SLEEPER = """
-import time
+HOLDER = """
 def main(argv):
     held = bytearray(int(argv[0]) * 1_000_000)
     held[::4096] = bytes([1]) * len(held[::4096])
-    time.sleep(float(argv[1]))
-    return int(argv[2])
+    return int(argv[1])
 """
 
 
 def test_fresh_processes_report_their_own_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """This process holds far more than the one it starts."""
-    (tmp_path / "sleeper.py").write_text(SLEEPER)
+    (tmp_path / "holder.py").write_text(HOLDER)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     held = b"1" * 400_000_000
-    (small, large), whole = run_fresh(("sleeper", ["1", "0.2", "0"]), ("sleeper", ["150", "0", "0"]))
+    (small, large), _ = measure.run_fresh(("holder", ["1", "0"]), ("holder", ["150", "0"]))
     assert len(held) / 1e6 > 2 * small.peak_mb and small.peak_mb + 120 < large.peak_mb < 350
-    assert small.seconds >= 0.2 and whole > small.seconds + large.seconds
-    with pytest.raises(UserError, match="sleeper"):
-        run_fresh(("sleeper", ["1", "0", "3"]))
+    with pytest.raises(UserError, match="holder"):
+        measure.run_fresh(("holder", ["1", "3"]))

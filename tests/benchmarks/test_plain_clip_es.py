@@ -10,6 +10,7 @@ from benchmarks.plain_clip_es import PlainModel, box_mask, load_plain, plain_map
 from clip.image import prepare_image
 from clip.load import load_clip
 from dataset.voc_layout import read_labels, read_split
+from pipeline.methods.clip_es import ClipEsSettings
 from pipeline.methods.method import CamSettings, TextSet
 from pipeline.methods.table import compute_maps
 from pipeline.steps.maps import resize_maps
@@ -45,7 +46,9 @@ def test_the_same_maps_as_the_pipeline(index: int, toy_model: PlainModel) -> Non
     frozen = load_clip(str(toy.WEIGHTS))
     text = TextSet(toy_model.foreground, toy_model.background)
     batch = prepare_image(image, frozen.patch_size)[None]
-    ((cam, attn),) = compute_maps(frozen, batch, [labels], text, CamSettings(box_threshold=toy.SPEC.box_threshold))
+    ((cam, attn),) = compute_maps(
+        frozen, batch, [labels], text, CamSettings(options=ClipEsSettings(toy.SPEC.box_threshold))
+    )
     for found, own in ((maps.highres, cam), (maps.attn_highres, attn)):
         assert found.shape == (len(labels), *scene.mask.shape)
         assert np.abs(found - resize_maps(to_numpy(own), scene.mask.shape)).max() < 1e-3

@@ -1,4 +1,4 @@
-"""The data of soak.py: a long list of images in VOC layout, whole ones of many kinds and broken ones."""
+"""The data of the soak: a long list of images in VOC layout, whole ones of many kinds and broken ones."""
 
 import random
 from collections.abc import Mapping, Sequence

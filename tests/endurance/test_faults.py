@@ -1,125 +1,170 @@
-"""What a fault is seen to cost, by hand; then a few of the faults."""
+"""Processes that die, and files that somebody harmed: the same command mends it, and nothing else is lost."""
 
-import json
+import os
+import random
+import shutil
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from benchmarks.started import Hangs, started
-from tests.endurance import fault_world, faults
-from tests.endurance.fault_world import CAMS, World
-from tests.support import Command
+from tests.endurance.started import KILLED, Started, bound_by_rights, spawn
+from tests.endurance.world import CAMS, CODE, COUNT, READERS, STAGES, WORKERS, World, count
+from tests.made import made
 
-WHOLE = {"a.npz": b"1" * 300, "b.npz": b"2" * 300, "failures.jsonl": b"{}"}
-RECORD = {"status": "incomplete", "counts": {"images": 4, "made": 2, "kept": 0, "failed": 2}, "settings": {"x": 1}}
+TIMES = 5
 
 
-def fill(folder: Path, files: dict[str, bytes], **record: Any) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
-    (folder / "run.json").write_text(json.dumps(RECORD | record))
-    return folder
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    world = World(tmp_path_factory.mktemp("toy"))
+    yield world
+    world.close()
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    """One whose undisturbed run left WHOLE."""
-    world = World(tmp_path, 7, 2)
-    fill(world.place(CAMS), WHOLE)
-    world._whole[CAMS], world._start_s[CAMS] = fault_world.made(world.place(CAMS)), 0.0
-    return world
+# --- processes ------------------------------------------------------------------------------------
 
 
-def test_the_world_has_two_broken_images(world: World) -> None:
-    assert len(world.ids) == 7 and len(world.split.read_text().split()) == 5
-    assert (world.images / f"{world.ids[5]}.jpg").read_bytes() == b"no image"
-
-
-def test_every_difference_is_seen(world: World) -> None:
-    same = fill(world.out(), WHOLE, counts={"images": 4, "made": 1, "kept": 1, "failed": 2})
-    assert world.differences(CAMS, same) == [] and world.whole(CAMS) == WHOLE
-    assert len(world.differences(CAMS, fill(world.out(), {**WHOLE, "a.npz": b"?"}))) == 1
-    assert len(world.differences(CAMS, fill(world.out(), {"a.npz": WHOLE["a.npz"]}))) == 2
-    assert len(world.differences(CAMS, fill(world.out(), {**WHOLE, ".1.0123abcd.tmp": b""}))) == 1
-    assert len(world.differences(CAMS, fill(world.out(), WHOLE, status="running"))) == 1
-    assert len(world.differences(CAMS, fill(world.out(), WHOLE, settings={}))) == 1
-    assert len(world.differences(CAMS, fill(world.out(), WHOLE, counts={**RECORD["counts"], "made": 1}))) == 1  # type: ignore[dict-item]
-    (same / "run.json").write_text("{")
-    assert len(world.differences(CAMS, same)) == 1
-
-
-def test_half_a_file_and_half_the_work_are_seen(world: World) -> None:
-    out = fill(world.out(), {"a.npz": WHOLE["a.npz"], ".1.0123abcd.tmp": b"1", "failures.jsonl": b"half"})
-    assert world.begun(CAMS, out) and world.halves(CAMS, out) == [] and fault_world.leftovers(out) == 1
-    (out / "a.npz").write_bytes(b"11")
-    assert len(world.halves(CAMS, out)) == 1
-    (out / "b.npz").write_bytes(WHOLE["b.npz"])
-    assert not world.begun(CAMS, out) and not world.begun(CAMS, world.out())
-
-
-WRITES = """
-import pathlib, sys, time
-out = pathlib.Path(sys.argv[1]); out.mkdir(exist_ok=True)
-for name in ("a", "b"):
-    if not (out / f"{name}.npz").exists():
-        (out / f"{name}.npz").write_bytes({"a": b"1", "b": b"2"}[name] * 300)
-        time.sleep(0.1)
-(out / "failures.jsonl").write_text("{}")
-(out / "run.json").write_text('RECORD')
-sys.exit(3)
-""".replace("RECORD", json.dumps(RECORD))
-
-
-def test_kills_are_counted_and_what_they_cost(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command that writes two files, and in another run halves of them, in place of the real ones."""
-    monkeypatch.setattr(World, "start", lambda self, name, out: started(["-c", WRITES, out]))
-    row = faults.struck(world, "kill", CAMS, 3, lambda running: running.send(signal.SIGKILL), 137)
-    assert row["times"] == 3 and row["lost"] == [] and row["begun"] >= 1
-    monkeypatch.setattr(World, "start", lambda self, name, out: started(["-c", WRITES.replace("300", "200"), out]))
-    assert len(faults.struck(world, "kill", CAMS, 1, lambda it: it.send(signal.SIGKILL), 137)["lost"]) >= 2
-
-
-def test_workers_that_outlive_their_parent_are_seen(world: World) -> None:
-    sleeps = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'])"
-    with started(["-c", sleeps]) as running:
-        running.wait(until=lambda: bool(running.kin()))
-        running.send(signal.SIGKILL, alone=True)
-        with pytest.raises(Hangs, match="outlive"):
-            faults.wait_for_end_of_kin(running, 0.05)
-        assert faults.kill_one(world, running.kin()) and not faults.kill_one(world, [])
-
-
-def test_five_files_are_damaged_each_in_its_way(tmp_path: Path) -> None:
-    files = {f"{name}.npz": bytes([number]) * 300 for number, name in enumerate("abcdef")}
-    out = fill(tmp_path / "out", files)
-    faults.harm_files(out)
-    found = fault_world.results(out)
-    assert [found.get(name) == data for name, data in files.items()] == [False] * 5 + [True]
-    assert "e.npz" not in found and len(found["d.npz"]) == 300 and fault_world.leftovers(out) == 1
-
-
-def test_a_command_that_hangs_is_a_loss(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    def hangs(world: World) -> Iterator[faults.Row]:
-        raise Hangs("it did not end")
-
-    monkeypatch.setitem(faults.FAULTS, "hangs", hangs)
-    assert faults.tried(world, "hangs")[0]["lost"] == ["it did not end"]
-
-
-def test_an_unknown_fault_is_one_line(command: Command) -> None:
-    ended = command("tests.endurance.faults", "--only", "flood")
-    assert ended.code == 2 and ended.err.startswith("error: --only flood: unknown; expected some of kill_group")
-
-
-@pytest.mark.slow
 @pytest.mark.long
-def test_quick_faults_cost_nothing(command: Command, tmp_path: Path) -> None:
-    ended = command("tests.endurance.faults", "--quick", "--json", tmp_path / "r.json")
-    assert ended.code == 0, ended.err
-    rows = json.loads((tmp_path / "r.json").read_text())["rows"]
-    assert len(rows) == len(ended.out.splitlines()) - 2 and all(row["lost"] == [] for row in rows)
-    assert {row["command"] for row in rows} >= {*faults.STAGES} and all(row["times"] >= 1 for row in rows)
+@pytest.mark.parametrize("name", [WORKERS, READERS])
+def test_kill_9_of_the_parent_alone(name: str, world: World, tmp_path: Path) -> None:
+    """Its workers end by themselves."""
+    world.whole(name)
+    rng, killed = random.Random(2025), 0
+    while killed < TIMES:
+        out = tmp_path / f"{killed}"
+        running = world.start(name, out)
+        world.wait_for_a_moment(rng, running, name, out)
+        if running.send(signal.SIGKILL, alone=True) == KILLED:
+            killed += 1
+            running.wait_for_kin(60)
+            assert world.halves(name, out) == []
+            world.again(name, out)
+        shutil.rmtree(out, ignore_errors=True)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("name", "kills"), [(WORKERS, 4 * TIMES), (READERS, TIMES)])
+def test_kill_9_of_a_worker(name: str, kills: int, world: World, tmp_path: Path) -> None:
+    """Where images are computed, the command goes on to its end; where they are read, it stops and can be repeated."""
+    world.whole(name)
+    rng, killed = random.Random(2025), 0
+    while killed < kills:
+        out = tmp_path / "out"
+        running = world.start(name, out)
+        world.wait_for_a_moment(rng, running, name, out)
+        killed += kill_one(rng, running.kin("spawn_main"))
+        assert running.wait() == CODE and "Traceback" not in running.said, running.said
+        assert world.halves(name, out) == []
+        if name == WORKERS:
+            assert world.differences(name, out) == []
+        else:
+            world.again(name, out)
+        shutil.rmtree(out)
+
+
+def kill_one(rng: random.Random, processes: list[int]) -> bool:
+    """Kill one of them; whether there was one."""
+    with suppress(IndexError, ProcessLookupError):
+        os.kill(rng.choice(processes), signal.SIGKILL)
+        return True
+    return False
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", STAGES)
+def test_files_that_were_cut_emptied_changed_or_removed_are_made_again(name: str, world: World, tmp_path: Path) -> None:
+    world.whole(name)
+    out = Path(shutil.copytree(world.place(name), tmp_path / "out"))
+    cut, emptied, text, flipped, removed, *_ = sorted(path for path in out.iterdir() if path.suffix in (".npz", ".png"))
+    whole = flipped.read_bytes()
+    middle = len(whole) // 2
+    cut.write_bytes(cut.read_bytes()[:-20])
+    emptied.write_bytes(b"")
+    text.write_bytes(b"no picture")
+    flipped.write_bytes(whole[:middle] + bytes([whole[middle] ^ 0xFF]) + whole[middle + 1 :])
+    removed.unlink()
+    (out / ".4711.0123abcd.tmp").write_bytes(b"left by a process that was killed")
+    (out / "run.json").write_text("{")
+    world.again(name, out)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", STAGES)
+def test_an_image_that_may_not_be_read_fails_alone(name: str, world: World, tmp_path: Path) -> None:
+    """Once it may be read, the same command makes its file."""
+    prefix, image, out = bound_by_rights(), world.images / f"{world.ids[0]}.jpg", tmp_path / "out"
+    if prefix is None:
+        pytest.skip("root reads everything here")
+    world.whole(name)
+    rights = image.stat().st_mode
+    image.chmod(0)
+    try:
+        running = world.start(name, out, before=prefix)
+        assert running.wait() == CODE, running.said
+    finally:
+        image.chmod(rights)
+    assert made(out)["failures.jsonl"].decode().count(image.stem + '"') == 1 and count(out) == COUNT - 3
+    assert world.halves(name, out) == []
+    world.again(name, out)
+
+
+# --- whether a fault would be seen ----------------------------------------------------------------
+
+
+def test_every_difference_is_seen(world: World, tmp_path: Path) -> None:
+    world.whole(CAMS)
+    out = Path(shutil.copytree(world.place(CAMS), tmp_path / "out"))
+    path = sorted(out.glob("*.npz"))[0]
+    whole, run = path.read_bytes(), (out / "run.json").read_text()
+    assert world.differences(CAMS, out) == world.halves(CAMS, out) == [] and not world.begun(out)
+    path.write_bytes(whole[:-1])
+    assert world.differences(CAMS, out) == world.halves(CAMS, out) == [path.name]
+    path.unlink()
+    assert world.differences(CAMS, out) == [path.name] and world.halves(CAMS, out) == [] and world.begun(out)
+    path.write_bytes(whole)
+    for changed in (run.replace('"incomplete"', '"running"'), run.replace('"failed": 2', '"failed": 1'), "{"):
+        (out / "run.json").write_text(changed)
+        assert changed != run and world.differences(CAMS, out) == ["run.json"]
+    (out / "run.json").write_text(run)
+    (out / ".1.0123abcd.tmp").touch()
+    assert world.differences(CAMS, out) == [".1.0123abcd.tmp"]
+
+
+SLEEPS = ["-c", "import time; print('begun', flush=True); time.sleep(600)"]
+PARENT = ["-c", f"import subprocess, sys; subprocess.run([sys.executable, *{SLEEPS!r}])"]
+
+
+def parent(tmp_path: Path) -> Started:
+    running = spawn(PARENT, tmp_path / "said.txt")
+    running.wait(until=lambda: "begun" in running.said)
+    assert len(running.kin("time.sleep(600)")) == 1
+    return running
+
+
+def test_a_signal_reaches_the_whole_group(tmp_path: Path) -> None:
+    with parent(tmp_path) as running:
+        assert running.send(signal.SIGKILL) == KILLED and not running.kin()
+
+
+def test_workers_that_outlive_their_parent_are_seen_and_ended(tmp_path: Path) -> None:
+    with parent(tmp_path) as running:
+        assert running.send(signal.SIGKILL, alone=True) == KILLED
+        with pytest.raises(AssertionError, match="outlive"):
+            running.wait_for_kin(0.05)
+    assert not running.kin()
+
+
+def test_rights_bind_even_root(tmp_path: Path) -> None:
+    prefix, secret = bound_by_rights(), tmp_path / "secret"
+    if prefix is None:
+        pytest.skip("root here cannot give its rights away")
+    secret.write_text("x")
+    secret.chmod(0)
+    with spawn(["-c", f"open({str(secret)!r})"], tmp_path / "said.txt", prefix) as running:
+        assert running.wait() == 1 and "PermissionError" in running.said

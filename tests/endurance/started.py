@@ -1,30 +1,29 @@
-"""Commands as a user starts them, watched from outside: how they end, what they say, the memory they hold.
-
-Each runs in a process group of its own, all of which ends with the `with` block.
-"""
+"""Commands as a user starts them, watched from outside: how they end, what they say, the memory they hold."""
 
 import importlib
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
-from benchmarks.measure import ROOT
+from tests.support import ROOT
 
 POLL_S = 0.005
 PATIENCE_S = 3600  # a command that takes longer hangs
-KILLED = 128 + signal.SIGKILL  # exit codes of ended commands are as a shell tells them
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}  # so that sums have one order, whatever the machine
-NO_TALK = {"PYTHONWARNINGS": "ignore::UserWarning:multiprocessing.resource_tracker"}  # of what killed processes held
+KILLED = 128 + signal.SIGKILL  # exit codes are as a shell shows them
+QUIET = {  # one thread, so that sums have one order on every machine; no warnings of what killed processes held
+    "OMP_NUM_THREADS": "1",
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONWARNINGS": "ignore::UserWarning:multiprocessing.resource_tracker",
+}
 HEAVY = ["torch", "clip.load", "numba", "cv2", "PIL.Image", "lxml.etree", "pipeline.stages.run", "scripts.run"]
 
 
@@ -34,25 +33,21 @@ class Hangs(Exception):
 
 @dataclass(eq=False)
 class Started:
-    """A command at work, or after its end.
+    """A command at work, or after its end. As a context manager it ends all of its processes.
 
-    id       of its first process, and of its group
-    peak_mb  the most memory (resident) that its first process was seen to hold; None where the system does not tell
+    id       of its first process, and of its process group
+    file     gets what it writes to stdout and stderr
+    peak_mb  the most memory (resident) that its first process was seen to hold; None where the system does not say
     """
 
     id: int
+    file: Path
     _poll: Callable[[], int | None]
-    _output: IO[bytes]
     peak_mb: float | None = None
-    _words: str = ""
 
     @property
     def said(self) -> str:
-        """All that it wrote to stdout and stderr."""
-        if not self._output.closed:
-            self._output.seek(0)
-            self._words = self._output.read().decode(errors="replace")
-        return self._words
+        return self.file.read_text(errors="replace")
 
     @property
     def code(self) -> int | None:
@@ -78,70 +73,66 @@ class Started:
         return self.wait()
 
     def kin(self, word: str = "") -> list[int]:
-        """The ids of the other processes of its group, and of its children, that live and have the word in their call.
-
-        torchrun gives its children groups of their own.
-        """
+        """The ids of the other living processes of its group, and of its children, whose call has the word in it."""
         asked = ["ps", "-axwwo", "pid=,ppid=,pgid=,stat=,command="]
         listed = subprocess.run(asked, capture_output=True, text=True, check=True, errors="replace").stdout
         rows = (line.split(None, 4) for line in listed.splitlines())
         own = (row for row in rows if str(self.id) in row[1:3] and row[0] != str(self.id))
         return [int(row[0]) for row in own if row[3][0] != "Z" and word in row[-1]]
 
+    def wait_for_kin(self, patience_s: float) -> None:
+        """Wait until its other processes have ended by themselves."""
+        deadline = time.monotonic() + patience_s
+        while processes := self.kin():
+            assert time.monotonic() < deadline, f"processes {processes} outlive their parent"
+            time.sleep(POLL_S)
 
-@contextmanager
-def started(argv: Sequence[object], before: Sequence[str] = (), warm: bool = False) -> Iterator[Started]:
-    """Start `python ARGV` in the folder of the project, with one thread for torch.
+    def __enter__(self) -> "Started":
+        return self
 
-    before  a command that takes this one as its arguments, such as setpriv
-    warm    fork it from a process that has imported what takes long to import; for this project's commands
-    """
-    with tempfile.NamedTemporaryFile() as output:
-        start = _forked if warm else _spawned
-        running = start([*before] if not warm else [], [str(part) for part in argv], output)
-        try:
-            yield running
-        finally:
-            _end(running)
-            running._words = running.said
-
-
-def _end(running: Started) -> None:
-    kin = running.kin()
-    if running.code is None:
-        os.killpg(running.id, signal.SIGKILL)
-    for process in kin:
-        with suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
-    running.wait()
+    def __exit__(self, *error: object) -> None:
+        for process in [*self.kin(), *([self.id] if self.code is None else [])]:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        self.wait()
 
 
-def _spawned(before: list[str], argv: list[str], output: "IO[bytes]") -> Started:
-    with Path(output.name).open("ab") as words:
+def spawn(argv: Sequence[object], said: Path, before: Sequence[str] = ()) -> Started:
+    """Start `python ARGV`; `before`: a command that takes this one as its arguments, such as setpriv."""
+    with said.open("wb") as words:
         process = subprocess.Popen(
-            [*before, sys.executable, *argv],
+            [*before, sys.executable, *map(str, argv)],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=words,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **ONE_THREAD},
+            env=quiet_environment(),
             start_new_session=True,
             preexec_fn=_listen,
         )
-    return Started(process.pid, process.poll, output)
+    return Started(process.pid, said, process.poll)
 
 
-def _forked(_: list[str], argv: list[str], output: "IO[bytes]") -> Started:
+def fork(module: str, argv: Sequence[object], said: Path, largest: int | None = None) -> Started:
+    """Start `main(argv)` of a module at once, from a process that has imported what takes long to import.
+
+    largest  no file can grow beyond so many bytes, as with `ulimit -f`
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(HEAVY)
-    name, *rest = argv[1:] if argv[0] == "-m" else [argv[0].removesuffix(".py"), *argv[1:]]
-    process = context.Process(target=_be, args=(name, rest, output.name))
-    with _environment({**ONE_THREAD, **NO_TALK}):
+    said.touch()
+    process = context.Process(target=_be, args=(module, [*map(str, argv)], str(said), largest))
+    with _environment():
         process.start()
     assert process.pid is not None
-    running = Started(process.pid, lambda: process.exitcode, output)
+    running = Started(process.pid, said, lambda: process.exitcode)
     running.wait(until=lambda: _leads_a_group(running.id))
     return running
+
+
+def quiet_environment() -> dict[str, str]:
+    """This process's, but with the user's cache, which holds compiled code, in place of the test's."""
+    return {key: value for key, value in os.environ.items() if key != "XDG_CACHE_HOME"} | QUIET
 
 
 def _leads_a_group(process: int) -> bool:
@@ -152,34 +143,35 @@ def _leads_a_group(process: int) -> bool:
 
 
 @contextmanager
-def _environment(more: Mapping[str, str]) -> Iterator[None]:
-    """For processes that get this one's."""
-    before = {name: os.environ.get(name) for name in more}
-    os.environ.update(more)
+def _environment() -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(quiet_environment())
     try:
         yield
     finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            os.environ.update({name: value} if value is not None else {})
+        os.environ.clear()
+        os.environ.update(before)
 
 
-def _be(name: str, argv: list[str], output: str) -> None:
+def _be(module: str, argv: list[str], said: str, largest: int | None) -> None:
     """In a forked process: be the command."""
-    words = os.open(output, os.O_WRONLY | os.O_APPEND)
+    words = os.open(said, os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(words, stream)
     os.chdir(ROOT)
     _listen()
     os.setsid()
-    code = importlib.import_module(name).main(argv)
+    if largest:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
+    code = importlib.import_module(module).main(argv)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
 def _listen() -> None:
-    """In the new process: Ctrl-C counts, also where this program was started in the background."""
+    """In the new process: Ctrl-C counts, also where the tests were started in the background."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -188,8 +180,8 @@ def _peak_mb(process: int) -> float | None:
         lines = Path(f"/proc/{process}/status").read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
         return None
-    told = [int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM")]
-    return told[0] if told else None
+    peaks = [int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM")]
+    return peaks[0] if peaks else None
 
 
 def bound_by_rights() -> list[str] | None:

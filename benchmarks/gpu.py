@@ -1,0 +1,218 @@
+"""Every computing part on the GPU against the CPU: whether both do the same, and how fast each is.
+
+bash benchmarks/gpu.sh [--json FILE]               below 8 minutes on one GPU
+python -m benchmarks.gpu --device cpu --quick      a dry run of the check itself, without a GPU
+
+Loading is not counted: every part runs once on a short list before, whose time is taken off where it loads a model.
+CAM: a random ViT-B/16 on generated images of VOC's size. CRF: torch on the device, in one batch, against numba.
+End to end: scripts.run on scenes of the toy world. Training: steps of scripts.train_segmentor on its masks.
+All in float32, without TF32.
+The exit code is 0 if all is within its tolerance, else 1; 2 where there is no GPU.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+
+import scripts.run
+import scripts.train_segmentor
+from benchmarks import measure
+from benchmarks.cams import seconds_an_image
+from benchmarks.crf import agreement, cam_probs, crf_images
+from benchmarks.material import VOC_SIZES, cam_job, generated, model_file
+from benchmarks.toyworld import run_stage
+from clip.device import pick_device
+from common.errors import EXIT_OK
+from common.parallel import ordered_map
+from dataset.mask_png import read_mask
+from pipeline.crf.dense_crf import dense_crf, dense_crf_batch
+from pipeline.files.cam_file import load_cams
+from pipeline.methods.method import CamSettings
+from pipeline.stages import cams as stage_cams
+from pipeline.stages.cams import CamWork
+from toyworld.layout import write_dataset
+from toyworld.spec import VALIDATION_SEED
+from voc12.spec import SPEC
+
+OUT_OF_TOLERANCE = 1
+MAP_TOLERANCE = 0.01  # of a value of a map in [0, 1]
+LABELS = 3  # of the CRF
+TRAINING = ["--arch", "segformer-tiny", "--crop", "128", "--lr", "1e-3", "--readers", "0", "--overwrite"]
+BATCH, COMPARED = 8, 10  # images a step, and steps whose losses are compared: later ones drift apart by themselves
+COLUMNS: measure.Columns = {
+    "what": ("what", "{}"),
+    "images": ("images", "{}"),
+    "device_images_per_s": ("images/s on the device", "{:.4g}"),
+    "cpu_images_per_s": ("on the CPU", "{:.3g}"),
+    "ratio": ("ratio", "{:.1f}"),
+    "of": ("compared", "{}"),
+    "value": ("found", "{:.5f}"),
+    "limit": ("tolerance", "{}"),
+    "verdict": ("", "{}"),
+}
+Row = dict[str, Any]
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = measure.parser_of("CAM, CRF, the whole road and training on the GPU against the CPU.")
+    parser.set_defaults(threads=min(16, len(measure.available_cores())))
+    parser.add_argument("--device", default="cuda", help="what is compared with the CPU; cpu: a dry run")
+    return parser.parse_args(argv)
+
+
+def _run(args: argparse.Namespace) -> int:
+    device = str(pick_device(args.device))
+    rows = []
+    torch.backends.cudnn.allow_tf32 = False  # what differs is then our code's, not the products' precision
+    with measure.cores(args.threads), TemporaryDirectory() as name:
+        found = measure.machine(device)
+        print(measure.headline("The device against the CPU", args.threads, found), flush=True)
+        for row in checks(device, Path(name), args.threads, args.quick):
+            rows.append(row)
+            print(f"{row['what']}: {row['verdict']}", file=sys.stderr, flush=True)
+    print(measure.table(rows, COLUMNS))
+    measure.write_record(args.json, "gpu", found, {"threads": args.threads, "quick": args.quick}, rows)
+    return EXIT_OK if all(row["verdict"] == "ok" for row in rows) else OUT_OF_TOLERANCE
+
+
+def checks(device: str, folder: Path, threads: int, quick: bool) -> Iterator[Row]:
+    """A row a part."""
+    yield cam_row("clip-es", device, folder, quick)
+    yield cam_row("maskclip", device, folder, quick)
+    yield crf_row(device, threads, quick)
+    write_dataset(folder / "toy", VALIDATION_SEED, 4 if quick else 200)
+    yield road_row(device, folder, threads)
+    yield training_row(device, folder, 2 if quick else 40)
+
+
+def row_of(what: str, images: int, rates: tuple[float | None, float | None], of: str, value: float, limit: str) -> Row:
+    """A row; `limit` is ">= X" or "<= X". A value that is not a number is out of tolerance."""
+    sign, bound = limit.split()
+    good = value >= float(bound) if sign == ">=" else value <= float(bound)
+    ours, theirs = rates
+    return {
+        "what": what,
+        "images": images,
+        "device_images_per_s": ours,
+        "cpu_images_per_s": theirs,
+        "ratio": ours / theirs if ours and theirs else None,
+        "of": of,
+        "value": value,
+        "limit": limit,
+        "verdict": "ok" if good else "OUT OF TOLERANCE",
+    }
+
+
+# --- CAM ------------------------------------------------------------------------------------------
+
+
+def cam_row(method: str, device: str, folder: Path, quick: bool) -> Row:
+    photos = generated(2 if quick else 16, folder / "photos", [(64, 80)] if quick else VOC_SIZES)
+    weights, samples = model_file("toy" if quick else "ViT-B/16", folder), photos.samples()
+    works = {
+        name: stage_cams.set_up(cam_job(weights, folder / method / name, where, settings=CamSettings(method=method)))
+        for name, where in (("device", device), ("cpu", "cpu"))
+    }
+    many = samples * (1 if quick else 32)
+    seconds_an_image(works["device"], samples)  # warms up
+    rates = 1 / seconds_an_image(works["device"], many), 1 / seconds_an_image(works["cpu"], samples)
+    share = same_values(works["device"], works["cpu"], photos.ids)
+    return row_of(f"CAM, {method}", len(samples), rates, f"map values within {MAP_TOLERANCE}", share, ">= 0.995")
+
+
+def same_values(one: CamWork, other: CamWork, ids: list[str]) -> float:
+    """Share of the values of all maps, before and after the affinity, that differ by no more than MAP_TOLERANCE."""
+    same = total = 0
+    for image_id in ids:
+        for kind in ("highres", "attn_highres"):
+            (_, ours), (_, theirs) = (load_cams(work.path(image_id), kind, len(SPEC.classes)) for work in (one, other))
+            same += int(np.count_nonzero(np.abs(ours - theirs) <= MAP_TOLERANCE))
+            total += ours.size
+    return same / total
+
+
+# --- CRF ------------------------------------------------------------------------------------------
+
+
+def crf_row(device: str, threads: int, quick: bool) -> Row:
+    images, _ = crf_images(1 if quick else 8)
+    images = [image[:64, :80] for image in images] if quick else images
+    probs = [cam_probs(LABELS, image.shape[:2]) for image in images]
+
+    def on_cpu() -> list[np.ndarray]:
+        return list(ordered_map(lambda pair: dense_crf(*pair, backend="numba"), list(zip(images, probs)), threads))
+
+    def on_device(times: int = 1) -> list[np.ndarray]:
+        return dense_crf_batch(images * times, probs * times, device=device)
+
+    ours, theirs = on_device(), on_cpu()  # also compiles
+    same = min(agreement(one, other)["labels"] for one, other in zip(ours, theirs))
+    times = 1 if quick else 8
+    rates = times * len(images) / measure.timed(partial(on_device, times))(), len(images) / measure.timed(on_cpu)()
+    return row_of("CRF, torch against numba", len(images), rates, "labels of the worst image", same, ">= 0.999")
+
+
+# --- the whole road -------------------------------------------------------------------------------
+
+
+def road_row(device: str, folder: Path, threads: int) -> Row:
+    """Scenes to masks; those of the CPU stay in `masks cpu`, for the training."""
+    data = folder / "toy"
+    ids = sorted(path.stem for path in (data / "JPEGImages").iterdir())
+    first = folder / "first.txt"
+    first.write_text(f"{ids[0]}\n")
+
+    def run(where: str, out: Path, *more: str) -> Callable[[], None]:
+        options = ["--img_root", str(data), "--device", where, "--num_workers", str(threads)]
+        return partial(run_stage, scripts.run.main, [*options, "--pseudo_mask_save_path", str(out), *more])
+
+    rates = []
+    for name, where in (("device", device), ("cpu", "cpu")):
+        one = measure.timed(run(where, folder / f"one {name}", "--split_file", str(first)))()
+        rates.append(rate(len(ids), one, measure.timed(run(where, folder / f"masks {name}"))()))
+    pairs = [[read_mask(folder / f"masks {name}" / f"{it}.png") for name in ("device", "cpu")] for it in ids]
+    same = sum(int(np.count_nonzero(ours == theirs)) for ours, theirs in pairs) / sum(it[0].size for it in pairs)
+    return row_of("scripts.run, toy world", len(ids), (rates[0], rates[1]), "mask pixels", same, ">= 0.995")
+
+
+def rate(count: int, one_s: float, all_s: float) -> float | None:
+    """Images a second beyond the first; None where the list took no longer than one image did, which says nothing."""
+    return (count - 1) / (all_s - one_s) if all_s > one_s else None
+
+
+# --- training -------------------------------------------------------------------------------------
+
+
+def training_row(device: str, folder: Path, steps: int) -> Row:
+    """The losses of a network that begins with the same weights and gets the same crops on both."""
+
+    def run(where: str, out: Path, count: int) -> Callable[[], None]:
+        data = ["--img_root", str(folder / "toy"), "--masks", str(folder / "masks cpu"), "--device", where]
+        options = ["--batch_size", str(BATCH), "--max_iters", str(count), "--out", str(out)]
+        return partial(run_stage, scripts.train_segmentor.main, [*data, *TRAINING, *options])
+
+    rates, losses = [], []
+    for name, where in (("device", device), ("cpu", "cpu")):
+        out = folder / f"network {name}"
+        one = measure.timed(run(where, out, 1))()
+        per_step = rate(steps, one, measure.timed(run(where, out, steps))())
+        rates.append(BATCH * per_step if per_step else None)
+        lines = (out / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        losses.append([json.loads(line)["loss"] for line in lines if "loss" in json.loads(line)])
+    assert len(losses[0]) == len(losses[1]) == steps
+    apart = max(abs(ours - theirs) / theirs for ours, theirs in list(zip(*losses))[:COMPARED])
+    return row_of("training, SegFormer", steps * BATCH, (rates[0], rates[1]), "loss, relative", apart, "<= 0.05")
+
+
+main = measure.command(parse, _run)
+
+if __name__ == "__main__":
+    sys.exit(main())
