@@ -1,10 +1,9 @@
-"""The CAM stage against a plain transcription of the method: images a second, agreement, share of the floor.
+"""The CAM stage against a plain transcription of the method: images a second and agreement.
 
 python -m benchmarks.cams [--quick] [--json FILE] [--threads 2] [--device auto] [--models ViT-B/16 toy]
 
 Both go from the same image files and labels to their own files of maps, with the same weights; loading the model and
 encoding the prompts are not counted, nor is the first pass, which warms up and from which the maps are compared.
-The floor is the time that the matrix products of the method take alone, in the precision of the row (flops.py).
 On a GPU our list repeats the photos until it is long, and with --readers the clock starts at the first image done.
 """
 
@@ -21,17 +20,15 @@ import numpy as np
 import torch
 
 from benchmarks import measure
-from benchmarks.flops import Products, floor_seconds, flops, needed, sizes_of
 from benchmarks.material import MODELS, cam_job, model_file, need_all, photos
 from benchmarks.plain_clip_es import PlainMaps, PlainModel, load_plain, plain_maps, save
 from clip.device import pick_device
 from common.arguments import count, positive
 from common.errors import EXIT_INCOMPLETE, EXIT_OK
-from common.images import image_size, read_image
+from common.images import read_image
 from dataset.spec import Sample
 from pipeline.files.cam_file import load_cams
 from pipeline.stages import cams as stage_cams
-from pipeline.stages.batches import plan
 from pipeline.stages.cams import CamWork
 from voc12.spec import SPEC
 
@@ -54,9 +51,6 @@ COLUMNS: measure.Columns = {
     "images_per_s": ("images/s", "{:.3g}"),
     "plain_images_per_s": ("plain, images/s", "{:.3g}"),
     "ratio": ("ratio", "{:.2f}"),
-    "gflop_per_s": ("GFLOP/s", "{:.0f}"),
-    "gflop_per_s_of_products": ("products alone", "{:.0f}"),
-    "share_of_floor": ("share of the floor", "{:.0%}"),
     "max_cam": ("max diff. CAM", "{:.1e}"),
     "max_attn": ("refined", "{:.1e}"),
     "equal_maps": ("maps within 1e-3", "{:.1%}"),
@@ -64,7 +58,7 @@ COLUMNS: measure.Columns = {
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = measure.parser_of("The CAM stage against a plain transcription of CLIP-ES, and against the floor.", True)
+    parser = measure.parser_of("The CAM stage against a plain transcription of CLIP-ES.", True)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="random ViT-B/16, toy world")
     parser.add_argument("--ways", nargs="+", choices=tuple(WAYS), help="how ours runs; not given: by device")
     parser.add_argument("--photos", type=positive, help="how many; not given: 8, with --quick 2")
@@ -129,23 +123,17 @@ class Race:
             seconds_an_image(work, self.many)  # warms up
             agreements[name] = agreement(work, self.samples, plain)
             contestants[name] = lambda work=work: seconds_an_image(work, self.many)  # type: ignore[misc]
-            contestants[f"products of {name}"] = lambda work=work: self.floor(work)  # type: ignore[misc]
         seconds = measure.take_turns(contestants, turns)
         return [{"way": name, **self.row(name, work, seconds), **agreements[name]} for name, work in ways.items()]
 
     def row(self, name: str, work: CamWork, seconds: Mapping[str, float]) -> dict[str, Any]:
-        ours, floor, plain = seconds[name], seconds[f"products of {name}"], seconds["plain"]
-        gflop = flops(self.products(work)) / len(self.many) / 1e9
+        ours, plain = seconds[name], seconds["plain"]
         return {
             "precision": work.settings.precision,
             "batch_size": work.batch_size,
             "images_per_s": 1 / ours,
             "plain_images_per_s": 1 / plain,
             "ratio": plain / ours,
-            "gflop_an_image": gflop,
-            "gflop_per_s": gflop / ours,
-            "gflop_per_s_of_products": gflop / floor,
-            "share_of_floor": floor / ours,
         }
 
     def plain(self) -> list[PlainMaps]:
@@ -158,20 +146,6 @@ class Race:
 
     def plain_seconds(self) -> float:
         return measure.timed(self.plain)() / len(self.samples)
-
-    def floor(self, work: CamWork) -> float:
-        """Seconds an image that the matrix products of our batches take alone."""
-        precision = getattr(torch, work.settings.precision)
-        return floor_seconds(self.products(work), self.device, precision) / len(self.many)
-
-    def products(self, work: CamWork) -> Products:
-        """What the batches of our list need."""
-        total, sizes, reader = Products(), sizes_of(work.clip.visual), work.reader
-        for batch in plan(reader, work.batch_size, self.many, set()):
-            if batch.samples:
-                grid = reader.grid(image_size(batch.samples[0].image))
-                total += needed(sizes, grid, [len(sample.labels) for sample in batch.samples])
-        return total
 
 
 def seconds_an_image(work: CamWork, samples: Sequence[Sample]) -> float:

@@ -18,8 +18,6 @@ def test_rows(command: Command, tmp_path: Path) -> None:
     assert record["settings"]["threads"] == 1 and record["benchmark"] == "cams"
     for row in record["rows"]:
         assert row["ratio"] == pytest.approx(row["images_per_s"] / row["plain_images_per_s"])
-        assert row["gflop_per_s"] == pytest.approx(row["gflop_an_image"] * row["images_per_s"])
-        assert row["share_of_floor"] == pytest.approx(row["gflop_per_s"] / row["gflop_per_s_of_products"])
         assert row["equal_maps"] == 1 and 0 < row["max_attn"] < 1e-3 and row["model"] == "toy"
     assert ended.out.count("| toy ") == 2 and "1 thread on" in ended.out
 
