@@ -14,7 +14,7 @@ from cli.options import data_options, shard_from
 from common.errors import UserError
 from common.outcome import Outcome
 from common.shard import WHOLE, Shard, local_rank
-from dataset.labels import EVERY_CLASS
+from dataset.spec import EVERY_CLASS
 from pipeline.methods.table import METHODS
 
 if TYPE_CHECKING:

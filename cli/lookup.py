@@ -12,9 +12,9 @@ from common.errors import UserError
 from common.files import need_dir
 from dataset.classes_file import read_classes
 from dataset.folder import Images, find_images, images_of, read_ids, restricted
-from dataset.labels import EVERY_CLASS, read_labels_argument
+from dataset.labels import read_labels_argument
 from dataset.matching import match, repeated_images, tell_errors
-from dataset.spec import DatasetSpec, Sample
+from dataset.spec import EVERY_CLASS, DatasetSpec, Sample
 from dataset.voc_layout import VocPaths, read_split, voc_paths, voc_samples
 
 SPECS = {

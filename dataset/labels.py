@@ -18,13 +18,12 @@ from dataset.label_json import coco_table, one_row, read_json_lines
 from dataset.label_table import LabelTable
 from dataset.label_text import is_csv, read_csv, read_words
 from dataset.names import hint, name_indices
-from dataset.spec import DatasetSpec
+from dataset.spec import EVERY_CLASS, DatasetSpec
 from dataset.text_files import SHOWN, read_text, shown
 from dataset.voc_layout import read_names
 from dataset.walk import files_below
 
 FOLDERS = "folders"
-EVERY_CLASS = "all"
 BY_CLIP = "clip"  # for generate_cams.py alone
 EXPECTED = "labels as text (id name name), CSV (image,labels), JSON Lines, or COCO json"
 

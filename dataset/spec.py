@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 IGNORE_INDEX = 255  # ground truth: not scored; written masks: not confident enough to train on
+EVERY_CLASS = "all"  # of --labels: all classes for every image
 
 
 @dataclass(frozen=True)
