@@ -82,7 +82,6 @@ def can_stay(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], re
 
 def check_together(path: Path, record: Mapping[str, Any], first: Path, first_record: Mapping[str, Any]) -> None:
     """Raise UserError for two files of one folder that were made in different ways, and must not be scored together."""
-    detail = differences(first_record, record, but=OF_ONE_IMAGE) if record and first_record else ""
-    if detail:
+    if detail := differences(first_record, record, but=OF_ONE_IMAGE):
         detail = detail.replace("(now ", "(there ")
         raise UserError(f"{first} and {path} were made in different ways: {detail}; give each way a folder of its own")
