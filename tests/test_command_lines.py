@@ -82,7 +82,7 @@ USAGE = [
     ("all", split_of(b"a\0b\n"), r"train\.txt: a binary file"),
     ("all", split_of(b"\xff\xd8\xff\xe0 no text"), r"train\.txt, line 1: not UTF-8 text"),
     ("generate_cams", without_annotations, r"Annotations beside --img_root, .*: no such folder"),
-    ("generate_cams", nothing("--method", "clip-se"), "--method clip-se: unknown; expected one of .*clip-es"),
+    ("generate_cams", nothing("--method", "clip-se"), "--method: invalid choice: 'clip-se'"),
     ("generate_cams", nothing("--model", "nowhere.pt"), r"nowhere\.pt: no such weight file; expected"),
     ("generate_cams", nothing("--model", "ViT-Q-99"), "--model ViT-Q-99: neither a file nor an open_clip model name"),
     ("generate_cams", nothing("--model", "ViT-B-16"), "needs --pretrained"),

@@ -337,10 +337,13 @@ def test_a_resnet_goes_with_maskclip_only(desk: Desk, resnet_weights: Path) -> N
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--method", "maskclipp"), "expected one of clip-es, maskclip, maskclip-v"),
-        (("--key_smoothing", 0.5), "--method maskclip"),
-        (("--method", "maskclip-v", "--prompt_denoising", 0.5), "--method maskclip"),
-        (("--frame", 96, 48), "--max_side"),
+        (("--method", "maskclipp"), "--method: invalid choice: 'maskclipp'"),
+        (("--key_smoothing", 1), "--key_smoothing goes with --method maskclip"),
+        (("--method", "clip-es", "--key_smoothing=1"), "--key_smoothing goes with --method maskclip"),
+        (("--method", "maskclip-v", "--prompt_denoising", 0.5), "--prompt_denoising goes with --method maskclip"),
+        (("--method", "maskclip", "--box_threshold", 0.5), "--box_threshold goes with --method clip-es"),
+        (("--frame", 96, 48), "--frame goes with --method maskclip or --method maskclip-v"),
+        (("--tag_votes", 2), "--tag_votes goes with --labels clip"),
         (("--method", "maskclip", "--frame", 96), "LONG SHORT"),
         (("--method", "maskclip-v", "--frame", 96, 48), "one side"),
     ],
@@ -348,12 +351,22 @@ def test_a_resnet_goes_with_maskclip_only(desk: Desk, resnet_weights: Path) -> N
 def test_options_that_a_method_does_not_know(desk: Desk, options: tuple, words: str) -> None:
     ended = desk.run("generate_cams", *options)
     assert ended.code == 2 and words in ended.err and len(ended.err.splitlines()) == 1
+    assert "goes with" not in words or ended.err.startswith(f"error: {words} (see ")
 
 
-def test_one_photo(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.stages import segment as stage_segment
+@pytest.mark.parametrize("name", ["generate_cams", "scripts.run", "scripts.segment"])
+def test_help_shows_the_options_of_the_method_that_is_asked_for(desk: Desk, name: str) -> None:
+    needed = ("photo.jpg", "--out", "x") if name == "scripts.segment" else ()
+    plain, maskclip, clip = (
+        desk.command(name, *needed, *more, "--help").out
+        for more in ((), ("--method", "maskclip"), ("--labels", "clip"))
+    )
+    assert "--box_threshold" in plain and "--key_smoothing" not in plain
+    assert "--box_threshold" not in maskclip and "--key_smoothing" in maskclip and "--smoothing_norm" in maskclip
+    assert "--tag_votes" in clip and ("--tag_votes" in plain) == (name == "scripts.segment")
 
-    monkeypatch.setattr(stage_segment, "dense_crf", lambda image, probs, settings, backend: probs / probs.sum(axis=0))
+
+def test_one_photo(desk: Desk, quick_crf: None) -> None:
     ended = desk.command(
         "scripts.segment", desk.image("a"), "--labels", "dog", "person", "--model", desk.weights, "--device", "cpu",
         "--out", "results", "--method", "maskclip", *FEW,

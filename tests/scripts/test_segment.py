@@ -209,9 +209,10 @@ def test_without_labels_clip_supplies_them(
 ) -> None:
     classes = tmp_path / "classes.txt"
     classes.write_text("dog\ncat\ncar\n")
-    words = ("--classes", classes, "--model", weights, "--templates", "dataset", "--confidence", 0)
-    asked = command("scripts.segment", shot, *words, "--labels", "clip", "--out", tmp_path / "asked")
-    silent = command("scripts.segment", shot, *words, "--out", tmp_path / "silent")
+    words = ("--classes", classes, "--model", weights, "--confidence", 0)
+    plain = ("--templates", "dataset")  # of TagCLIP
+    asked = command("scripts.segment", shot, *words, *plain, "--labels", "clip", "--out", tmp_path / "asked")
+    silent = command("scripts.segment", shot, *words, *plain, "--out", tmp_path / "silent")
     assert asked.code == silent.code == 0 and "labels by CLIP: " in silent.out
     names = silent.out.split("labels by CLIP: ")[1].split(")")[0].split(", ")
     given = command(
@@ -235,7 +236,6 @@ MISTAKES = {
     "method": (["--labels", "dog", "--dataset", "voc12", "--method", "magic"], "invalid choice: 'magic'"),
     "no such model": (["--labels", "dog", "--model", "HERE/none.pt"], "none.pt"),
     "blocks": (["--model", "WEIGHTS", "--dataset", "voc12", "--tag_blocks", "9"], "blocks 0 to 2"),
-    "two photos of a name": (["HERE/other/shot.jpg", "--labels", "dog", "--dataset", "voc12"], "rename it"),
     "an option of TagCLIP": (["--labels", "dog", "--tag_votes", "2"], "--tag_votes goes with --labels clip"),
     "scale": (["--labels", "dog", "--scales", "-1"], "positive"),
     "unknown dataset": (["--dataset", "imagenet"], "imagenet"),
@@ -266,6 +266,8 @@ def test_an_unreadable_photo_is_listed_and_the_others_are_done(
 def test_no_photo_and_no_other_photos_picture_is_overwritten(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a_mask\.png would overwrite"):
         segment.output_files([tmp_path / "a.jpg", tmp_path / "a_mask.png"], tmp_path)
+    with pytest.raises(UserError, match="rename"):
+        segment.output_files([Path("one/a.jpg"), Path("two/a.jpg")], tmp_path)
     files = segment.output_files([tmp_path / "a.jpg", tmp_path / "b.jpg"], tmp_path)
     assert files["b"]["overlay"] == tmp_path / "b_overlay.png"
 
