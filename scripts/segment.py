@@ -163,7 +163,7 @@ def write_pictures(
         files["overlay"], Image.fromarray(label_overlay(photo, enlarge_labels(mask, (photo.shape[0], photo.shape[1]))))
     )
     cam, attn = (to_heat(resize_maps(maps, image.rgb.shape[:2]), image.kind) for maps in mapped.maps)
-    values = mask_values(image.keys, job.has_background)
+    values = mask_values(image.keys, job.has_background)[int(job.has_background) :]  # of the classes
     road = PhotoRoad(image.rgb, mask, values, cam, attn, notes)
     _write(files["steps"], photo_sheet(road, spec.label_names))
     held = ", ".join(f"{name} {100 * share:.1f} %" for _, name, share in shares(mask, spec.label_names))
