@@ -71,7 +71,7 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     cams = args.cam_out_dir or output_dir(args.dataset, "cams")
     need_dir(cams, "--cam_out_dir", "the output of generate_cams.py")
     # A split such as train_aug holds ids without official masks, so outside the toy world scoring is asked for.
-    scored = args.eval_only or args.gt_root is not None or args.dataset == "toyworld"
+    scored = args.eval_only or args.gt_root is not None or selection.spec.make_images is not None
     truth = selection.need_masks() if scored else None
     out_dir = None if args.eval_only else args.pseudo_mask_save_path or output_dir(args.dataset, "masks")
     if out_dir is not None:

@@ -87,7 +87,7 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
         )
         if by_clip:
             samples = [tag.sample for tag in tagged(args, work.clip, selection, out_dir / TAG_FILE, log)]
-        announce_cams(work, args.dataset, selection.paths.images, len(samples))
+        announce_cams(work, args.dataset, selection.paths.images, len(samples), selection.summary)
         outcomes = _outcomes(args, work, samples, shard)  # refuses other settings before anything is written
         if by_clip and samples:
             write_labels(out_dir / TAG_FILE, samples)
@@ -95,8 +95,7 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
         forget_journal(out_dir / TAG_FILE)
     code = log.report("CAM files", out_dir)
     if code == EXIT_OK:
-        truth_at_hand = args.dataset in ("toyworld", "voc12")
-        stage, what = ("eval_cam.py", "scores") if truth_at_hand else ("eval_cam_with_crf.py", "masks")
+        stage, what = ("eval_cam.py", "scores") if selection.spec.has_usual_masks else ("eval_cam_with_crf.py", "masks")
         print(log.spell(f"next: python {stage}{same_data(args)}   ({what})"))
     return code
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from open_clip.transformer import VisionTransformer
+
+from clip.transformer import VisionTransformer
 
 
 class Shape(NamedTuple):

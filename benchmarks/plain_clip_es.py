@@ -14,12 +14,12 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from PIL import Image
 from torch import Tensor
 
 from clip.load import Clip, load_clip
 from clip.text import encode_prompts, fill_template
+from clip.transformer import Block, VisionTransformer
 from dataset.spec import DatasetSpec
 
 MEAN = np.array((0.48145466, 0.4578275, 0.40821073), np.float32)
@@ -109,7 +109,7 @@ def position(learned: Tensor, grid: tuple[int, int]) -> Tensor:
     return torch.cat([learned[:1], resized[0].flatten(1).T])
 
 
-def run_block(block: ResidualAttentionBlock, tokens: Tensor, normed: Tensor) -> tuple[Tensor, Tensor]:
+def run_block(block: Block, tokens: Tensor, normed: Tensor) -> tuple[Tensor, Tensor]:
     """Output tokens and the attention map (1, T, T), averaged over the heads."""
     layer = block.attn
     mixed, attention = F.multi_head_attention_forward(

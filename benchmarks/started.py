@@ -25,7 +25,7 @@ PATIENCE_S = 3600  # a command that takes longer hangs
 KILLED = 128 + signal.SIGKILL  # exit codes of ended commands are as a shell tells them
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}  # so that sums have one order, whatever the machine
 NO_TALK = {"PYTHONWARNINGS": "ignore::UserWarning:multiprocessing.resource_tracker"}  # of what killed processes held
-HEAVY = ["torch", "open_clip", "numba", "cv2", "PIL.Image", "lxml.etree", "pipeline.stages.run", "scripts.run"]
+HEAVY = ["torch", "clip.load", "numba", "cv2", "PIL.Image", "lxml.etree", "pipeline.stages.run", "scripts.run"]
 
 
 class Hangs(Exception):

@@ -62,10 +62,9 @@ def cam_job(args: argparse.Namespace, spec: "DatasetSpec", out_dir: Path, by_cli
 
 def model_source(args: argparse.Namespace, spec: "DatasetSpec") -> "ModelSource":
     """Which CLIP, and where it computes; the data set's own where none is asked for."""
-    from cli.lookup import DEFAULT_MODELS, OPENAI
     from pipeline.stages.cams import ModelSource
 
-    model, tag = (args.model, args.pretrained) if args.model else DEFAULT_MODELS.get(spec.name, OPENAI)
+    model, tag = (args.model, args.pretrained) if args.model else spec.clip
     return ModelSource(model, args.pretrained or tag, args.activation, args.device)
 
 
@@ -159,10 +158,12 @@ def tagged(
 # --- what is told ---------------------------------------------------------------------------------
 
 
-def announce_cams(work: "CamWork", dataset: str, images: object, count: int) -> None:
+def announce_cams(work: "CamWork", dataset: str, images: object, count: int, labels: str = "") -> None:
     """What is about to be computed, before it takes long."""
     settings, spec = work.settings, work.job.spec
     print(f"data    {dataset}: {count} images in {images}")
+    if labels:
+        print(f"labels  {labels}")
     if dataset == "folder":
         print(f"words   {len(spec.classes)} classes, background {', '.join(spec.background_prompts)}")
     print(f"model   {work.clip.describe()} on {work.clip.device}")

@@ -1,51 +1,22 @@
-"""From `--dataset NAME` and the paths given to what the stages need.
-
-Adding a data set: a module with its spec, a line in SPECS, and what is special about its paths below.
-"""
+"""From `--dataset NAME` and the paths given to what the stages need; what is special to a data set says its spec."""
 
 import argparse
-import importlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from cli.datasets import FOLDER as FOLDER
+from cli.datasets import SPECS as SPECS
+from cli.datasets import spec_of
 from common.errors import UserError
 from common.files import need_dir
 from dataset.classes_file import read_classes
 from dataset.folder import Images, find_images, images_of, read_ids, restricted
 from dataset.labels import read_labels_argument
 from dataset.matching import match, repeated_images, tell_errors
-from dataset.spec import EVERY_CLASS, DatasetSpec, Sample
+from dataset.spec import BY_PATH, EVERY_CLASS, LABELLED_SPLIT, VOC, DatasetSpec, Sample
 from dataset.voc_layout import VocPaths, read_split, voc_paths, voc_samples
 
-SPECS = {
-    "toyworld": "toyworld.spec",
-    "voc12": "voc12.spec",
-    "coco14": "coco14.spec",
-    "voc20": "voc12.voc20",
-    "context59": "voc12.context59",
-    "cocostuff": "coco14.cocostuff",
-    "ade20k": "dataset.ade20k",
-    "cityscapes": "dataset.cityscapes",
-}
-FOLDER = "folder"  # a user's own images, with the classes of --classes
-ROOT = Path(__file__).resolve().parent.parent
-TOYWORLD_DATA = Path("output/toyworld/data")
-OPENAI = ("ViT-B-16", "openai")
-DEFAULT_MODELS: dict[str, tuple[str, str | None]] = {
-    **dict.fromkeys((*SPECS, FOLDER), OPENAI),
-    "toyworld": (str(ROOT / "toyworld" / "clip.pt"), None),
-}
-HOLDS = {  # what --img_root is
-    "voc12": "the JPEGImages folder of the data set",
-    "coco14": "the folder of COCO's images (train2014)",
-    "voc20": "the JPEGImages folder of VOC2012",
-    "context59": "the JPEGImages folder of VOC2010",
-    "cocostuff": "the folder of COCO's images (train2017)",
-    "ade20k": "the folder of its images (images/training)",
-    "cityscapes": "the folder of its cities (leftImg8bit/train)",
-    FOLDER: "the folder of your images",
-}
-AS_A_FOLDER = (FOLDER, "context59", "cocostuff", "ade20k", "cityscapes")  # images by path; labels and masks are given
+# To be replaced by DatasetSpec.clip.
 
 
 def dataset_spec(name: str, classes: Path | None = None) -> DatasetSpec:
@@ -56,7 +27,7 @@ def dataset_spec(name: str, classes: Path | None = None) -> DatasetSpec:
         return read_classes(classes)
     if classes is not None:
         raise UserError(f"--classes goes with --dataset folder; the classes of {name} are fixed")
-    return importlib.import_module(SPECS[name]).SPEC
+    return spec_of(name)
 
 
 @dataclass(frozen=True)
@@ -66,6 +37,7 @@ class Selection:
     paths      where things lie; voc_layout.find_image(paths.images, id) is the image of an id
     problems   (id, reason) of images that are left out, to be listed as failed
     labelled   the samples, where labels were given and are read already
+    summary    what was read of those labels, in one line for people
     """
 
     spec: DatasetSpec
@@ -73,6 +45,7 @@ class Selection:
     ids: list[str]
     problems: list[tuple[str, str]] = field(default_factory=list)
     labelled: list[Sample] | None = None
+    summary: str = ""
 
     def need_masks(self) -> Path:
         """The folder of ground-truth masks; raises UserError when there is none."""
@@ -81,7 +54,7 @@ class Selection:
         return need_dir(self.paths.masks, "--gt_root", "one mask PNG an image")
 
     def _without_masks(self) -> str:
-        if not self.spec.has_background:
+        if self.spec.raw is not None:
             return f"python -m scripts.prepare_dense {self.spec.name} --masks_out DIR makes the masks"
         if self.paths.annotations:
             return f"no masks in {self.paths.images.parent / 'SegmentationClass'}"
@@ -91,7 +64,7 @@ class Selection:
         """Images with labels, and (id, reason) of the ids that have none to be used."""
         if self.labelled is not None:
             return self.labelled, self.problems
-        if self.spec.name == "coco14":  # its split file holds the labels too
+        if self.spec.layout == LABELLED_SPLIT:
             return self.labelled_by(str(self.paths.split)).samples()
         if self.paths.annotations is None:
             known = "" if self.spec.has_background else f", or `{EVERY_CLASS}` for all classes (--method maskclip)"
@@ -130,34 +103,29 @@ def select(
     images_needed  whether images are needed to score
     """
     spec = dataset_spec(name, classes)
-    if img_root is None and gt_root is not None and split_file is not None and not images_needed and name != "toyworld":
-        return Selection(spec, VocPaths(gt_root, None, split_file, gt_root), _read_ids(name, split_file))
+    if img_root is None and spec.make_images is not None:
+        img_root = spec.make_images()
     if img_root is None:
-        img_root = _default_img_root(name)
-    if name in AS_A_FOLDER or (name == "coco14" and split_file is None and labels is not None):
+        if gt_root is None or split_file is None or images_needed:
+            raise UserError(f"--img_root is needed with --dataset {name}: {spec.images}")
+        ids = read_ids(split_file) if spec.layout == BY_PATH else read_split(split_file)
+        return Selection(spec, VocPaths(gt_root, None, split_file, gt_root), ids)
+    if spec.layout == BY_PATH or (spec.layout == LABELLED_SPLIT and split_file is None and labels is not None):
         return _own_images(spec, img_root, split_file, gt_root, labels)
-    paths = _coco_paths(img_root, split_file, gt_root) if name == "coco14" else voc_paths(img_root, split_file, gt_root)
-    if not spec.has_background:  # SegmentationClass counts from the background on
-        paths = replace(paths, masks=gt_root)
+    paths = _paths(spec, img_root, split_file, gt_root)
     selection = Selection(spec, paths, read_split(paths.split))
     return selection if labels is None else selection.labelled_by(labels)
 
 
-def _read_ids(name: str, split_file: Path) -> list[str]:
-    return read_ids(split_file) if name in AS_A_FOLDER else read_split(split_file)
-
-
-def _default_img_root(name: str) -> Path:
-    if name == "toyworld":
-        return _toyworld_images()
-    raise UserError(f"--img_root is needed with --dataset {name}: {HOLDS[name]}")
-
-
-def _coco_paths(img_root: Path, split_file: Path | None, gt_root: Path | None) -> VocPaths:
-    need_dir(img_root, "--img_root", HOLDS["coco14"])
+def _paths(spec: DatasetSpec, img_root: Path, split_file: Path | None, gt_root: Path | None) -> VocPaths:
+    """Where the parts of a data set of VOC's layout, or with a labelled split, lie."""
+    if spec.layout == VOC:
+        paths = voc_paths(img_root, split_file, gt_root)
+        return paths if spec.has_usual_masks else replace(paths, masks=gt_root)
+    need_dir(img_root, "--img_root", spec.images)
     if split_file is None:
-        made = "lines such as `COCO_train2014_000000000009 45 49 50`; python -m scripts.prepare_coco14 makes one"
-        raise UserError(f"--split_file is needed with --dataset coco14: {made}")
+        made = f"lines such as `COCO_train2014_000000000009 45 49 50`; python -m scripts.prepare_{spec.name} makes one"
+        raise UserError(f"--split_file is needed with --dataset {spec.name}: {made}")
     return VocPaths(img_root, None, split_file, gt_root)
 
 
@@ -184,16 +152,4 @@ def _labelled(selection: Selection, labels: str, images: Images, split: list[str
     found = match(selection.spec, selection.paths.images, images, table, split)
     found.tell()
     ids = [sample.id for sample in found.samples]
-    return replace(selection, ids=ids, problems=found.problems, labelled=found.samples)
-
-
-def _toyworld_images() -> Path:
-    """The demo images, made when their split file, the last file written, is not there."""
-    images = TOYWORLD_DATA / "JPEGImages"
-    if not (TOYWORLD_DATA / "ImageSets" / "Segmentation" / "train.txt").is_file():
-        from toyworld.layout import write_dataset
-        from toyworld.spec import DEMO_COUNT, DEMO_SEED
-
-        print(f"making {DEMO_COUNT} toy-world images (seed {DEMO_SEED}) in {TOYWORLD_DATA}")
-        write_dataset(TOYWORLD_DATA, DEMO_SEED, DEMO_COUNT)
-    return images
+    return replace(selection, ids=ids, problems=found.problems, labelled=found.samples, summary=table.summary())

@@ -12,9 +12,10 @@ from dataclasses import Field, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from cli.datasets import FOLDER, SPECS
 from common.shard import HELP, Shard, shard_of
 
-DATASETS = ("toyworld", "voc12", "coco14", "voc20", "context59", "cocostuff", "ade20k", "cityscapes", "folder")
+DATASETS = (*SPECS, FOLDER)
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):

@@ -223,7 +223,7 @@ class _TensorUnpickler(pickle._Unpickler):
         self._built += view.numel() * view.element_size()
         if self._built > MAX_GROWTH * self._size:
             raise ValueError("tensors larger than the file")
-        return view.clone()
+        return view
 
 
 _LISTS = ("int", "bool", "double", "tensor")

@@ -1,6 +1,6 @@
 """From an image to the tensor the vision transformer takes.
 
-Not torchvision, whose import takes longer than torch's own: every process that reads images imports this file.
+Without torchvision, whose import takes as long as torch's own.
 """
 
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ AS_CLIP_ES = Preparation()
 
 
 def framed(size: tuple[int, int], frame: tuple[int, ...]) -> tuple[int, int]:
-    """(H, W) scaled, aspect kept, to the largest that fits into (long, short), as mmcv rounds (other_systems 2B)."""
+    """(H, W) scaled, aspect kept, to the largest that fits into (long, short), as mmcv rounds."""
     factor = min(max(frame) / max(size), min(frame) / min(size))
     return max(1, int(size[0] * factor + 0.5)), max(1, int(size[1] * factor + 0.5))
 
@@ -64,7 +64,7 @@ def patch_grid(
 def prepare_image(
     image: Image.Image, patch_size: int, max_side: int | None = None, how: Preparation = AS_CLIP_ES
 ) -> Tensor:
-    """RGB image of any size to (3, h*p, w*p) float32, normalised (clip_es section 1).
+    """RGB image of any size to (3, h*p, w*p) float32, normalised.
 
     Resized bicubically with antialiasing, as PIL does.
     """

@@ -1,20 +1,100 @@
-"""CLIP's ResNets, step by step, over open_clip's modules as they are.
+"""CLIP's ResNets: the modules, whose parameters have the names of OpenAI's weights, and what the methods look at.
 
 Shape letters: B images, h w cells of the last feature map, N = h*w, C its channels, E embedding.
 """
 
-from collections.abc import Mapping
+from collections import OrderedDict
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from open_clip.model import CLIPVisionCfg
-from open_clip.modified_resnet import AttentionPool2d, ModifiedResNet
-from torch import Tensor
+from torch import Tensor, nn
 
 from clip.vision import resize_positions
 
 STRIDE = 32  # pixels a cell of the last feature map
 STAGES = ("layer1", "layer2", "layer3", "layer4")
+EXPANSION = 4  # a block's output has so many times the channels of its inner convolutions
+
+
+@dataclass(frozen=True)
+class ResNetSizes:
+    """Sizes of an image tower that is a ResNet; its native grid has `side` x `side` cells.
+
+    layers  blocks of the four stages
+    width   channels of the first stage's inner convolutions
+    heads   of the attention pooling
+    """
+
+    layers: tuple[int, ...]
+    width: int
+    heads: int
+    side: int
+    embedding: int
+
+
+class Bottleneck(nn.Module):
+    """A residual block. Where others have a stride, this one averages (an antialiased stride)."""
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        outer = width * EXPANSION
+        self.conv1, self.bn1 = nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
+        self.conv3, self.bn3 = nn.Conv2d(width, outer, 1, bias=False), nn.BatchNorm2d(outer)
+        self.avgpool = nn.AvgPool2d(stride) if stride > 1 else nn.Identity()
+        self.downsample: nn.Module = nn.Identity()
+        if stride > 1 or channels != outer:
+            layers = OrderedDict[str, nn.Module]()
+            layers["-1"] = nn.AvgPool2d(stride)
+            layers["0"] = nn.Conv2d(channels, outer, 1, bias=False)
+            layers["1"] = nn.BatchNorm2d(outer)
+            self.downsample = nn.Sequential(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.bn1(self.conv1(x)).relu()
+        inner = self.avgpool(self.bn2(self.conv2(inner)).relu())
+        return (self.bn3(self.conv3(inner)) + self.downsample(x)).relu()
+
+
+class AttentionPool2d(nn.Module):
+    """The weights of the pooling; `pool_input` and `pool_every_token` compute it."""
+
+    def __init__(self, side: int, width: int, heads: int, embedding: int) -> None:
+        super().__init__()
+        self.num_heads = heads
+        self.positional_embedding = nn.Parameter(torch.empty(side**2 + 1, width))
+        self.k_proj, self.q_proj, self.v_proj = (nn.Linear(width, width) for _ in range(3))
+        self.c_proj = nn.Linear(width, embedding)
+
+
+class ModifiedResNet(nn.Module):
+    """The image tower: a stem of three convolutions, four stages, attention pooling.
+
+    `image_size` is the side in pixels of the square images that it was trained with.
+    """
+
+    def __init__(self, sizes: ResNetSizes) -> None:
+        super().__init__()
+        width = sizes.width
+        self.image_size = sizes.side * STRIDE
+        self.conv1, self.bn1 = nn.Conv2d(3, width // 2, 3, 2, padding=1, bias=False), nn.BatchNorm2d(width // 2)
+        self.conv2, self.bn2 = nn.Conv2d(width // 2, width // 2, 3, padding=1, bias=False), nn.BatchNorm2d(width // 2)
+        self.conv3, self.bn3 = nn.Conv2d(width // 2, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
+        self.avgpool = nn.AvgPool2d(2)
+        channels = width
+        for index, (name, blocks) in enumerate(zip(STAGES, sizes.layers)):
+            inner = width << index
+            places = [(channels, 2 if index else 1), *[(inner * EXPANSION, 1)] * (blocks - 1)]
+            self.add_module(name, nn.Sequential(*(Bottleneck(before, inner, stride) for before, stride in places)))
+            channels = inner * EXPANSION
+        self.attnpool = AttentionPool2d(sizes.side, channels, sizes.heads, sizes.embedding)
+
+    def stem(self, x: Tensor) -> Tensor:
+        """Images (B, 3, H, W) to the first stage's input (B, width, H/4, W/4)."""
+        x = self.bn1(self.conv1(x)).relu()
+        x = self.bn2(self.conv2(x)).relu()
+        return self.avgpool(self.bn3(self.conv3(x)).relu())
 
 
 def is_resnet(visual: torch.nn.Module) -> bool:
@@ -50,20 +130,3 @@ def pool_every_token(pool: AttentionPool2d, tokens: Tensor) -> Tensor:
 def pool_alone(pool: AttentionPool2d, tokens: Tensor) -> Tensor:
     """The same where each token attends to itself only: c_proj(v_proj(x)), (B, T, C) to (B, T, E)."""
     return pool.c_proj(pool.v_proj(tokens))
-
-
-def resnet_config(state: Mapping[str, Tensor]) -> CLIPVisionCfg:
-    """The sizes of the ResNet whose weights a state dict holds. Raises KeyError for a weight that is missing."""
-    width = state["visual.layer1.0.conv1.weight"].shape[0]
-    side = round((len(state["visual.attnpool.positional_embedding"]) - 1) ** 0.5)
-    layers = tuple(_count_blocks(state, stage) for stage in STAGES)
-    return CLIPVisionCfg(layers=layers, width=width, image_size=side * STRIDE, head_width=64)
-
-
-def holds_resnet(state: Mapping[str, Tensor]) -> bool:
-    """Whether a CLIP's weights are those of a model with a ResNet."""
-    return "visual.layer1.0.conv1.weight" in state or "visual.layer1.0.bn1.weight" in state
-
-
-def _count_blocks(state: Mapping[str, Tensor], stage: str) -> int:
-    return sum(key.startswith(f"visual.{stage}.") and key.endswith(".conv1.weight") for key in state)

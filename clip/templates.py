@@ -4,16 +4,15 @@
 """
 
 from collections.abc import Sequence
-
-import open_clip
+from pathlib import Path
 
 from clip.load import Clip
 from clip.text import fill_template, unknown_words
 
 # The 80 sentences that OpenAI published with CLIP for ImageNet, in their order.
-IMAGENET80: tuple[str, ...] = tuple(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES)
+IMAGENET80: tuple[str, ...] = tuple(Path(__file__).with_name("imagenet80.txt").read_text("utf-8").splitlines())
 
-# MaskCLIP's set, which TagCLIP took over: five sentences more (other_systems section 0.2).
+# MaskCLIP's set, which TagCLIP took over: five sentences more.
 MASKCLIP85 = (
     *IMAGENET80,
     "there is a {} in the scene.",
@@ -23,7 +22,7 @@ MASKCLIP85 = (
     "this is one {} in the scene.",
 )
 
-# The pip package's small set: nine patterns with "a", then with "the" before the name (other_systems section 0.2).
+# The pip package's small set: nine patterns with "a", then with "the" before the name.
 _PATTERNS = (
     "a photo of {article} {}.",
     "a blurry photo of {article} {}.",
@@ -56,7 +55,7 @@ def fill_templates(templates: Sequence[str], names: Sequence[Sequence[str]]) -> 
     """Put every name into every template: K lists of names to K lists of len(names) * len(templates) prompts.
 
     `encode_prompts` makes one embedding of each list: the mean of its unit embeddings, normalised again, which is
-    the rule of all systems but SegCLIP (other_systems section 0.2).
+    the rule of all systems but SegCLIP.
     """
     filled = [fill_template(template, names) for template in templates]
     return [[prompt for by_class in filled for prompt in by_class[index]] for index in range(len(names))]

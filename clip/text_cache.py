@@ -28,7 +28,7 @@ HEADER = 4096  # bytes of a file beside its numbers
 
 def cached_prompts(clip: Clip, prompts: Sequence[Sequence[str]], blocks: int | None = None) -> Tensor:
     """`encode_prompts`, (K, E) float32 unit embeddings on CLIP's device, read from the disk where they are there."""
-    shape = (len(prompts), clip.model.text_projection.shape[1])
+    shape = (len(prompts), clip.texts.embedding)
     path = cache_file(clip, prompts, blocks)
     known = _read(path, shape) if path else None
     if known is not None:

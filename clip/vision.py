@@ -1,4 +1,4 @@
-"""The vision transformer, step by step, over open_clip's modules as they are: no hooks, nothing patched.
+"""The vision transformer, step by step: no hooks, nothing patched.
 
 Shape letters: B images, h w patches, N = h*w, D width, L blocks.
 """
@@ -10,8 +10,9 @@ from itertools import chain
 
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor
+
+from clip.transformer import Block, VisionTransformer
 
 PARTS = ("query", "key", "value")  # of a block's in_proj, in their order
 
@@ -22,7 +23,7 @@ class VisionFeatures:
 
     last_input   (B, 1+N, D) tokens that enter the last block; the class token first
     attention    one (B, N, N) tensor a block, for the last blocks asked for, in order: softmax attention averaged over
-                 heads, patch-to-patch part, rows not renormalised (clip_es section 2)
+                 heads, patch-to-patch part, rows not renormalised
     last_output  (B, 1+N, D) tokens that leave the last block
     grid         (h, w)
     """
@@ -102,7 +103,7 @@ def embed_patches(
 def positional_embedding(visual: VisionTransformer, grid: tuple[int, int], mode: str = "bilinear") -> Tensor:
     """(1+N, D): the class position as it is, the g x g grid resized to h x w.
 
-    mode  "bilinear" (clip_es section 2) or "bicubic" (MaskCLIP; other_systems section 2)
+    mode  "bilinear" (CLIP-ES) or "bicubic" (MaskCLIP)
     """
     return resize_positions(visual.positional_embedding, grid, mode)
 
@@ -118,7 +119,7 @@ def resize_positions(learned: Tensor, grid: tuple[int, int], mode: str) -> Tenso
 
 
 def run_block(
-    block: ResidualAttentionBlock,
+    block: Block,
     tokens: Tensor,
     normed: Tensor | None = None,
     need_attention: bool = False,
@@ -171,18 +172,18 @@ def _self_attention(
 # --- tokens by themselves (MaskCLIP) ----------------------------------------------------------------
 
 
-def project_alone(block: ResidualAttentionBlock, tokens: Tensor, part: str) -> Tensor:
+def project_alone(block: Block, tokens: Tensor, part: str) -> Tensor:
     """What a block's attention makes of each token when it sees no other: out_proj(W ln_1(x) + b), (B, T, D).
 
     part  one of PARTS; "value" is identity attention's output, the others are MaskCLIP's queries and keys, which go
-          through the output projection as well (other_systems section 2B)
+          through the output projection as well
     """
     layer, index = block.attn, PARTS.index(part)
     weight, bias = layer.in_proj_weight.chunk(3)[index], layer.in_proj_bias.chunk(3)[index]
     return layer.out_proj(F.linear(block.ln_1(tokens), weight, bias))
 
 
-def run_block_alone(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
+def run_block_alone(block: Block, tokens: Tensor) -> Tensor:
     """The block (B, T, D) with identity attention: the limit of `run_block` as the bias off the diagonal falls."""
     tokens = tokens + block.ls_1(project_alone(block, tokens, "value"))
     return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
@@ -204,7 +205,7 @@ def with_exact_gelu(visual: VisionTransformer, epsilon: float) -> VisionTransfor
 
 
 def pooled_patch_features(visual: VisionTransformer, last_output: Tensor) -> Tensor:
-    """(B, 1+N, D) -> (B, E) unit vectors: the mean of the projected patch tokens (clip_es section 2)."""
+    """(B, 1+N, D) -> (B, E) unit vectors: the mean of the projected patch tokens."""
     patches = visual.ln_post(last_output[:, 1:]).mean(dim=1)
     return F.normalize(patches @ visual.proj, dim=-1)
 

@@ -1,14 +1,15 @@
-"""COCO's instances file as the 80 classes: category ids to class indices, labels by image.
+"""COCO's instances file as the 80 classes: category ids to class indices, labels and mask of an image.
 
 Category ids run from 1 to 90 with gaps; in ascending order they are the classes 0 to 79.
 """
 
-from pathlib import Path
+import numpy as np
 
+from coco14.masks import draw_mask
 from coco14.spec import CLASSES, OFFICIAL_NAMES
 from common.errors import UserError
-from dataset.coco_json import CocoFile
-from dataset.label_table import image_id
+from dataset.ids import image_id, split_id
+from dataset.readers.coco import CocoFile, CocoImage
 from dataset.text_files import in_short, shown
 
 
@@ -30,25 +31,24 @@ def class_indices(coco: CocoFile) -> dict[int, int]:
     return {category: index for index, category in enumerate(sorted(coco.categories))}
 
 
-def labels_by_id(coco: CocoFile, indices: dict[int, int]) -> dict[str, tuple[int, ...]]:
-    """The classes of every image with at least one annotation, ascending, by image id (file name without suffix).
+def images_by_id(coco: CocoFile) -> dict[str, CocoImage]:
+    """The images with at least one annotation, by id (file name without suffix).
 
-    Ascending as in the reference's split file: `COCO_train2014_000000000009 45 49 50`.
+    Raises UserError when two images have one id, or an id would leave the image folder or break a line of a split file.
     """
-    labels: dict[str, tuple[int, ...]] = {}
-    for image in coco.images:
-        present = {indices[item["category_id"]] for item in coco.annotations[image.id]}
-        key = file_id(coco.path, image.file_name)
-        if key in labels:
-            raise UserError(in_short(f"{coco.path}: two images are called {key}; expected file names that differ"))
-        if present:
-            labels[key] = tuple(sorted(present))
-    return labels
+    where = str(coco.path)
+    keys = [split_id(image_id(image.file_name, where), where) for image in coco.images]
+    if len(set(keys)) < len(keys):
+        twice = next(key for number, key in enumerate(keys) if key in keys[:number])
+        raise UserError(in_short(f"{coco.path}: two images are called {twice}; expected file names that differ"))
+    return {key: image for key, image in zip(keys, coco.images) if coco.annotations[image.id]}
 
 
-def file_id(path: Path, file_name: str) -> str:
-    """The id of a file name; raises UserError when it leaves the image folder or would break a line of the split."""
-    key = image_id(file_name, str(path))
-    if len(key.split()) != 1:
-        raise UserError(f"{path}: image name {shown(file_name)} holds spaces, which split files cannot")
-    return key
+def labels_of(coco: CocoFile, image: CocoImage, indices: dict[int, int]) -> tuple[int, ...]:
+    """The classes of an image, ascending, as in CLIP-ES's split file: `COCO_train2014_000000000009 45 49 50`."""
+    return tuple(sorted({indices[item["category_id"]] for item in coco.annotations[image.id]}))
+
+
+def mask_of(coco: CocoFile, image: CocoImage, indices: dict[int, int]) -> np.ndarray:
+    """(H, W) uint8, see `draw_mask`; raises UserError, naming image and annotation, for a damaged segmentation."""
+    return draw_mask(image.size, coco.annotations[image.id], indices, f"{coco.path}, image id {image.id}")

@@ -1,9 +1,8 @@
-"""COCO-Stuff: COCO's 80 things and 91 kinds of stuff (other_systems section 0.3)."""
+"""COCO-Stuff: COCO's 80 things and 91 kinds of stuff (Caesar et al., CVPR 2018)."""
 
 from coco14.spec import CLASSES as THINGS
 from coco14.spec import OFFICIAL_NAMES
-from dataset.raw import RawData, RawForm, in_order
-from dataset.spec import DatasetSpec, prompts_with
+from dataset.spec import DatasetSpec, RawData, RawForm, in_order, prompts_with
 
 STUFF = tuple(
     "banner blanket branch bridge building-other bush cabinet cage cardboard carpet ceiling-other ceiling-tile cloth "
@@ -24,6 +23,8 @@ def spoken(name: str) -> str:
     return thing if which in ("", "other", "stuff") else f"{which} {thing}"
 
 
+NEVER_USED = {11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90}  # of the raw values 0 to 181
+
 SPEC = DatasetSpec(
     name="cocostuff",
     classes=CLASSES,
@@ -31,13 +32,12 @@ SPEC = DatasetSpec(
     background_prompts=(),
     has_background=False,
     box_threshold=0.7,  # that of the same images in coco14
-    unseen=(19, 23, 28, 29, 36, 51, 76, 88, 94, 112, 133, 136, 137, 157, 160),  # cow to wall-concrete (section 0.4)
-)
-
-NEVER_USED = {11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90}  # of the raw values 0 to 181
-
-RAW = RawData(
-    holds="stuffthingmaps (train2017 and val2017, or one of them) of stuffthingmaps_trainval2017.zip",
-    forms=(RawForm(in_order(sorted(set(range(182)) - NEVER_USED), (255,)), beside=("TrainIds.png",)),),
-    counts={"train2017": 118_287, "val2017": 5_000, "both": 123_287},
+    # cow to wall-concrete (zero-shot split of SPNet, 2019)
+    unseen=(19, 23, 28, 29, 36, 51, 76, 88, 94, 112, 133, 136, 137, 157, 160),
+    images="the folder of COCO's images (train2017)",
+    raw=RawData(
+        holds="stuffthingmaps (train2017 and val2017, or one of them) of stuffthingmaps_trainval2017.zip",
+        forms=(RawForm(in_order(sorted(set(range(182)) - NEVER_USED), (255,)), beside=("TrainIds.png",)),),
+        counts={"train2017": 118_287, "val2017": 5_000, "both": 123_287},
+    ),
 )

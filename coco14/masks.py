@@ -13,8 +13,6 @@ from common.errors import UserError
 from dataset.spec import IGNORE_INDEX
 
 MAX_PIXELS = 1 << 27  # of an image
-MAX_WORK = 1 << 34  # pixels of an image times its annotations; some 20 s
-MAX_OUTLINE = 1 << 22  # pixels along a polygon; pycocotools takes some 80 bytes for each
 
 
 def draw_mask(
@@ -27,12 +25,10 @@ def draw_mask(
     """
     if min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
         raise UserError(f"{where}: no usable `height` and `width`; expected those of the image")
-    if size[0] * size[1] * len(annotations) > MAX_WORK:
-        raise UserError(f"{where}: {len(annotations)} annotations for {size[1]} x {size[0]} pixels; too many to draw")
     mask = np.zeros(size, np.uint8)
     objects = []
     for number, item in enumerate(annotations):
-        runs = runs_of(item.get("segmentation"), size, f"{where}, annotation {_name(item, number)}")
+        runs = runs_of(item.get("segmentation"), size, f"{where}, annotation {item.get('id', number)!a:.60}")
         if item.get("iscrowd"):
             mask[drawn(runs)] = IGNORE_INDEX
         else:
@@ -40,12 +36,6 @@ def draw_mask(
     for runs, value in sorted(objects, key=lambda kept: -int(rle.area(kept[0]))):
         mask[drawn(runs)] = value  # one at a time: all of them may not fit into memory
     return mask
-
-
-def _name(item: Mapping[str, Any], number: int) -> str:
-    """How a message calls an annotation: by its id, or by its place among those of the image."""
-    key = item.get("id", number)
-    return str(key) if type(key) is int and abs(key) < 1 << 63 else f"{number} (counted from 0)"
 
 
 def drawn(runs: Mapping[str, Any]) -> np.ndarray:
@@ -73,10 +63,7 @@ def _polygon(points: Any, size: tuple[int, int], where: str) -> list[float]:
     numbers = all(type(value) in (int, float) for value in points)
     if not numbers or not all(abs(value) <= reach for value in points):  # false for NaN too
         raise UserError(f"{where}: a polygon with a corner far outside of the image {size[1]} x {size[0]}")
-    corners = np.array(points, float).reshape(-1, 2)  # (corners, x y)
-    if np.abs(corners - np.roll(corners, 1, axis=0)).sum() > MAX_OUTLINE:
-        raise UserError(f"{where}: a polygon with an outline of more than {MAX_OUTLINE} pixels; is it damaged?")
-    return corners.ravel().tolist()
+    return [float(value) for value in points]
 
 
 def _counts(segmentation: Any, size: tuple[int, int], where: str) -> list[int]:

@@ -1,6 +1,6 @@
-"""The 80 classes of COCO and what CLIP is asked for them (clip_es section 7)."""
+"""The 80 classes of COCO and what CLIP is asked for them, as in CLIP-ES (2023)."""
 
-from dataset.spec import DatasetSpec, prompts_with
+from dataset.spec import LABELLED_SPLIT, DatasetSpec, prompts_with
 
 # The reference's names in COCO's order of category ids; OFFICIAL_NAMES are its own spellings.
 CLASSES = tuple(
@@ -52,9 +52,11 @@ SPEC = DatasetSpec(
     background_prompts=tuple(BACKGROUND),
     has_background=True,
     box_threshold=0.7,
-    tagged_by_name=True,
+    tags_by_name=True,
     aliases=tuple(OFFICIAL_NAMES.items()),
+    layout=LABELLED_SPLIT,
+    images="the folder of COCO's images (train2014)",
 )
 
-TRAIN_IMAGES, VAL_IMAGES = 82_081, 40_137  # those with at least one of the classes (clip_es section 8)
+TRAIN_IMAGES, VAL_IMAGES = 82_081, 40_137  # those with at least one of the classes
 ALL_TRAIN_IMAGES, ALL_VAL_IMAGES = 82_783, 40_504

@@ -1,7 +1,6 @@
 """ADE20K as the scene-parsing challenge of 2016 has it: 150 classes."""
 
-from dataset.raw import RawData, RawForm, in_order
-from dataset.spec import DatasetSpec, prompts_with
+from dataset.spec import VOC_THRESHOLD, DatasetSpec, RawData, RawForm, in_order, prompts_with
 
 # The challenge's order; of its groups of synonyms the name that mmsegmentation and MaskCLIP ask for.
 CLASSES = tuple(
@@ -24,11 +23,11 @@ SPEC = DatasetSpec(
     prompts=prompts_with(CLASSES, {}),
     background_prompts=(),
     has_background=False,
-    box_threshold=0.4,  # VOC's; CLIP-ES was not published on these images
-)
-
-RAW = RawData(
-    holds="annotations (training and validation, or one of them) of ADEChallengeData2016.zip",
-    forms=(RawForm(in_order(range(1, 151), (0,))),),
-    counts={"training": 20_210, "validation": 2_000, "both": 22_210},
+    box_threshold=VOC_THRESHOLD,
+    images="the folder of its images (images/training)",
+    raw=RawData(
+        holds="annotations (training and validation, or one of them) of ADEChallengeData2016.zip",
+        forms=(RawForm(in_order(range(1, 151), (0,))),),
+        counts={"training": 20_210, "validation": 2_000, "both": 22_210},
+    ),
 )

@@ -1,23 +1,24 @@
 """Annotation files as masks and image-level labels. Whatever is wrong with a file ends in a UserError that names it."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+from scipy.io import loadmat  # type: ignore[import-untyped]
 
 from common.errors import UserError
 from common.outcome import Outcome
 from common.parallel import ordered_map
-from dataset.ids import plain_id
+from dataset.ids import split_id
 from dataset.mask_png import mask_made_by, read_mask, write_mask
-from dataset.mat_file import matrix
-from dataset.raw import RawData, RawForm
-from dataset.spec import IGNORE_INDEX
-from dataset.text_files import read_bytes, shown
-from dataset.walk import files_below
+from dataset.spec import IGNORE_INDEX, RawData, RawForm
+from dataset.text_files import files_below, read_bytes
 
 MAX_BYTES = 64 << 20  # of a .mat file, and of what it becomes; PASCAL-Context's become less than 1 MiB
 
@@ -42,22 +43,19 @@ def find_files(raw: RawData, folder: Path) -> tuple[RawForm, dict[str, Path]]:
 
 def _files(form: RawForm, folder: Path) -> dict[str, Path]:
     paths = files_below(folder, form.ending) if form.nested else sorted(folder.glob(f"*{form.ending}"))
-    return {
-        _id_of(form, folder, path): path
-        for path in paths
-        if not path.name.startswith(".") and not path.name.endswith(form.beside)
-    }
-
-
-def _id_of(form: RawForm, folder: Path, path: Path) -> str:
-    """The id of the image that a file annotates; raises UserError for one that would be no line of a split file."""
-    key = path.relative_to(folder).as_posix().removesuffix(form.ending) + form.image_ending
-    if len(key.split()) != 1:
-        raise UserError(f"{folder}: file name {shown(path.name)} holds spaces, which split files cannot; rename it")
-    return plain_id(key, folder)
+    named = [path for path in paths if not path.name.startswith(".") and not path.name.endswith(form.beside)]
+    keys = [path.relative_to(folder).as_posix().removesuffix(form.ending) + form.image_ending for path in named]
+    return dict(zip((split_id(key, folder) for key in keys), named))
 
 
 # --- what is in them -------------------------------------------------------------------------------
+
+
+def annotation_of(form: RawForm, files: Mapping[str, Path], image_id: str) -> np.ndarray:
+    """The annotation of an id, see `read_annotation`; raises UserError when there is none."""
+    if image_id not in files:
+        raise UserError(f"no annotation {image_id}{form.ending} in --raw; it is in the split")
+    return read_annotation(form, files[image_id])
 
 
 def read_annotation(form: RawForm, path: Path) -> np.ndarray:
@@ -65,7 +63,7 @@ def read_annotation(form: RawForm, path: Path) -> np.ndarray:
 
     Raises UserError, naming the file, when it is damaged or holds a value that the data set does not have.
     """
-    raw = _read_matrix(form.variable, path) if form.variable else read_mask(path)
+    raw = read_matrix(path, form.variable) if form.variable else read_mask(path)
     strange = sorted(set(np.unique(raw).tolist()) - set(form.values))
     if strange:
         raise UserError(f"{path}: holds the value {strange[0]}, which this data set does not have; is it another's?")
@@ -74,16 +72,44 @@ def read_annotation(form: RawForm, path: Path) -> np.ndarray:
     return table[raw]
 
 
-def _read_matrix(variable: str, path: Path) -> np.ndarray:
-    """(H, W) int64 of a MATLAB file, whose whole numbers may be stored as floats."""
-    data = read_bytes(path, "an annotation", MAX_BYTES)
+def read_matrix(path: Path, variable: str) -> np.ndarray:
+    """(H, W) int64: a matrix of whole numbers in a MATLAB 5 file, which may be stored as floats.
+
+    variable  its name, or `struct.field` for a field of a struct (of its first element, where it is an array)
+    Raises UserError, naming the file, when it is damaged or holds something else.
+    """
+    data, (name, *fields) = read_bytes(path, "an annotation", MAX_BYTES), variable.split(".")
     try:
-        numbers = matrix(data, variable, MAX_BYTES)
-    except ValueError as error:
-        raise UserError(f"{path}: not a readable .mat file with {variable} ({error}); unpack it again") from error
-    if numbers.ndim != 2 or not numbers.size or (numbers != numbers.round().clip(0, 1 << 16)).any():
+        _check_compressed(data)
+        value = loadmat(BytesIO(data), variable_names=[name])[name]
+        for field in fields:
+            value = value[field].flat[0]
+    except KeyError as error:
+        raise UserError(
+            f"{path}: not a readable .mat file with {variable} (no {name} in it); is it another's?"
+        ) from error
+    except Exception as error:  # scipy checks little, and raises whatever numpy, zlib or struct raise
+        raise UserError(f"{path}: not a readable .mat file with {variable}; unpack it again") from error
+    numbers = isinstance(value, np.ndarray) and value.ndim == 2 and value.size and value.dtype.kind in "biuf"
+    if not numbers or value.nbytes > MAX_BYTES or (value != value.round().clip(0, 1 << 16)).any():
         raise UserError(f"{path}: {variable} is no matrix of labels; is it another data set's?")
-    return numbers.astype(np.int64)
+    return value.astype(np.int64)
+
+
+def _check_compressed(data: bytes) -> None:
+    """Raise for compressed variables of a MATLAB 5 file that are damaged or larger than MAX_BYTES.
+
+    scipy compares no checksums, and may crash on the bytes that damage makes.
+    """
+    at = 128  # behind the header lie elements: type, size, content; type 15 is compressed
+    while at + 8 <= len(data):
+        kind, size = struct.unpack_from("<II", data, at)
+        stream = zlib.decompressobj()
+        if kind == 15:
+            stream.decompress(data[at + 8 : at + 8 + size], MAX_BYTES)
+            if not stream.eof:
+                raise ValueError("cut short, or too large")
+        at += 8 + size
 
 
 # --- the loop --------------------------------------------------------------------------------------
@@ -91,17 +117,20 @@ def _read_matrix(variable: str, path: Path) -> np.ndarray:
 
 @dataclass(frozen=True)
 class MaskJob:
-    """Everything that is the same for all annotations of a run.
+    """Masks to be made, and everything that is the same for all of them.
 
-    files  by id
-    out    folder of the masks, or None to write none
+    name        the data set, which masks record
+    read        (H, W) uint8 of an id; raises UserError where it cannot be made
+    out         folder of the masks, or None to write none
+    overwrite   whether masks that are there are made again
+    keep_any    whether masks that are there are kept even if this command did not make them
     """
 
     name: str
-    form: RawForm
-    files: Mapping[str, Path]
+    read: Callable[[str], np.ndarray]
     out: Path | None
     overwrite: bool = False
+    keep_any: bool = False
 
     @property
     def record(self) -> str:
@@ -109,47 +138,36 @@ class MaskJob:
         return json.dumps({"prepared": self.name})
 
 
-def prepare(
-    job: MaskJob, ids: Sequence[str], labels: dict[str, tuple[int, ...]], threads: int = 2
-) -> Iterator[Outcome]:
-    """Write the masks that are missing, and enter the classes that each image shows in `labels`; one outcome an id.
+def prepare(job: MaskJob, ids: Iterable[str], threads: int = 2) -> Iterator[tuple[Outcome, tuple[int, ...]]]:
+    """Write the masks that are missing; one outcome an id, and the mask values that its mask holds but for 255.
 
     Raises UserError when a mask that is there was not made by this command for this data set.
     """
-    for outcome, classes in ordered_map(partial(_prepared, job), ids, threads):
-        if outcome.status != "failed":
-            labels[outcome.id] = classes
-        yield outcome
+    yield from ordered_map(partial(_prepared, job), ids, threads)
 
 
 def _prepared(job: MaskJob, image_id: str) -> tuple[Outcome, tuple[int, ...]]:
-    kept = _mask_there(job, image_id)
+    target = job.out / f"{image_id}.png" if job.out else None
+    mask = None if target is None or job.overwrite else _kept(job, target)
+    outcome = Outcome(image_id, "made" if mask is None else "kept")
     try:
-        mask = _new_mask(job, image_id) if kept is None else kept
+        if mask is None:
+            mask = job.read(image_id)
+            if target is not None:
+                write_mask(target, mask, made_by=job.record)
     except UserError as error:
         return Outcome(image_id, "failed", str(error)), ()
-    classes = tuple(value for value in np.unique(mask).tolist() if value != IGNORE_INDEX)
-    return Outcome(image_id, "made" if kept is None else "kept"), classes
+    return outcome, tuple(value for value in np.unique(mask).tolist() if value != IGNORE_INDEX)
 
 
-def _mask_there(job: MaskJob, image_id: str) -> np.ndarray | None:
+def _kept(job: MaskJob, target: Path) -> np.ndarray | None:
     """The mask of an earlier run; None when there is none, or a damaged one, which is made again."""
-    target = job.out / f"{image_id}.png" if job.out else None
-    if target is None or job.overwrite or not target.is_file():
+    if not target.is_file():
         return None
     try:
         record, mask = mask_made_by(target), read_mask(target)
     except UserError:
         return None
-    if record != job.record:
+    if record != job.record and not job.keep_any:
         raise UserError(f"{target}: not made here for {job.name}; pass another --masks_out, or --overwrite")
-    return mask
-
-
-def _new_mask(job: MaskJob, image_id: str) -> np.ndarray:
-    if image_id not in job.files:
-        raise UserError(f"no annotation {image_id}{job.form.ending} in --raw; it is in the split")
-    mask = read_annotation(job.form, job.files[image_id])
-    if job.out is not None:
-        write_mask(job.out / f"{image_id}.png", mask, made_by=job.record)
     return mask

@@ -12,13 +12,16 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.files import need_file
-from dataset.spec import IGNORE_INDEX, DatasetSpec
+from dataset.names import plain_name
+from dataset.spec import IGNORE_INDEX, VOC_THRESHOLD, DatasetSpec
 from dataset.text_files import numbered_lines, read_text, shown
-from voc12.spec import BACKGROUND
 
 EXPECTED = "one class a line, `name` or `name: prompt one; prompt two`"
 SECTION = "[background]"
-BOX_THRESHOLD = 0.4  # VOC's; COCO's 0.7 suits small objects among many classes
+BACKGROUND = tuple(  # VOC's background prompts in CLIP-ES
+    "ground land grass tree building wall sky lake water river sea railway railroad keyboard helmet cloud house "
+    "mountain ocean road rock street valley bridge sign".split()
+)
 MAX_BYTES = 16 << 20
 MAX_NAME, MAX_PROMPT = 80, 1000  # characters; CLIP's context takes some 300
 MAX_PROMPTS = 1000  # of a class, and of the background
@@ -45,8 +48,8 @@ def read_classes(path: Path, name: str = "folder") -> DatasetSpec:
 
 def _add_class(groups: dict[str, tuple[str, ...]], line: str, where: str) -> None:
     name, colon, rest = line.partition(":")
-    name = " ".join(name.split())
-    prompts = tuple(" ".join(prompt.split()) for prompt in rest.split(";")) if colon else (name,)
+    name = plain_name(name)
+    prompts = tuple(map(plain_name, rest.split(";"))) if colon else (name,)
     if not name or not all(prompts):
         raise UserError(f"{where}: an empty {'prompt' if name else 'name'}; expected {EXPECTED}")
     _check_lengths(name, prompts, where)
@@ -77,7 +80,7 @@ def _check_lengths(name: str, prompts: tuple[str, ...], where: str) -> None:
 
 
 def _add_background(background: dict[str, int], line: str, number: int, where: str) -> None:
-    prompt = " ".join(line.split())
+    prompt = plain_name(line)
     if len(background) == MAX_PROMPTS or len(prompt) > MAX_PROMPT:
         raise UserError(f"{where}: more than {MAX_PROMPTS} prompts, or one longer than {MAX_PROMPT} characters")
     if prompt in background:
@@ -92,7 +95,7 @@ def _spec(path: Path, name: str, groups: dict[str, tuple[str, ...]], background:
     if background is not None and not background:
         raise UserError(f"{path}: {SECTION} is empty; list what surrounds the classes, or leave it out for VOC's list")
     words = default_background(groups) if background is None else tuple(background)
-    return DatasetSpec(name, tuple(groups), tuple(groups.values()), words, True, BOX_THRESHOLD)
+    return DatasetSpec(name, tuple(groups), tuple(groups.values()), words, True, VOC_THRESHOLD)
 
 
 def default_background(groups: dict[str, tuple[str, ...]]) -> tuple[str, ...]:

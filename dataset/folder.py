@@ -1,28 +1,24 @@
 """The images of a user's folder, at any depth."""
 
 import os
-import struct
 import sys
-import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.errors import UserError
-from common.files import need_dir, need_file
-from dataset.ids import plain_id, unfit
-from dataset.label_table import image_id
-from dataset.text_files import numbered_lines, read_text
-from dataset.voc_layout import IMAGE_SUFFIXES, image_file, inside
-from dataset.walk import walk
+from common.files import need_dir
+from dataset.ids import IMAGE_SUFFIXES, image_id, plain_id, unfit
+from dataset.mask_png import says_made_here
+from dataset.names import one_form
+from dataset.text_files import files_below
+from dataset.voc_layout import image_file, inside, read_lines
 
 EXPECTED = "a folder of jpg, png or webp images, at any depth"
-# Pictures that cannot be taken as they are: named, so that none is passed over in silence.
+# Pictures that are not read: each is named as a problem, so that none is lost in silence.
 OTHER_PICTURES = (".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jfif", ".jp2", ".svg", ".raw", ".dng")
 WRITTEN = Path("output")  # where the commands write when they are not told, below the working folder
-PNG_START = b"\x89PNG\r\n\x1a\n"
-MAX_PATH = 4096  # bytes that Linux takes for one
-MAX_CHUNKS = 100  # of a PNG before its pixels
+MAX_DEPTH = 100  # folders within folders; os.walk recurses before Python 3.12
 
 
 @dataclass
@@ -40,13 +36,8 @@ class Images:
 
     def spelled(self, ids: Iterable[str]) -> list[str]:
         """The ids as the files are spelled: `ü` may be one sign or two (macOS). Those of no image stay as they are."""
-        own = {_one_form(key): key for key in reversed(self.paths)}
-        return [key if key in self.paths else own.get(_one_form(key), key) for key in ids]
-
-
-def _one_form(key: str) -> str:
-    """NFC; its time grows with the square of a run of accents, and no file name is as long as that would take."""
-    return unicodedata.normalize("NFC", key) if len(key) <= MAX_PATH else key
+        spelling = {one_form(key): key for key in reversed(self.paths)}
+        return [key if key in self.paths else spelling.get(one_form(key), key) for key in ids]
 
 
 def find_images(root: Path) -> Images:
@@ -57,22 +48,25 @@ def find_images(root: Path) -> Images:
     Raises UserError when there is no such folder or no image in it.
     """
     need_dir(root, "--img_root", EXPECTED)
-    images, written = Images(), list[str]()
-    for folder, subfolders, names in walk(root):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in [name for name in subfolders if (folder / name).resolve() == WRITTEN.resolve()]:
-            subfolders.remove(name)
-            written += [_below(root, path.parent, path.name) for path in _pictures(folder / name)]
-        for name in subfolders:
-            if (folder / name).is_symlink():
-                images.problems.append(
-                    (_below(root, folder, name), "a link to a folder is not followed; copy it there")
-                )
-        for name in sorted(names):
-            if _has_made_by(folder / name):
-                written.append(_below(root, folder, name))
-            elif not name.startswith("."):
-                _add(images, root, folder / name)
+    images, written = Images(), list[Path]()
+    for place, subfolders, names in os.walk(root):
+        folder = Path(place)
+        if len(folder.parts) - len(root.parts) > MAX_DEPTH:
+            raise UserError(f"{root}: folders in folders, more than {MAX_DEPTH} deep; move the files further up")
+        below = sorted(folder / name for name in subfolders if name[0] != ".")
+        subfolders.clear()
+        for path in below:
+            if path.resolve() == WRITTEN.resolve():
+                written += [each for each in files_below(path, IMAGE_SUFFIXES) if each.name[0] != "."]
+            elif path.is_symlink():
+                images.problems.append((_below(root, path), "a link to a folder is not followed; copy it there"))
+            else:
+                subfolders.append(path.name)
+        for path in sorted(folder / name for name in names if name[0] != "."):
+            if path.suffix.lower() == ".png" and says_made_here(path):
+                written.append(path)
+            else:
+                _add(images, root, path)
     _tell_written(root, written)
     if not images.paths and not images.problems:
         raise UserError(f"--img_root {root}: no image in it; expected {EXPECTED}")
@@ -81,55 +75,30 @@ def find_images(root: Path) -> Images:
     return images
 
 
-def _below(root: Path, folder: Path, name: str) -> str:
-    return (folder / name).relative_to(root).as_posix()
+def _below(root: Path, path: Path) -> str:
+    return path.relative_to(root).as_posix()
 
 
-def _pictures(folder: Path) -> Iterator[Path]:
-    for below, subfolders, names in walk(folder):
-        subfolders.sort()
-        yield from (below / name for name in sorted(names) if name.endswith(IMAGE_SUFFIXES) and name[0] != ".")
-
-
-def _tell_written(root: Path, written: Sequence[str]) -> None:
+def _tell_written(root: Path, written: Sequence[Path]) -> None:
     if written:
         count = f"{len(written)} picture{'s' * (len(written) > 1)}"
-        print(f"left out: {count} that this project wrote, in {root}, such as {written[0]!a}", file=sys.stderr)
-
-
-def _has_made_by(path: Path) -> bool:
-    """Whether a PNG carries the text `made_by` of dataset/mask_png.py; only what precedes the pixels is read."""
-    if path.suffix.lower() != ".png" or path.name.startswith(".") or not path.is_file():
-        return False
-    try:
-        with path.open("rb") as stream:
-            if stream.read(len(PNG_START)) != PNG_START:
-                return False
-            for _ in range(MAX_CHUNKS):
-                head = stream.read(8)
-                if len(head) < 8 or head[4:] in (b"IDAT", b"IEND"):
-                    break
-                (length,) = struct.unpack(">I", head[:4])
-                start = stream.read(min(length, 8))
-                if head[4:] in (b"tEXt", b"iTXt", b"zTXt") and start == b"made_by\0":
-                    return True
-                stream.seek(length - len(start) + 4, os.SEEK_CUR)  # the rest and its checksum
-    except OSError:  # the stage that reads the picture says so
-        pass
-    return False
+        print(
+            f"left out: {count} that this project wrote, in {root}, such as {_below(root, written[0])!a}",
+            file=sys.stderr,
+        )
 
 
 def _add_twins(images: Images) -> None:
     """Enter as `twice` the ids that look alike and differ in how a letter such as `ü` is put together."""
     first: dict[str, str] = {}
     for key, path in images.paths.items():
-        other = first.setdefault(_one_form(key), key)
+        other = first.setdefault(one_form(key), key)
         if other != key:
             images.twice.setdefault(other, [ascii(images.paths[other].name)]).append(ascii(path.name))
 
 
 def _add(images: Images, root: Path, path: Path) -> None:
-    relative = _below(root, path.parent, path.name)
+    relative = _below(root, path)
     if unfit(relative) and path.suffix.lower() in IMAGE_SUFFIXES:
         reason = f"{root}: a file name that is not UTF-8 or holds control characters; rename it"
         images.problems.append((ascii(relative), reason))
@@ -166,12 +135,7 @@ def images_of(root: Path, ids: Sequence[str]) -> Images:
 
 def read_ids(path: Path) -> list[str]:
     """The ids of a user's own split file, one a line: the whole line, so that names may hold spaces; suffix or not."""
-    expected = "one image a line"
-    text = read_text(need_file(path, "--split_file", expected), expected)
-    ids = [image_id(line, f"{path}, line {number}") for number, line in numbered_lines(path, text)]
-    if not ids:
-        raise UserError(f"{path}: an empty split; expected {expected}")
-    return list(dict.fromkeys(ids))
+    return read_lines(path, image_id)
 
 
 def restricted(images: Images, ids: Sequence[str]) -> Images:

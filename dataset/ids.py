@@ -9,6 +9,8 @@ from pathlib import PurePosixPath
 from common.errors import UserError
 from dataset.text_files import shown
 
+_LOWER = (".jpg", ".jpeg", ".png", ".webp")
+IMAGE_SUFFIXES = (*_LOWER, *(suffix.upper() for suffix in _LOWER), *(f".{suffix[1:].title()}" for suffix in _LOWER))
 # What moves a terminal's cursor, begins a line or turns the direction of writing; halves of characters (from JSON).
 _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -30,3 +32,23 @@ def plain_id(image_id: str, where: object) -> str:
 def unfit(name: str) -> bool:
     """Whether a name holds control characters, or is no Unicode text."""
     return _UNFIT.search(name) is not None
+
+
+def image_id(image: str, where: str) -> str:
+    """The id of an image given with or without suffix: its path below --img_root, with `/`, without suffix.
+
+    Raises UserError, naming `where` it stands, when it leaves the folder or holds backslashes or control characters.
+    """
+    image = image.strip()
+    if "\\" in image:
+        plain = image.replace("\\", "/")
+        raise UserError(f"{where}: use / instead of \\ in the names of images, as in {shown(plain)}")
+    suffix = next((suffix for suffix in IMAGE_SUFFIXES if image.endswith(suffix)), "")
+    return plain_id(image.removesuffix(suffix), where)
+
+
+def split_id(image: str, where: object) -> str:
+    """The id of an image given without suffix, for a line of a split file; raises UserError if it holds spaces too."""
+    if len(image.split()) != 1:
+        raise UserError(f"{where}: name {shown(image)} holds spaces, which split files cannot; rename it")
+    return plain_id(image, where)

@@ -1,20 +1,16 @@
 """The mask PNG: one class value a pixel, and how it was made."""
 
-import struct
-import zlib
+import re
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, PngImagePlugin
 
 from common.errors import UserError
 from common.files import atomic_write
-from common.images import open_regular, opened
+from common.images import opened
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MOST_RECORD = 1 << 18  # characters of `made_by`
-PIECE = 1 << 20  # bytes that are read at once
 
 
 def voc_palette() -> np.ndarray:
@@ -45,16 +41,25 @@ def write_mask(path: Path, mask: np.ndarray, palette: bool = False, made_by: str
 
 def _spare_others(path: Path) -> None:
     """Raise UserError for a picture of any format that does not say that it was made here; links are but links."""
-    if path.is_symlink():
-        return
     try:
         with opened(path) as image:
-            ours = "made_by" in image.info
+            ours = path.is_symlink() or "made_by" in image.info
     except UserError:  # there is none, or one that is damaged
         return
     if not ours:
         said = "not written, a picture lies there that this project did not make"
         raise UserError(f"{path}: {said}; choose another folder, or remove it")
+
+
+def says_made_here(path: Path) -> bool:
+    """Whether a PNG begins with the text `made_by` (much quicker than opening it, in a folder of many)."""
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as stream:
+            return re.search(rb"[tiz](EXt|TXt)made_by\0", stream.read(4096)) is not None
+    except OSError:  # the stage that reads the picture says so
+        return False
 
 
 def made_here(made_by: str = "") -> PngImagePlugin.PngInfo:
@@ -79,32 +84,10 @@ def read_mask(path: Path) -> np.ndarray:
 def mask_made_by(path: Path) -> str:
     """What `write_mask` recorded, or an empty text, also for one that is longer than any record.
 
-    Raises UserError when the mask is missing or damaged: all of it is decoded, and its checksums are compared, since
-    PIL accepts an image whose last bytes are cut off or changed.
+    Raises UserError when the mask is missing or damaged: the checksums of all parts are compared, since PIL decodes an
+    image whose last bytes are cut off or changed.
     """
-    with opened(path, ("PNG",), "mask") as image, open_regular(path) as stream:
-        image.load()
+    with opened(path, ("PNG",), "mask") as image:
         record = image.info.get("made_by", "")
-        whole = _is_whole(stream)
-    if not whole:
-        raise UserError(f"{path}: a damaged mask; make it again")
+        image.verify()
     return str(record) if len(record) <= MOST_RECORD else ""
-
-
-def _is_whole(stream: BinaryIO) -> bool:
-    """Whether a PNG is its chunks, (length, name, content, CRC of name and content) each, and nothing behind the last.
-
-    Piece by piece: a file may be larger than its picture.
-    """
-    stream.seek(len(PNG_SIGNATURE))
-    while len(head := stream.read(8)) == 8:
-        left, name = struct.unpack(">I4s", head)
-        checksum = zlib.crc32(name)
-        while piece := stream.read(min(left, PIECE)):
-            checksum = zlib.crc32(piece, checksum)
-            left -= len(piece)
-        if left or stream.read(4) != checksum.to_bytes(4, "big"):
-            return False
-        if name == b"IEND":
-            return not stream.read(1)
-    return False

@@ -1,7 +1,7 @@
-"""Images and labels put together: names become class indices, and whatever does not fit is said.
+"""Images and labels put together: names become class indices, and whatever does not fit is reported.
 
-Told apart by what follows from them: an unknown name or an id that means two things ends the command (exit code 2);
-an image without labels or a label without image is left out and counted as failed (exit code 3).
+Errors end the command (exit code 2): an unknown name, or an id that means two things. Warnings drop the image and count
+it as failed (exit code 3): an image without labels, or a label without image.
 """
 
 import sys
@@ -12,11 +12,11 @@ from pathlib import Path
 
 from common.errors import UserError
 from dataset.folder import Images
-from dataset.label_table import LabelTable
+from dataset.ids import IMAGE_SUFFIXES
+from dataset.label_source import LabelTable
 from dataset.names import hint, name_indices
 from dataset.spec import DatasetSpec, Sample
 from dataset.text_files import in_short, shown
-from dataset.voc_layout import IMAGE_SUFFIXES
 
 EXAMPLES = 3
 
@@ -55,17 +55,19 @@ def match(
     """
     table = _spelled(images, table)
     split = None if split is None else list(dict.fromkeys(images.spelled(split)))
-    known = _spellings(spec, table)
-    indices = {key: _indices(known, entry.names) for key, entry in table.entries.items()}
-    ids = list(images.paths) if split is None else list(split)
-    samples = [Sample(key, images.paths[key], indices[key]) for key in ids if key in images.paths and indices.get(key)]
-    wanted = None if split is None else set(split)
-    unreadable = [(key, reason) for key, reason in table.problems if wanted is None or key in wanted]
-    found = Match(samples, [*images.problems, *unreadable])
+    numbers = {str(index): index for index in range(len(spec.classes))} if table.indices else {}
+    known = numbers | name_indices(spec)
+    wanted = dict.fromkeys(images.paths if split is None else split)
+    problems = [(key, reason) for key, reason in table.problems if split is None or key in wanted]
+    found = Match([], [*images.problems, *problems])
+    for key in wanted:
+        labels = [known[name] for name in table.entries[key].names if name in known] if key in table.entries else []
+        if labels and key in images.paths:
+            found.samples.append(Sample(key, images.paths[key], tuple(dict.fromkeys(labels))))
     _leave_out(found, root, images, table, split)
-    found.errors += [*repeated_images(root, images), *_unknown_names(spec, table), *_repeated_labels(table)]
-    if not samples and not found.errors:
-        found.errors = [_nothing_fits(root, images, table, [*unreadable, *found.problems])]
+    found.errors += [*repeated_images(root, images), *_unknown_names(spec, table, known), *_repeated_labels(table)]
+    if not found.samples and not found.errors:
+        found.errors = [_nothing_fits(root, images, table, [*problems, *found.problems])]
     return found
 
 
@@ -82,44 +84,30 @@ def _spelled(images: Images, table: LabelTable) -> LabelTable:
 
 def _leave_out(found: Match, root: Path, images: Images, table: LabelTable, split: Sequence[str] | None) -> None:
     """Add the images without labels and the labels (or ids of the split) without image."""
-    told = {key for key, _ in found.problems}
-    named = {key for key, entry in table.entries.items() if entry.names}
+    done = {key for key, _ in found.problems}
+    named = {key for key, entry in table.entries.items() if entry.names} | done
     bare = [key for key in (images.paths if split is None else split) if key in images.paths and key not in named]
-    gone = [key for key in (table.entries if split is None else split) if key not in images.paths]
-    bare, gone = ([key for key in keys if key not in told] for keys in (bare, gone))
+    gone = [key for key in (table.entries if split is None else split) if key not in images.paths and key not in done]
     found.problems += [(key, f"no labels for it in {table.source}; add them, or leave it out") for key in bare]
-    found.problems += [(key, f"no such image in {root}; {_placed(table, key)}") for key in gone]
+    for key in gone:
+        entry = table.entries.get(key)
+        place = f"labelled in {table.source}, {entry.where}" if entry else "it is in the split"
+        found.problems.append((key, f"no such image in {root}; {place}"))
     found.warnings += _line(bare, "image without labels", "images without labels", f"in {table.source}")
     placed = [f"{key} ({table.entries[key].where})" if key in table.entries else key for key in gone]
-    if split is None:
-        found.warnings += _line(placed, "label without image", "labels without images", f"in {root}")
-    else:
-        found.warnings += _line(
-            placed, "id of the split without image", "ids of the split without images", f"in {root}"
-        )
+    one, several = ("label without image", "labels without images")
+    if split is not None:
+        one, several = ("id of the split without image", "ids of the split without images")
+    found.warnings += _line(placed, one, several, f"in {root}")
 
 
-def _spellings(spec: DatasetSpec, table: LabelTable) -> dict[str, int]:
-    """Class index by everything that stands for it: names, other spellings, and numbers where the format has them."""
-    numbers = {str(index): index for index in range(len(spec.classes))} if table.indices else {}
-    return numbers | name_indices(spec)
-
-
-def _indices(known: Mapping[str, int], names: Sequence[str]) -> tuple[int, ...]:
-    """Class indices of the names that are known, each once, in order."""
-    return tuple(dict.fromkeys(known[name] for name in names if name in known))
-
-
-def _unknown_names(spec: DatasetSpec, table: LabelTable) -> list[str]:
+def _unknown_names(spec: DatasetSpec, table: LabelTable, known: Mapping[str, int]) -> list[str]:
     """The error line for names that are no classes, each with the place it is first used and what may be meant."""
-    known, first, uses = _spellings(spec, table), dict[str, str](), 0
-    for entry in table.entries.values():
-        for name in entry.names:
-            if name not in known:
-                first.setdefault(name, entry.where)
-                uses += 1
-    if not first:
+    unknown = [(name, each.where) for each in table.entries.values() for name in each.names if name not in known]
+    if not unknown:
         return []
+    first, uses = dict(reversed(unknown)), len(unknown)
+    first = {name: first[name] for name, _ in unknown}
     examples = (f"{shown(name)} ({where}; {_meant(name, spec, table)})" for name, where in first.items())
     used = "" if uses == len(first) else f", used {uses} times"
     count = _counted(len(first), "unknown class", "unknown classes")
@@ -159,10 +147,6 @@ def _nothing_fits(root: Path, images: Images, table: LabelTable, problems: Seque
         )
     first = f"; the first, {problems[0][0]}: {problems[0][1]}" if problems else ""
     return f"{root}: no image can be used{first}"
-
-
-def _placed(table: LabelTable, key: str) -> str:
-    return f"labelled in {table.source}, {table.entries[key].where}" if key in table.entries else "it is in the split"
 
 
 def _line(keys: Sequence[str], one: str, several: str, where: str) -> list[str]:

@@ -1,18 +1,30 @@
-"""Class names as people write them: look-up and suggestions."""
+"""Class names as people write them: one Unicode form, look-up and suggestions."""
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Sequence
 
 from dataset.spec import DatasetSpec
 
 MAX_NAME = 80  # characters; a class name is shorter
+MAX_FORMED = 4096  # characters; the time that NFC takes grows with the square of a run of accents
+
+
+def one_form(text: str) -> str:
+    """The text in NFC, in which names and ids are compared: `é` may be one sign, or two (file names of macOS)."""
+    return unicodedata.normalize("NFC", text) if len(text) <= MAX_FORMED else text
+
+
+def plain_name(text: str) -> str:
+    """A name in one Unicode form, with single spaces between its words and none around it."""
+    return one_form(" ".join(text.split()))
 
 
 def name_indices(spec: DatasetSpec) -> dict[str, int]:
-    """Class index by name, the data set's other spellings included."""
-    indices = {name: index for index, name in enumerate(spec.classes)}
-    return {other: indices[name] for other, name in spec.aliases} | indices
+    """Class index by plain name, the data set's other spellings included."""
+    indices = {one_form(name): index for index, name in enumerate(spec.classes)}
+    return {one_form(other): indices[one_form(name)] for other, name in spec.aliases} | indices
 
 
 def hint(name: str, classes: Sequence[str]) -> str:

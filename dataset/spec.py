@@ -1,27 +1,65 @@
-"""What the stages need to know of a data set: two frozen dataclasses."""
+"""What the commands need to know of a data set: the frozen spec that each data set writes once."""
 
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+EVERY_CLASS = "all"  # of --labels
 IGNORE_INDEX = 255  # ground truth: not scored; written masks: not confident enough to train on
-EVERY_CLASS = "all"  # of --labels: all classes for every image
+VOC_THRESHOLD = 0.4  # box threshold of VOC in CLIP-ES, and of data sets that it was not published on
+VOC, LABELLED_SPLIT, BY_PATH = "voc", "labelled split", "by path"  # layouts, see DatasetSpec
+
+
+@dataclass(frozen=True)
+class RawForm:
+    """One form in which a data set's annotations are distributed.
+
+    values        mask value by raw value: a class index or 255; a file with any other raw value is refused
+    ending        how the files' names end
+    image_ending  what the names of the images have in its place, before their suffix
+    beside        endings of other files in the same folders, which are passed over
+    nested        whether files lie in folders below too, which are part of the ids then
+    variable      of MATLAB files, the matrix of raw values, or `struct.field`; empty: the files are PNGs
+    """
+
+    values: Mapping[int, int]
+    ending: str = ".png"
+    image_ending: str = ""
+    beside: tuple[str, ...] = ()
+    nested: bool = True
+    variable: str = ""
+
+
+@dataclass(frozen=True)
+class RawData:
+    """A data set's annotations: what their folder is, to people, its forms, and the number of images of each split."""
+
+    holds: str
+    forms: tuple[RawForm, ...]
+    counts: Mapping[str, int]
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """The classes of a data set and the words CLIP knows them by.
+    """The classes of a data set, the words CLIP knows them by, its layout and its defaults.
 
     classes             K names, in label order; with a background class, mask value = index + 1
     prompts             K tuples of prompt texts (without template); several are fused to one embedding
     background_prompts  b texts that compete in the softmax and stand for "none of the classes"
     has_background      mask value 0 is "background" (VOC, COCO) rather than the first class
-    box_threshold       share of the CAM maximum above which a pixel enters a box (CLIP-ES, section 3.2)
+    box_threshold       share of the CAM maximum above which a pixel enters a box (CLIP-ES, 2023, section 3.2)
     template            the prompt sentence; `{}` is the name
     aliases             pairs (other spelling, class name) that label files may use
     plain_prompts       K tuples as above for MaskCLIP, which asks for plain names; (): the prompts
+    tags_by_name        TagCLIP asks for the class names as they are, and not for the prompts
     maskclip_frame      (long, short) sides that MaskCLIP's images are scaled to just fit into; (): their own size
-    tagged_by_name      TagCLIP asks for the bare class names, as its code does for VOC and COCO, not for the prompts
     unseen              indices of the classes that the field's zero-shot split leaves without labels; (): no such split
+    layout              VOC: folders and splits of VOC; LABELLED_SPLIT: the lines of a split file hold the labels too;
+                        BY_PATH: all images below a folder, labels and masks are given
+    images              what --img_root is, to people
+    make_images         makes the images where none are given, and returns their folder
+    clip                its CLIP where none is given: (open_clip name, tag), or (file, None)
+    raw                 its annotations as they are distributed, for scripts/prepare_dense.py
     """
 
     name: str
@@ -33,9 +71,14 @@ class DatasetSpec:
     template: str = "a clean origami {}."
     aliases: tuple[tuple[str, str], ...] = ()
     plain_prompts: tuple[tuple[str, ...], ...] = ()
+    tags_by_name: bool = False
     maskclip_frame: tuple[int, ...] = (2048, 512)
-    tagged_by_name: bool = False
     unseen: tuple[int, ...] = ()
+    layout: str = BY_PATH
+    images: str = "the folder of your images"
+    make_images: Callable[[], Path] | None = None
+    clip: tuple[str, str | None] = ("ViT-B-16", "openai")
+    raw: RawData | None = None
 
     def __post_init__(self) -> None:
         for prompts in filter(None, (self.prompts, self.plain_prompts)):
@@ -59,6 +102,16 @@ class DatasetSpec:
         """Mask values of the unseen classes. The background, where there is one, is among the seen."""
         return tuple(index + int(self.has_background) for index in self.unseen)
 
+    @property
+    def has_usual_masks(self) -> bool:
+        """Whether ground truth lies beside the images: VOC's masks, which count from the background on."""
+        return self.layout == VOC and self.has_background
+
+    def words(self) -> dict[str, object]:
+        """Names and prompts, as records of how a file was made hold them (JSON)."""
+        names = ("name", "classes", "prompts", "background_prompts", "template", "tags_by_name")
+        return {name: getattr(self, name) for name in names}
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -69,9 +122,15 @@ class Sample:
     labels: tuple[int, ...]
 
 
-def prompts_with(classes: tuple[str, ...], differing: dict[str, str]) -> tuple[tuple[str, ...], ...]:
+def prompts_with(classes: tuple[str, ...], differing: Mapping[str, str]) -> tuple[tuple[str, ...], ...]:
     """One prompt a class: its name, or what `differing` gives for it."""
     unknown = set(differing) - set(classes)
     if unknown:
         raise ValueError(f"prompts given for unknown classes: {sorted(unknown)}")
     return tuple((differing.get(name, name),) for name in classes)
+
+
+def in_order(classes: Iterable[int], unlabelled: Iterable[int]) -> dict[int, int]:
+    """Mask values for raw values that stand for the classes in their order, and for others that are not scored."""
+    indices = {value: index for index, value in enumerate(classes)}
+    return indices | dict.fromkeys(unlabelled, IGNORE_INDEX)

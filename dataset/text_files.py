@@ -1,14 +1,16 @@
-"""Files of users, read within bounds, and how what they say is shown.
+"""Files of users, found and read within bounds, and how what they say is shown.
 
-Whoever wrote them may mean harm: nothing here waits for a pipe, reads more than it should, or hands control
-characters on to a terminal.
+Nothing here waits for a pipe, reads more than it should, or hands control characters on to a terminal.
 """
 
+import json
 import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from common import files
 from common.errors import UserError
 
 MAX_BYTES = 256 << 20  # COCO's largest label file as text is a hundredth of it
@@ -17,6 +19,19 @@ SHOWN = 60  # characters of a name that are repeated in a message
 MAX_MESSAGE = 480
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|\Z)")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # a terminal would obey them; none is of use in text
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; a name that is too long for one is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def files_below(root: Path, endings: str | tuple[str, ...]) -> list[Path]:
+    """All files whose names end so, at any depth, sorted; links to folders are not followed."""
+    return sorted(Path(path) for path in files.files_below(root) if path.endswith(endings))
 
 
 def read_bytes(path: Path, expected: str, max_bytes: int = MAX_BYTES) -> bytes:
@@ -52,6 +67,16 @@ def read_text(path: Path, expected: str, max_bytes: int = MAX_BYTES) -> str:
         line = text.count("\n", 0, found.start()) + 1
         raise UserError(f"{path}, line {line}: a control character ({found[0]!a}); remove it")
     return text
+
+
+def parse_json(path: Path, text: str, expected: str) -> Any:
+    """The JSON value that a text is; raises UserError, naming the file and the line, where it is none."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {error.lineno}: not JSON ({error.msg}); expected {expected}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not JSON that can be read; expected {expected}") from error
 
 
 def lines_of(path: Path, text: str) -> Iterator[str]:

@@ -4,22 +4,18 @@ Whatever is wrong with a file ends in a UserError that names it.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lxml import etree
-
 from common.errors import UserError
 from common.files import need_dir, need_file
-from dataset.ids import plain_id
-from dataset.names import hint
+from dataset.ids import IMAGE_SUFFIXES, plain_id
+from dataset.names import hint, one_form
+from dataset.readers.voc_xml import read_names
 from dataset.spec import Sample
-from dataset.text_files import numbered_lines, read_bytes, read_text, shown
-
-MAX_XML = 16 << 20  # bytes; VOC's annotations have a few KiB
-_LOWER = (".jpg", ".jpeg", ".png", ".webp")
-IMAGE_SUFFIXES = (*_LOWER, *(suffix.upper() for suffix in _LOWER), *(f".{suffix[1:].title()}" for suffix in _LOWER))
+from dataset.text_files import is_file as is_file
+from dataset.text_files import numbered_lines, read_text, shown
 
 
 @dataclass(frozen=True)
@@ -54,53 +50,37 @@ def read_split(path: Path) -> list[str]:
 
     Raises UserError when the file is missing, not text, empty, or holds an id that leaves the image folder.
     """
+    return read_lines(path, lambda line, where: plain_id(line.split()[0], where))
+
+
+def read_lines(path: Path, id_of: Callable[[str, str], str]) -> list[str]:
+    """The ids of a split file: what `id_of` makes of a line and the place it stands; raises UserError, see above."""
     expected = "a text file with one image id a line"
-    text = read_text(need_file(path, "--split_file", expected), expected)
-    lines = numbered_lines(path, text)
-    ids = dict.fromkeys(plain_id(line.split()[0], f"{path}, line {number}") for number, line in lines)
+    lines = numbered_lines(path, read_text(need_file(path, "--split_file", expected), expected))
+    ids = dict.fromkeys(id_of(line, f"{path}, line {number}") for number, line in lines)
     if not ids:
         raise UserError(f"{path}: an empty split; expected one image id a line")
     return list(ids)
 
 
 def read_labels(xml: Path, classes: Sequence[str]) -> tuple[int, ...]:
-    """The distinct classes of an annotation's `object/name` entries, 0-based, in file order (clip_es section 1).
+    """The distinct classes of an annotation's `object/name` entries, 0-based, in file order.
 
     Raises UserError for a missing or damaged file and for a name that is not among the classes.
     """
-    return tuple(_class_index(name, classes, xml) for name in read_names(xml))
-
-
-def read_names(xml: Path) -> tuple[str, ...]:
-    """The distinct `object/name` texts of an annotation in file order.
-
-    The XML is read without entities, DTDs or network. Raises UserError for a missing or damaged file.
-    """
-    if not is_file(xml):
-        raise UserError(f"{xml}: no such annotation; expected a VOC XML file with the objects of the image")
-    data = read_bytes(xml, "a VOC annotation", MAX_XML)
-    parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False)
-    try:
-        root = etree.fromstring(data, parser)
-    except (etree.XMLSyntaxError, LookupError, ValueError) as error:  # the last two: an encoding that is unknown
-        reason = shown(" ".join(str(error).split()))
-        raise UserError(f"{xml}: damaged XML ({reason}); expected a VOC annotation") from error
-    if getattr(root.getroottree().docinfo, "doctype", ""):
-        raise UserError(f"{xml}: refused, it declares a DOCTYPE; expected a plain VOC annotation")
-    return tuple(dict.fromkeys((element.text or "").strip() for element in root.iterfind("object/name")))
-
-
-def _class_index(name: str, classes: Sequence[str], source: Path) -> int:
-    if name in classes:
-        return list(classes).index(name)
-    raise UserError(f"{source}: unknown class {shown(name)}; {hint(name, classes)}")
+    indices = {one_form(name): index for index, name in enumerate(classes)}
+    names = read_names(xml)
+    for name in names:
+        if name not in indices:
+            raise UserError(f"{xml}: unknown class {shown(name)}; {hint(name, classes)}")
+    return tuple(indices[name] for name in names)
 
 
 def find_image(folder: Path, image_id: str) -> Path:
     """The image file of an id; raises UserError when there is none or it lies outside the folder (a link)."""
     path = image_file(folder, image_id)
     if path is None:
-        raise UserError(f"{folder / image_id}.jpg: no such image; expected {', '.join(_LOWER)} in --img_root")
+        raise UserError(f"{folder / image_id}.jpg: no such image; expected .jpg, .jpeg, .png, .webp in --img_root")
     return inside(path, folder)
 
 
@@ -108,14 +88,6 @@ def image_file(folder: Path, image_id: str) -> Path | None:
     """The file an id stands for, or None."""
     candidates = (folder / f"{image_id}{suffix}" for suffix in IMAGE_SUFFIXES)
     return next((path for path in candidates if is_file(path)), None)
-
-
-def is_file(path: Path) -> bool:
-    """Whether there is such a file; a name that is too long for one is none."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
 
 
 def inside(path: Path, folder: Path) -> Path:

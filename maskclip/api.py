@@ -1,17 +1,17 @@
 """What the pip package exports: loading, tokens, text embeddings."""
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import Compose, InterpolationMode, Normalize, Resize, ToTensor
 
 from clip.device import pick_device
-from clip.image import MEAN, STD
+from clip.image import prepare_image
 from clip.load import load_clip
 from clip.templates import BASE18, MASKCLIP85, fill_templates
 from clip.text import token_ids
@@ -57,8 +57,8 @@ def load(
     text_feature_layer: int = -1,
     templates: str | Sequence[str] = "maskclip",
     **_ignored: Any,
-) -> tuple[MaskClip, Compose]:
-    """A model and the transform from a PIL image to its input (3, R, R), of which a batch is stacked.
+) -> tuple[MaskClip, Callable[[Image.Image], Tensor]]:
+    """A model, and the function from a PIL image to its input (3, R, R), of which a batch is stacked.
 
     name                one of `available_models`, the path of a weight file, or an open_clip name
     device              None: a GPU when there is one
@@ -83,7 +83,7 @@ def load(
             generate_text_embeddings(model, CLASSES[dataset], templates, feature_layer=text_feature_layer)
         )
     _latest = weakref.ref(model)
-    return model, _transform(input_resolution or native_side(clip))
+    return model, partial(_prepared, side=input_resolution or native_side(clip))
 
 
 def downloaded(name: str) -> Path | None:
@@ -95,14 +95,10 @@ def downloaded(name: str) -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
-def _transform(side: int) -> Compose:
-    """PIL image to (3, side, side): its aspect is lost, as in the package."""
-    resize = Resize((side, side), InterpolationMode.BICUBIC)
-    return Compose([resize, _in_colour, ToTensor(), Normalize(MEAN, STD)])
-
-
-def _in_colour(image: Image.Image) -> Image.Image:
-    return image.convert("RGB")
+def _prepared(image: Image.Image, side: int) -> Tensor:
+    """A PIL image to (3, side, side): its aspect is lost, and it is resized before its colours are converted, as in the
+    package."""
+    return prepare_image(image.resize((side, side), Image.Resampling.BICUBIC).convert("RGB"), patch_size=1)
 
 
 def tokenize(texts: str | Sequence[str], context_length: int = 77) -> Tensor:

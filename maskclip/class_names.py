@@ -1,6 +1,6 @@
 """Class names of the three data sets that MaskCLIP was published with, as its prompts say them.
 
-Label order of the data sets, background left out (other_systems section 0.3).
+Label order of the data sets, background left out.
 """
 
 from coco14 import cocostuff

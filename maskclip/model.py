@@ -25,7 +25,7 @@ class MaskClip(torch.nn.Module):
     def __init__(self, clip: Clip) -> None:
         super().__init__()
         self.clip = clip
-        self.network = clip.model  # so that `.to(device)` moves it
+        self.network = clip.model  # so that `.to(device)` moves it; the text tower follows when it is used
         self.register_buffer("text_embeddings", None, persistent=False)
         self.eval()
 
@@ -67,7 +67,7 @@ class MaskClip(torch.nn.Module):
 
     def text_blocks(self, feature_layer: int | None) -> int | None:
         """How many text blocks a feature layer asks for; None: all. Raises UserError for one that is not there."""
-        count = len(self.network.transformer.resblocks)
+        count = self.clip.texts.blocks
         if not feature_layer or feature_layer in (-1, count - 1):
             return None
         if not -count <= feature_layer < count:

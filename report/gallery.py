@@ -1,28 +1,88 @@
-"""Small pictures that travel inside a page: how large, how encoded.
+"""The gallery of the report page: small pictures of every image that is shown, as text that travels inside the page.
 
-A tile is one small WebP file: photos lossy, labels without loss. The heat of a CAM is stored alone, at about the
-size of the patch grid it came from, and the page lays it over the photo; that makes one map a class affordable.
+A tile is one small WebP file: photos lossy, labels without loss. The heat of a CAM is stored alone, at about the size
+of the patch grid it came from, and the page lays it over the photo; that makes one map a class affordable.
 """
 
 import base64
 import io
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import IO, Any
 
 import cv2
 import numpy as np
 from PIL import Image
 
+from common.errors import UserError
+from common.images import read_image
+from common.outcome import Outcome
+from common.parallel import ordered_map
+from dataset.mask_png import read_mask
+from dataset.spec import IGNORE_INDEX, DatasetSpec
+from dataset.voc_layout import find_image
+from pipeline.files.cam_file import load_cams
+from pipeline.stages.evaluate import check_shape
+from report.measure import Entry, ReportJob, truth_of
 from report.pictures import colour_labels, difference, heat_colours
 
-if TYPE_CHECKING:
-    from dataset.spec import DatasetSpec
-    from report.stage_gallery import Pictures
-
+MOST_CAMS = 6  # maps shown of one image, the strongest ones
 # (images at most, longer side in pixels); why, see `tile_size`
 SIZES = ((300, 256), (1_500, 192), (4_000, 160), (10_000, 112), (20_000, 96))
 SMALLEST = 64
 HEAT_SIZE = 32
 PHOTO_QUALITY, HEAT_QUALITY = 60, 70
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What can be seen of one image; None for what is not there.
+
+    photo       (H, W, 3) uint8 RGB
+    keys, maps  (k,) classes and (k, H, W) maps in [0, 1], at most MOST_CAMS, strongest first
+    mask, truth (H, W) uint8
+    problems    why something is not there
+    """
+
+    entry: Entry
+    photo: np.ndarray | None
+    keys: np.ndarray
+    maps: np.ndarray
+    mask: np.ndarray
+    truth: np.ndarray | None
+    has_background: bool
+    problems: tuple[str, ...] = ()
+
+
+def pictures_of(job: ReportJob, entry: Entry) -> Pictures:
+    """Read one image's pictures. A missing photo or CAM file costs that picture; a missing mask is a UserError."""
+    mask = read_mask(job.masks / f"{entry.id}.png")
+    problems: list[str] = []
+    photo, keys, maps = None, np.empty(0, np.int64), np.empty((0, *mask.shape), np.float32)
+    try:
+        path = find_image(job.images, entry.id)
+        photo = np.asarray(read_image(path))
+        if photo.shape[:2] != mask.shape:
+            size, photo = photo.shape[:2], None
+            raise UserError(f"{path}: size {size} where its mask has {mask.shape}; made from other images?")
+    except UserError as error:
+        problems.append(str(error))
+    try:
+        keys, maps = _strongest(job, entry.id, mask)
+    except UserError as error:
+        problems.append(str(error))
+    return Pictures(entry, photo, keys, maps, mask, truth_of(job, entry.id), job.spec.has_background, tuple(problems))
+
+
+def _strongest(job: ReportJob, image_id: str, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    path = job.cams / f"{image_id}.npz"
+    keys, maps = load_cams(path, job.cam_type, len(job.spec.classes))
+    check_shape(path, maps.shape[1:], mask)
+    order = np.argsort(-maps.mean(axis=(1, 2)), kind="stable")[:MOST_CAMS]
+    return keys[order], maps[order]
+
+
+# --- tiles ----------------------------------------------------------------------------------------
 
 
 def tile_size(count: int) -> int:
@@ -34,22 +94,22 @@ def tile_size(count: int) -> int:
     return next((size for most, size in SIZES if count <= most), SMALLEST)
 
 
-def tiles_of(pictures: "Pictures", spec: "DatasetSpec", size: int) -> list[bytes]:
+def tiles_of(pictures: Pictures, spec: DatasetSpec, size: int) -> list[bytes]:
     """Photo, mask, truth, difference and one heat a CAM as WebP files; empty bytes for what is not there."""
     photo, mask, truth = pictures.photo, pictures.mask, pictures.truth
-    tiles = [
-        webp(shrink(photo, size), PHOTO_QUALITY) if photo is not None else b"",
-        webp(colour_labels(shrink(mask, size, exact=True))),
-    ]
-    if truth is None:
-        tiles += [b"", b""]
-    else:
+    labels = [colour_labels(_shrunk(mask, size, exact=True))]
+    if truth is not None:
         wrong = difference(mask, truth, spec.num_labels, spec.has_background)
-        tiles += [webp(colour_labels(shrink(truth, size, exact=True))), webp(shrink(wrong, size, exact=True))]
-    return tiles + [webp(heat_colours(shrink(heat, HEAT_SIZE)), HEAT_QUALITY) for heat in pictures.maps]
+        labels += [colour_labels(_shrunk(truth, size, exact=True)), _shrunk(wrong, size, exact=True)]
+    return [
+        b"" if photo is None else _webp(_shrunk(photo, size), quality=PHOTO_QUALITY),
+        *(_webp(picture, lossless=True) for picture in labels),
+        *([b"", b""] if truth is None else []),
+        *(_webp(heat_colours(_shrunk(heat, HEAT_SIZE)), quality=HEAT_QUALITY) for heat in pictures.maps),
+    ]
 
 
-def shrink(image: np.ndarray, size: int, exact: bool = False) -> np.ndarray:
+def _shrunk(image: np.ndarray, size: int, exact: bool = False) -> np.ndarray:
     """The image with its longer side at most `size`; `exact` picks values (labels) instead of averaging them."""
     height, width = image.shape[:2]
     scale = min(1.0, size / max(height, width))
@@ -57,14 +117,68 @@ def shrink(image: np.ndarray, size: int, exact: bool = False) -> np.ndarray:
     return cv2.resize(image, target, interpolation=cv2.INTER_NEAREST_EXACT if exact else cv2.INTER_AREA)
 
 
-def webp(rgb: np.ndarray, quality: int | None = None) -> bytes:
-    """(H, W, 3) uint8 as a WebP file; without a quality: without loss."""
+def _webp(rgb: np.ndarray, **options: Any) -> bytes:
+    """(H, W, 3) uint8 as a WebP file."""
     stream = io.BytesIO()
-    lossless = quality is None
-    Image.fromarray(rgb).save(stream, "WEBP", lossless=lossless, quality=80 if quality is None else quality, method=4)
+    Image.fromarray(rgb).save(stream, "WEBP", method=4, **options)
     return stream.getvalue()
 
 
-def as_text(tiles: list[bytes]) -> bytes:
-    """Tiles in base64 with a space between, `-` for an empty one: no character that means anything in HTML."""
-    return b" ".join(base64.b64encode(tile) or b"-" for tile in tiles)
+@dataclass
+class Spool:
+    """The tiles in a file, one `<script>` element an image, and what the page says of each image.
+
+    stream   a temporary file, so that memory does not grow with the number of images
+    records  for page.js: see `_record`
+    """
+
+    stream: IO[bytes]
+    records: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, pictures: Pictures, tiles: list[bytes]) -> None:
+        """Append an image. Its tiles are base64 with a space between, `-` for an empty one: nothing that HTML reads."""
+        index, text = len(self.records), b" ".join(base64.b64encode(tile) or b"-" for tile in tiles)
+        self.stream.write(b'<script type="text/plain" id="tiles-%d">%s</script>\n' % (index, text))
+        self.records.append(_record(index, pictures))
+
+
+def _record(index: int, pictures: Pictures) -> dict[str, Any]:
+    """One image as page.js knows it; labels are mask values, `cams` too."""
+    entry, (height, width) = pictures.entry, pictures.mask.shape
+    return {
+        "index": index,
+        "id": entry.id,
+        "kept": _rounded(entry.kept),
+        "iou": _rounded(entry.iou),
+        "labels": [(label, _rounded(iou)) for label, iou in entry.labels],
+        "mask": [int(label) for label in np.unique(pictures.mask) if label != IGNORE_INDEX],
+        "cams": [int(key) + int(pictures.has_background) for key in pictures.keys],
+        "truth": pictures.truth is not None,
+        "width": width,
+        "height": height,
+        "problem": "; ".join(pictures.problems),
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
+
+
+def draw(job: ReportJob, entries: Sequence[Entry], spool: Spool, threads: int) -> Iterator[Outcome]:
+    """Put the pictures of the entries into the spool, in order; one outcome an image, failed if any is missing."""
+    size = tile_size(len(entries))
+    for entry, drawn in ordered_map(lambda entry: (entry, _drawn(job, entry, size)), entries, threads):
+        if isinstance(drawn, str):
+            yield Outcome(entry.id, "failed", drawn)
+            continue
+        pictures, tiles = drawn
+        spool.add(pictures, tiles)
+        yield Outcome(entry.id, "failed" if pictures.problems else "made", "; ".join(pictures.problems))
+
+
+def _drawn(job: ReportJob, entry: Entry, size: int) -> tuple[Pictures, list[bytes]] | str:
+    try:
+        pictures = pictures_of(job, entry)
+    except UserError as error:
+        return str(error)
+    return pictures, tiles_of(pictures, job.spec, size)

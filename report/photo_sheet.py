@@ -29,8 +29,7 @@ SOFT = (120, 120, 120)
 EDGE = (200, 200, 200)
 
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
-# A cell of the sheet: caption, colour of the chip before it, picture.
-Cell = tuple[str, tuple[int, int, int] | None, np.ndarray]
+Cell = tuple[str, int | None, np.ndarray]  # caption, label whose colour stands before it, picture
 
 
 @dataclass(frozen=True)
@@ -57,27 +56,19 @@ def photo_sheet(road: PhotoRoad, label_names: Sequence[str]) -> Image.Image:
 
     label_names  by mask value
     """
-    cell = _cell_size(road.rgb)
-    top, bottom = _rows(road, label_names)
-    bottom.append(("legend", None, _legend(road.mask, label_names, cell)))
-    width, height = cell
-    size = len(top) * (width + GAP) + GAP, 2 * (height + CAPTION + GAP)
-    sheet = Image.new("RGB", size, PAPER)
+    rows = _rows(road, label_names)
+    scale = LONG_SIDE / max(road.rgb.shape[:2])  # the photo's aspect, as far as captions and legend still have room
+    height, width = (max(LEAST_SIDE, round(side * scale)) for side in road.rgb.shape[:2])
+    rows[1].append(("legend", None, _legend(road.mask, label_names, width, height)))
+    sheet = Image.new("RGB", (len(rows[0]) * (width + GAP) + GAP, 2 * (height + CAPTION + GAP)), PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=13)
-    for line, row in enumerate((top, bottom)):
-        y = line * (height + CAPTION + GAP)
-        for column, (caption, chip, picture) in enumerate(row):
-            x = GAP + column * (width + GAP)
-            _caption(draw, font, (x, y + 5), caption, chip, width)
+    for line, row in enumerate(rows):
+        for column, (caption, label, picture) in enumerate(row):
+            x, y = GAP + column * (width + GAP), line * (height + CAPTION + GAP)
             sheet.paste(Image.fromarray(fit(picture, width, height)), (x, y + CAPTION))
+            indent = 0 if label is None else _chip(draw, label, x, y + 7)
+            draw.text((x + indent, y + 5), _shortened(draw, font, caption, width - indent), INK, font)
     return sheet
-
-
-def _cell_size(rgb: np.ndarray) -> tuple[int, int]:
-    """(width, height) with the photo's aspect, as far as captions and legend still have room."""
-    height, width = rgb.shape[:2]
-    scale = LONG_SIDE / max(width, height)
-    return max(LEAST_SIDE, round(width * scale)), max(LEAST_SIDE, round(height * scale))
 
 
 def _rows(road: PhotoRoad, label_names: Sequence[str]) -> tuple[list[Cell], list[Cell]]:
@@ -88,35 +79,24 @@ def _rows(road: PhotoRoad, label_names: Sequence[str]) -> tuple[list[Cell], list
     bottom: list[Cell] = [("mask over the photo", None, label_overlay(road.rgb, mask))]
     notes = road.notes or [""] * len(road.values)
     for value, note, cam, attn in zip(road.values, notes, road.cam, road.attn):
-        name, chip = f"{label_names[value]} {note}".strip(), _colour(int(value))
-        top.append((f"{name}: CAM", chip, heat_overlay(road.rgb, cam)))
-        bottom.append((f"{name}: refined", chip, heat_overlay(road.rgb, attn)))
-    top.append(("mask (white: 255)", None, _framed(colour_labels(mask))))
+        label = int(value)
+        name = f"{label_names[label]} {note}".strip()
+        top.append((f"{name}: CAM", label, heat_overlay(road.rgb, cam)))
+        bottom.append((f"{name}: refined", label, heat_overlay(road.rgb, attn)))
+    # A thin edge shows that white at the border belongs to the picture.
+    thickness = max(1, round(max(height, width) / LONG_SIDE))
+    framed = cv2.rectangle(colour_labels(mask), (0, 0), (width - 1, height - 1), EDGE, thickness)
+    top.append(("mask (white: 255)", None, framed))
     return top, bottom
 
 
-def _colour(label: int) -> tuple[int, int, int]:
-    red, green, blue = (int(value) for value in label_colours()[label])
-    return red, green, blue
+def _chip(draw: ImageDraw.ImageDraw, label: int, x: int, y: int) -> int:
+    """Draw a small square in the label's colour; returns the width that it takes."""
+    draw.rectangle((x, y, x + CHIP, y + CHIP), fill=tuple(label_colours()[label].tolist()), outline=INK)
+    return CHIP + 6
 
 
-def _framed(picture: np.ndarray) -> np.ndarray:
-    """With a thin edge, so that white at the border is seen to belong to the picture."""
-    thickness = max(1, round(max(picture.shape) / LONG_SIDE))
-    return cv2.rectangle(picture.copy(), (0, 0), (picture.shape[1] - 1, picture.shape[0] - 1), EDGE, thickness)
-
-
-def _caption(
-    draw: ImageDraw.ImageDraw, font: Font, at: tuple[int, int], text: str, chip: tuple[int, int, int] | None, width: int
-) -> None:
-    x, y = at
-    if chip is not None:
-        draw.rectangle((x, y + 2, x + CHIP, y + 2 + CHIP), fill=chip, outline=INK)
-        x, width = x + CHIP + 6, width - CHIP - 6
-    draw.text((x, y), shortened(draw, font, text, width), INK, font)
-
-
-def shortened(draw: ImageDraw.ImageDraw, font: Font, text: str, width: int) -> str:
+def _shortened(draw: ImageDraw.ImageDraw, font: Font, text: str, width: int) -> str:
     """The text, cut in its middle where it is wider than `width` pixels: what ends a caption says which row it is."""
     if draw.textlength(text, font) <= width:
         return text
@@ -127,20 +107,16 @@ def shortened(draw: ImageDraw.ImageDraw, font: Font, text: str, width: int) -> s
     return "..."
 
 
-def _legend(mask: np.ndarray, label_names: Sequence[str], cell: tuple[int, int]) -> np.ndarray:
+def _legend(mask: np.ndarray, label_names: Sequence[str], width: int, height: int) -> np.ndarray:
     """Each label of the mask with its share of the pixels, largest first, and what the heat colours mean."""
-    width, height = cell
-    panel = Image.new("RGB", cell, PAPER)
+    panel = Image.new("RGB", (width, height), PAPER)
     draw, font = ImageDraw.Draw(panel), ImageFont.load_default(size=13)
-    entries = shares(mask, label_names)
-    room = (height - HEAT_BAR) // LINE
-    for line, (label, name, share) in enumerate(entries[:room]):
-        y = line * LINE
-        draw.rectangle((0, y + 3, CHIP, y + 3 + CHIP), fill=_colour(label), outline=INK)
-        percent = f"{100 * share:.1f} %"
+    for line, (label, name, share) in enumerate(shares(mask, label_names)[: (height - HEAT_BAR) // LINE]):
+        y, percent = line * LINE, f"{100 * share:.1f} %"
         left = width - draw.textlength(percent, font)
+        indent = _chip(draw, label, 0, y + 3)
         draw.text((left, y + 1), percent, SOFT, font)
-        draw.text((CHIP + 6, y + 1), shortened(draw, font, name, int(left) - CHIP - 12), INK, font)
+        draw.text((indent, y + 1), _shortened(draw, font, name, int(left) - indent - 6), INK, font)
     bar = heat_colours(np.tile(np.linspace(0, 1, width, dtype=np.float32), (10, 1)))
     panel.paste(Image.fromarray(bar), (0, height - 30))
     draw.text((0, height - 18), "0  CAM", SOFT, font)

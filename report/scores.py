@@ -33,13 +33,17 @@ def summary(
 
     Of a data set with a seen/unseen split, the means over both sets of classes too, null where none of a set counts.
     """
-    return {
+    result: dict[str, Any] = {
         "stage": stage,
         "dataset": spec.name,
         "split": str(split),
         "images": images,
         "miou": scores.miou,
-        **_split_entries(spec, scores),
+    }
+    if spec.unseen:
+        means = split_scores(scores.iou, spec.unseen_labels)
+        result |= {"miou_seen": means.seen, "miou_unseen": means.unseen, "hiou": means.harmonic}
+    return result | {
         "classes": dict(zip(spec.label_names, scores.iou)),
         "pixel_accuracy": scores.pixel_accuracy,
         "mean_accuracy": scores.mean_accuracy,
@@ -51,13 +55,6 @@ def summary(
         "absent_rule": ABSENT_RULE[scores.absent],
         **more,
     }
-
-
-def _split_entries(spec: DatasetSpec, scores: Scores) -> dict[str, float | None]:
-    if not spec.unseen:
-        return {}
-    split = split_scores(scores.iou, spec.unseen_labels)
-    return {"miou_seen": split.seen, "miou_unseen": split.unseen, "hiou": split.harmonic}
 
 
 def swept_summary(
@@ -88,16 +85,20 @@ def print_table(result: dict[str, Any], per_class: bool = True, splits: bool = F
     print(f"\n{TITLES[result['stage']]}: {result['images']} images, split {result['split']}")
     if per_class:
         _print_classes(result["classes"])
-    print(f"  mIoU {_percent(result['miou'])}   pixel accuracy {_percent(result['pixel_accuracy'])}", end="")
-    print(f"   mean accuracy {_percent(result['mean_accuracy'])}")
+    miou, pixels, mean = (_percent(result[name]) for name in ("miou", "pixel_accuracy", "mean_accuracy"))
+    print(f"  mIoU {miou}   pixel accuracy {pixels}   mean accuracy {mean}")
     if splits and "hiou" in result:
-        _print_splits(result)
+        background = ", the background among them" if "background" in result["classes"] else ""
+        seen, unseen, both = (_percent(result[name]) for name in ("miou_seen", "miou_unseen", "hiou"))
+        print(f"  mIoU of seen classes{background} {seen}   of unseen ones {unseen}   hIoU {both}")
     if "background" in result:
-        _print_sweep(result["background"])
+        sweep = result["background"]
+        swept = "  ".join(f"{value}: {_percent(miou).strip()}" for value, miou in sweep["miou_by_value"].items())
+        print(f"  background {sweep['kind']}, mIoU by value: {swept}")
+        print(f"  best {sweep['value']:g} (chosen on the ground truth)")
     if result["coverage"] < 1:
-        print(
-            f"  coverage {_percent(result['coverage'])}   precision of what is covered {_percent(result['precision'])}"
-        )
+        coverage, precision = _percent(result["coverage"]), _percent(result["precision"])
+        print(f"  coverage {coverage}   precision of what is covered {precision}")
     _print_absent(result["absent"], result["absent_classes"])
 
 
@@ -108,12 +109,6 @@ def _print_classes(classes: dict[str, float | None], columns: int = 3) -> None:
         print("  " + "    ".join(cells[start : start + columns]))
 
 
-def _print_splits(result: dict[str, Any]) -> None:
-    background = ", the background among them" if "background" in result["classes"] else ""
-    print(f"  mIoU of seen classes{background} {_percent(result['miou_seen'])}", end="")
-    print(f"   of unseen ones {_percent(result['miou_unseen'])}   hIoU {_percent(result['hiou'])}")
-
-
 def _print_absent(rule: str, left_out: Sequence[str]) -> None:
     """The rule for absent classes, where it changes anything; without such classes both rules give the same."""
     counted = ["classes that are only predicted count with IoU 0"] if rule == "union" else []
@@ -122,12 +117,6 @@ def _print_absent(rule: str, left_out: Sequence[str]) -> None:
         counted.append(f"{LEFT_OUT[rule]}, left out of the means: {', '.join(left_out[:LISTED])}{more}")
     if counted:
         print(f"  --absent {rule}: {'; '.join(counted)}")
-
-
-def _print_sweep(background: dict[str, Any]) -> None:
-    swept = "  ".join(f"{value}: {_percent(miou).strip()}" for value, miou in background["miou_by_value"].items())
-    print(f"  background {background['kind']}, mIoU by value: {swept}")
-    print(f"  best {background['value']:g} (chosen on the ground truth)")
 
 
 def _percent(value: float | None) -> str:

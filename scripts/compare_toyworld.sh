@@ -84,5 +84,5 @@ side_by_side "the same methods on ${seeds[3]} other images, with their labels an
 side_by_side "networks on CLIP-ES' and on MaskCLIP's masks, $iterations iterations" clip_es_network maskclip_network
 side_by_side "a network that MaskCLIP teaches (MaskCLIP+), and one on the true masks" maskclip_plus truth_network
 
-"$python" -m scripts.compare_scores $out/scores --out $out/scores.json
+"$python" -m scripts.collect_scores $out/scores --methods --out $out/scores.json
 echo "took $((SECONDS - started)) s; what the commands said is in $out/*.txt"

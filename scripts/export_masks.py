@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING
 from cli import console
 from cli.options import Parser, add_data_options, add_own_data_options
 from common.errors import UserError
+from exports.table import FORMATS, format_of
 
 if TYPE_CHECKING:
     from cli.lookup import Selection
 
-TRAINERS = ("deeplab-pytorch", "mmsegmentation")
 Items = list[tuple[str, Path, Path]]
 Failures = list[tuple[str, str]]
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(
-        "Images + masks -> links, lists and a configuration for kazuto1011/deeplab-pytorch or mmsegmentation 1.x.",
+        "Images + masks -> links, lists and a configuration for another trainer.",
         "What was written is replaced; nothing else in --out is touched. docs/trainers.md says how to go on.",
     )
-    parser.add_argument("--for", dest="trainer", choices=TRAINERS, required=True, help="who is to train")
+    parser.add_argument("--for", dest="trainer", choices=tuple(FORMATS), required=True, help="who is to train")
     parser.add_argument("--masks", type=Path, metavar="DIR", required=True, help="mask PNGs, named like the images")
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="where it all goes")
     parser.add_argument("--copy", action="store_true", help="copy files; not given: relative links")
@@ -45,47 +45,49 @@ def main(argv: list[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     from cli.lookup import select, select_from
     from common.files import need_dir, need_writable
-    from exports.trainers import TRAIN, VALIDATION, export, write_configuration
+    from exports.files import TRAIN, VALIDATION, export
 
     if args.gt_root is not None and args.val_split is None:
         raise UserError("--gt_root: only with --val_split FILE, the images to validate on")
     selection = select_from(args, images_needed=True, with_labels=args.labels != "clip")
     need_dir(args.masks, "--masks", "one mask PNG an image, as eval_cam_with_crf.py writes them")
     need_writable(args.out, "--out")
+    form = format_of(args.trainer)
     items, failures = _items(selection, args.masks)
-    done = export(args.trainer, TRAIN, items, args.out, args.copy)
-    told = [*selection.problems, *failures, *done.failures]
+    done = export(form, TRAIN, items, args.out, args.copy)
+    failures = [*selection.problems, *failures, *done.failures]
     print(f"{done.pairs} images with masks for {args.trainer} in {args.out}{_rewritten(done.palettes)}")
     if args.val_split is not None:
         images = args.val_img_root or args.img_root
         unseen = select(args.dataset, images, args.val_split, args.gt_root, args.classes, images_needed=True)
-        items, failures = _items(unseen, unseen.need_masks())
-        done = export(args.trainer, VALIDATION, items, args.out, args.copy)
-        told += [*failures, *done.failures]
+        items, missing = _items(unseen, unseen.need_masks())
+        done = export(form, VALIDATION, items, args.out, args.copy)
+        failures += [*missing, *done.failures]
         print(f"{done.pairs} images to validate on{_rewritten(done.palettes)}")
-    labels = selection.spec.label_names
-    print(f"{write_configuration(args.trainer, args.out, labels, args.val_split is not None)}: see docs/trainers.md")
-    return console.list_failures(told)
+    path = form.configure(args.out, selection.spec.label_names, args.val_split is not None)
+    print(f"{path}: see docs/trainers.md")
+    return console.list_failures(failures)
 
 
 def _items(selection: "Selection", masks: Path) -> tuple[Items, Failures]:
     """(id, image, mask) of the images that are there, and (id, reason) of the others."""
     from dataset.voc_layout import find_image
 
-    found: Items = []
+    items: Items = []
     failures: Failures = []
     for image_id in selection.ids:
         try:
-            found.append((image_id, find_image(selection.paths.images, image_id), masks / f"{image_id}.png"))
+            items.append((image_id, find_image(selection.paths.images, image_id), masks / f"{image_id}.png"))
         except UserError as error:
             failures.append((image_id, str(error)))
-    return found, failures
+    return items, failures
 
 
 def _rewritten(palettes: int) -> str:
-    return (
-        f"; {palettes} palette PNGs were written anew in grey, which every reader takes for labels" if palettes else ""
-    )
+    """What to say of palette PNGs, if there were any."""
+    if not palettes:
+        return ""
+    return f"; {palettes} palette PNGs were written anew in grey, which every reader takes for labels"
 
 
 if __name__ == "__main__":

@@ -5,16 +5,11 @@ python -m scripts.prepare_coco14 --annotations instances_train2014.json --masks_
 
 import argparse
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cli import console
 from cli.options import Parser
 from common.errors import EXIT_OK, UserError
-
-if TYPE_CHECKING:
-    from dataset.coco_json import CocoFile
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -37,25 +32,28 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from coco14.annotations import class_indices, labels_by_id
+    from coco14.annotations import class_indices, images_by_id, labels_of, mask_of
     from common.files import need_file, write_text
-    from dataset.coco_json import EXPECTED, read_coco
+    from dataset.annotations import MaskJob, prepare
+    from dataset.readers.coco import EXPECTED, read_coco
 
     coco = read_coco(need_file(args.annotations, "--annotations", EXPECTED))
     indices = class_indices(coco)
-    labels = labels_by_id(coco, indices)
-    if not labels:
+    images = images_by_id(coco)
+    if not images:
         raise UserError(f"{args.annotations}: no image has an object; expected {EXPECTED}")
-    _count(args.annotations, len(coco.images), len(labels))
+    _count(args.annotations, len(coco.images), len(images))
     if args.split_out is not None:
+        labels = {key: labels_of(coco, image, indices) for key, image in images.items()}
         lines = (f"{' '.join([key, *map(str, values)])}\n" for key, values in labels.items())
         write_text(args.split_out, "".join(lines))
-        print(f"split   {len(labels)} lines in {args.split_out}")
+        print(f"split   {len(images)} lines in {args.split_out}")
     if args.masks_out is None:
         print("masks   not written: no --masks_out")
         return EXIT_OK
     tally = console.Tally()
-    for outcome in console.progress(_masks(coco, indices, args.masks_out), len(labels), "masks"):
+    job = MaskJob("coco14", lambda key: mask_of(coco, images[key], indices), args.masks_out, overwrite=True)
+    for outcome in console.progress((outcome for outcome, _ in prepare(job, images)), len(images), "masks"):
         tally.add(outcome)
     return tally.report("masks", args.masks_out)
 
@@ -71,25 +69,6 @@ def _count(path: Path, images: int, labelled: int) -> None:
     expected = whole.get(labelled)
     verdict = f"as expected, {expected}" if expected else f"expected {' or '.join(whole.values())}: not the whole set"
     print(f"images  {labelled} with objects, of {images} in {path}; {verdict}")
-
-
-def _masks(coco: "CocoFile", indices: dict[int, int], out: Path) -> Iterator[console.Outcome]:
-    from coco14.annotations import file_id
-    from coco14.masks import draw_mask
-    from dataset.mask_png import write_mask
-
-    for image in coco.images:
-        items = coco.annotations[image.id]
-        if not items:
-            continue
-        key = file_id(coco.path, image.file_name)
-        try:
-            mask = draw_mask(image.size, items, indices, f"{coco.path}, image id {image.id}")
-        except UserError as error:
-            yield console.Outcome(key, "failed", str(error))
-            continue
-        write_mask(out / f"{key}.png", mask)
-        yield console.Outcome(key, "made")
 
 
 if __name__ == "__main__":

@@ -5,21 +5,16 @@ python -m scripts.prepare_dense cityscapes --raw gtFine/val --masks_out masks --
 """
 
 import argparse
-import importlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cli import console
+from cli.datasets import SPECS, spec_of
 from cli.options import Parser
 from common.arguments import positive
 from common.errors import UserError
-
-if TYPE_CHECKING:
-    from dataset.raw import RawData
-
-DATASETS = ("voc20", "context59", "cocostuff", "ade20k", "cityscapes")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -28,7 +23,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "docs/datasets.md says what each data set needs. Masks that are there are kept, so that an interrupted run is "
         "continued by repeating it.",
     )
-    parser.add_argument("dataset", choices=DATASETS, help="whose annotations they are")
+    parser.add_argument(
+        "dataset", choices=[name for name in SPECS if spec_of(name).raw], help="whose annotations they are"
+    )
     parser.add_argument("--raw", type=Path, required=True, metavar="DIR", help="the folder of the annotation files")
     parser.add_argument(
         "--split_file", type=Path, metavar="FILE", help="only these, one image id a line; not given: all there are"
@@ -50,12 +47,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from cli.lookup import SPECS
     from common.files import check_place, need_dir
-    from dataset.annotations import MaskJob, find_files, prepare
+    from dataset.annotations import MaskJob, annotation_of, find_files, prepare
     from dataset.voc_layout import read_split
 
-    raw: RawData = importlib.import_module(SPECS[args.dataset]).RAW
+    raw = spec_of(args.dataset).raw
+    if raw is None:
+        raise ValueError(f"{args.dataset}: no annotations to prepare")
     form, files = find_files(raw, need_dir(args.raw, "--raw", raw.holds))
     _check_masks_out(args)
     check_place(args.split_out, "--split_out", "split.txt")
@@ -63,11 +61,18 @@ def _run(args: argparse.Namespace) -> int:
     ids = list(files) if args.split_file is None else read_split(args.split_file)
     _count(args.raw, form.ending, len(files), raw.counts)
     labels: dict[str, tuple[int, ...]] = {}
-    job = MaskJob(args.dataset, form, files, args.masks_out, args.overwrite)
+    job = MaskJob(args.dataset, partial(annotation_of, form, files), args.masks_out, args.overwrite)
     tally = console.Tally()
-    for outcome in console.progress(prepare(job, ids, labels, args.num_workers), len(ids), "masks"):
+
+    def outcomes() -> Iterator[console.Outcome]:
+        for outcome, classes in prepare(job, ids, args.num_workers):
+            if outcome.status != "failed":
+                labels[outcome.id] = classes
+            yield outcome
+
+    for outcome in console.progress(outcomes(), len(ids), "masks"):
         tally.add(outcome)
-    _write_lists(args, {key: labels[key] for key in ids if key in labels})
+    _write_lists(args, labels)
     if args.masks_out is None:
         print("masks   not written: no --masks_out")
         return console.list_failures(tally.failures)

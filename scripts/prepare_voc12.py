@@ -56,10 +56,13 @@ def _convert(sbd: Path | None, root: Path) -> int:
         raise UserError(f"--sbd {sbd}: no .mat file in it or its cls; expected SBD's benchmark_RELEASE/dataset")
     if mats is None:
         return EXIT_OK
-    from voc12.sbd import convert, sources
+    from dataset.annotations import MaskJob, prepare
+    from voc12.sbd import read_source, sources
 
     found, tally = sources(mats, root / "SegmentationClass"), console.Tally()
-    for outcome in console.progress(convert(found, root / AUG), len(found), "masks"):
+    job = MaskJob(AUG, lambda key: read_source(found[key]), root / AUG, keep_any=True)
+    outcomes = (outcome for outcome, _ in prepare(job, found))
+    for outcome in console.progress(outcomes, len(found), "masks"):
         tally.add(outcome)
     return tally.report(f"masks of {mats} and SegmentationClass", root / AUG)
 

@@ -5,7 +5,6 @@ python -m scripts.preview --out output/toyworld/preview.png
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,35 +48,31 @@ def _run(args: argparse.Namespace) -> int:
     selection = select_from(args, images_needed=True)
     cams = args.cam_out_dir or output_dir(args.dataset, "cams")
     truth, classes = selection.need_masks() if args.gt_root else selection.paths.masks, len(selection.spec.classes)
-    job = CrfJob(cams, selection.paths.images, None, truth, classes, crf_image=args.crf_image)
+    with_background = selection.spec.has_background
+    job = CrfJob(
+        cams, selection.paths.images, None, truth, classes, crf_image=args.crf_image, has_background=with_background
+    )
     ids = [image_id for image_id in selection.ids if is_file(cams / f"{image_id}.npz")]
     if not ids:
         raise UserError(f"--cam_out_dir {cams}: no CAM file of the split; run generate_cams.py first")
     check_classes(cams, cam_record(cams, ids), selection.spec)
     check_place(args.out, "--out", "preview.png")
-    used: set[int] = set()
-    rows, failures = _rows(job, ids[:: max(1, len(ids) // args.count)][: args.count], used)
-    if not rows:
-        print("nothing could be shown", file=sys.stderr)
-        return console.list_failures(failures)
-    pictures, legend = [list(row.values()) for row in rows], legend_of(selection.spec.label_names, used)
-    with atomic_write(args.out) as stream:
-        contact_sheet(pictures, list(rows[0]), legend).save(stream, "PNG", pnginfo=made_here())
-    print(f"{len(rows)} images in {args.out}")
-    return console.list_failures(failures)
-
-
-def _rows(
-    job: "CrfJob", ids: Sequence[str], used: set[int]
-) -> "tuple[list[dict[str, np.ndarray]], list[tuple[str, str]]]":
-    """One `_row` an image, and (id, reason) of those that have none."""
-    rows, failures = [], []
-    for image_id in ids:
+    rows, failures, used = [], [], set[int]()
+    for image_id in ids[:: max(1, len(ids) // args.count)][: args.count]:
         try:
             rows.append(_row(job, image_id, used))
         except UserError as error:
             failures.append((image_id, str(error)))
-    return rows, failures
+    if not rows:
+        print("nothing could be shown", file=sys.stderr)
+        return console.list_failures(failures)
+    sheet = contact_sheet(
+        [list(row.values()) for row in rows], list(rows[0]), legend_of(selection.spec.label_names, used)
+    )
+    with atomic_write(args.out) as stream:
+        sheet.save(stream, "PNG", pnginfo=made_here())
+    print(f"{len(rows)} images in {args.out}")
+    return console.list_failures(failures)
 
 
 def _row(job: "CrfJob", image_id: str, used: set[int]) -> "dict[str, np.ndarray]":
@@ -89,26 +84,23 @@ def _row(job: "CrfJob", image_id: str, used: set[int]) -> "dict[str, np.ndarray]
     from pipeline.files.cam_file import load_cams
     from pipeline.stages.crf import refine
     from pipeline.stages.evaluate import read_truth
-    from pipeline.steps import masks
-    from report.pictures import heat_overlay
+    from pipeline.steps.masks import confident
+    from report.pictures import colour_labels, heat_overlay
 
-    path = job.cams / f"{image_id}.npz"
-    rgb = np.asarray(read_image(find_image(job.images, image_id)))
+    row = {"image": np.asarray(read_image(find_image(job.images, image_id)))}
     labels, probabilities = refine(job, image_id)
-    mask = masks.confident(labels, probabilities, job.confidence)
-    truth = {"ground truth": read_truth(job.truth, image_id, job.num_labels)} if job.truth else {}
-    maps = [load_cams(path, kind, job.num_classes)[1] for kind in ("highres", "attn_highres")]
-    heats = [heat_overlay(rgb, part.max(axis=0)) if len(part) else rgb for part in maps]
-    drawn = {"after the CRF": labels, "mask (white: 255)": mask}
-    used |= {int(value) for part in (*truth.values(), *drawn.values()) for value in np.unique(part)}
-    shown = {"image": rgb, **_coloured(truth), "CAM": heats[0], "refined by affinity": heats[1]}
-    return shown | _coloured(drawn)
-
-
-def _coloured(labels: "Mapping[str, np.ndarray]") -> "dict[str, np.ndarray]":
-    from report.pictures import colour_labels
-
-    return {title: colour_labels(part) for title, part in labels.items()}
+    drawn = {"after the CRF": labels, "mask (white: 255)": confident(labels, probabilities, job.confidence)}
+    if job.truth:
+        truth = read_truth(job.truth, image_id, job.num_labels)
+        used |= set(np.unique(truth).tolist())
+        row["ground truth"] = colour_labels(truth)
+    for title, kind in (("CAM", "highres"), ("refined by affinity", "attn_highres")):
+        _keys, maps = load_cams(job.cams / f"{image_id}.npz", kind, job.num_classes)
+        row[title] = heat_overlay(row["image"], maps.max(axis=0)) if len(maps) else row["image"]
+    for title, part in drawn.items():
+        used |= set(np.unique(part).tolist())
+        row[title] = colour_labels(part)
+    return row
 
 
 if __name__ == "__main__":

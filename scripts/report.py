@@ -18,10 +18,7 @@ from common.errors import UserError
 
 if TYPE_CHECKING:
     from cli.lookup import Selection
-    from dataset.spec import DatasetSpec
-    from pipeline.stages.crf import CrfJob
-    from report.confidence_curve import Curve
-    from report.stage_report import Findings, ReportJob
+    from report.measure import ReportJob
 
 GALLERY = 12_000  # images with pictures; keeps the page below about 60 MB
 
@@ -59,73 +56,73 @@ def main(argv: list[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     from cli.lookup import select_from
     from common.files import check_place
-    from report import stage_gallery, stage_report, tensorboard_report
-    from report.html_report import Report, write_report
+    from report import board
+    from report.curve import Curve, crf_job, run, sample
+    from report.gallery import Spool, draw
+    from report.measure import Findings, least_certain, measure
+    from report.page import Report, write_report
 
     selection = select_from(args, images_needed=True)
     job, ids = _job(args, selection), selection.ids
     record = _first_record(job, ids)
-    _log_folder(args.tensorboard)
-    crf, out = _crf(args, job, record), args.out or output_dir(args.dataset, "report.html")
+    if args.tensorboard is not None and args.tensorboard.exists() and not args.tensorboard.is_dir():
+        raise UserError(f"--tensorboard {args.tensorboard}: a file; expected a folder for the logs")
+    crf = crf_job(job, record) if args.curve else None  # refuses before the work begins
+    out = args.out or output_dir(args.dataset, "report.html")
     check_place(out, "--out", "report.html")
-    findings, tally = stage_report.Findings.empty(job.spec.num_labels), console.Tally(failures=list(selection.problems))
-    _count(stage_report.measure(job, ids, findings, args.num_workers), len(ids), "masks", tally)
-    shown = stage_report.least_certain(findings.entries, args.gallery)
+    findings, tally = Findings.empty(job.spec.num_labels), console.Tally(failures=list(selection.problems))
+    _count(measure(job, ids, findings, args.num_workers), len(ids), "masks", tally)
+    shown = least_certain(findings.entries, args.gallery)
     with tempfile.TemporaryFile(dir=out.parent) as stream:
-        spool = stage_gallery.Spool(stream)
-        _count(stage_gallery.draw(job, shown, spool, args.num_workers), len(shown), "pictures", tally)
-        curve = _curve(args, job, crf, findings, tally)
+        spool = Spool(stream)
+        _count(draw(job, shown, spool, args.num_workers), len(shown), "pictures", tally)
+        curve = None
+        if crf is not None:
+            curve = Curve(crf.confidence)
+            sampled = sample([entry.id for entry in findings.entries if entry.iou is not None], args.curve)
+            _count(run(job, crf, sampled, curve, args.num_workers), len(sampled), "curve", tally)
         failures = _by_image(tally.failures)
         write_report(out, Report(job.spec, _made_from(job, selection, record), findings, spool, failures, curve))
     print(f"{len(findings.entries)} images ({findings.scored} scored) in {out}, {out.stat().st_size / 1e6:.1f} MB")
     if args.tensorboard:
-        tensorboard_report.write(args.tensorboard, job, findings, shown)
+        board.write(args.tensorboard, job, findings, shown)
         print(f"scores and pictures for TensorBoard in {args.tensorboard}")
     return console.list_failures(failures)
 
 
 def _job(args: argparse.Namespace, selection: "Selection") -> "ReportJob":
+    from dataclasses import replace
+
+    from cli.lookup import FOLDER
     from common.files import need_dir
     from pipeline.files.cam_file import check_classes
     from pipeline.stages.evaluate import cam_record
-    from report.stage_report import ReportJob
+    from report.measure import ReportJob
 
     masks = need_dir(args.masks or output_dir(args.dataset, "masks"), "--masks", "the output of eval_cam_with_crf.py")
     cams = args.cam_out_dir or output_dir(args.dataset, "cams")
     need_dir(cams, "--cam_out_dir", "the output of generate_cams.py")
-    check_classes(cams, cam_record(cams, selection.ids), selection.spec)
+    spec = selection.spec
+    check_classes(cams, cam_record(cams, selection.ids), spec)
+    if spec.name == FOLDER:  # on the page a user's own data set has the name of its folder
+        spec = replace(spec, name=selection.paths.images.resolve().name)
     # A split such as train_aug holds ids without official masks; only a --gt_root of the user's own must have all.
-    needed = args.gt_root is not None or args.dataset == "toyworld"
+    needed = args.gt_root is not None or selection.spec.make_images is not None
     return ReportJob(
         masks=masks,
         images=selection.paths.images,
         cams=cams,
         truth=selection.need_masks() if needed else selection.paths.masks,
         truth_needed=needed,
-        spec=_named(selection),
+        spec=spec,
         cam_type=args.cam_type,
     )
-
-
-def _named(selection: "Selection") -> "DatasetSpec":
-    """The spec as the page calls it: a user's own data set by its folder rather than "folder"."""
-    from dataclasses import replace
-
-    from cli.lookup import FOLDER
-
-    spec = selection.spec
-    return replace(spec, name=selection.paths.images.resolve().name) if spec.name == FOLDER else spec
-
-
-def _log_folder(path: Path | None) -> None:
-    if path is not None and path.exists() and not path.is_dir():
-        raise UserError(f"--tensorboard {path}: a file; expected a folder for the logs")
 
 
 def _first_record(job: "ReportJob", ids: list[str]) -> dict[str, Any]:
     """What the first mask of the split says of how it was made; raises UserError when there is no mask at all."""
     from dataset.voc_layout import is_file
-    from report.stage_curve import mask_record
+    from report.curve import mask_record
 
     paths = (job.masks / f"{image_id}.png" for image_id in ids)
     first = next((path for path in paths if is_file(path)), None)
@@ -134,42 +131,17 @@ def _first_record(job: "ReportJob", ids: list[str]) -> dict[str, Any]:
     return mask_record(first)
 
 
-def _crf(args: argparse.Namespace, job: "ReportJob", record: dict[str, Any]) -> "CrfJob | None":
-    """The CRF of --curve; refuses before the work begins."""
-    from report.stage_curve import crf_job
-
-    if not args.curve:
-        return None
-    if job.truth is None:
-        raise UserError("--curve needs ground truth: give --gt_root")
-    return crf_job(job, record)
-
-
-def _curve(
-    args: argparse.Namespace, job: "ReportJob", crf: "CrfJob | None", findings: "Findings", tally: console.Tally
-) -> "Curve | None":
-    from report import stage_curve
-    from report.confidence_curve import Curve
-
-    if crf is None:
-        return None
-    curve = Curve(crf.confidence)
-    ids = stage_curve.sample([entry.id for entry in findings.entries if entry.iou is not None], args.curve)
-    _count(stage_curve.run(job, crf, ids, curve, args.num_workers), len(ids), "curve", tally)
-    return curve
-
-
 def _count(outcomes: Iterator[console.Outcome], total: int, title: str, tally: console.Tally) -> None:
     for outcome in console.progress(outcomes, total, title):
         tally.add(outcome)
 
 
 def _by_image(failures: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """One line an image, however many of its files are missing."""
-    reasons: dict[str, dict[str, None]] = {}
-    for image_id, reason in failures:
-        reasons.setdefault(image_id, {})[reason] = None
-    return [(image_id, "; ".join(found)) for image_id, found in reasons.items()]
+    """One line an image, with every reason once."""
+    reasons: dict[str, list[str]] = {}
+    for image_id, reason in dict.fromkeys(failures):
+        reasons.setdefault(image_id, []).append(reason)
+    return [(image_id, "; ".join(listed)) for image_id, listed in reasons.items()]
 
 
 def _made_from(job: "ReportJob", selection: "Selection", record: dict[str, Any]) -> list[str]:

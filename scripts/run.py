@@ -100,7 +100,7 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
         cams = load_model(cam_job(args, selection.spec, out_dir, by_clip))
         job = crf_job(args, selection, out_dir, out_dir, truth)
         log.into(mask_output(job, cams.made_by, selection.ids), shard)
-        announce_cams(cams, args.dataset, job.images, len(samples or selection.ids))
+        announce_cams(cams, args.dataset, job.images, len(samples or selection.ids), selection.summary)
         announce_crf(job)
         if by_clip:
             samples = [tag.sample for tag in tagged(args, cams.clip, selection, out_dir / TAG_FILE, log)]
@@ -121,7 +121,7 @@ def truth_of(args: argparse.Namespace, selection: "Selection") -> Path | None:
 
     A split such as VOC's train_aug holds ids without official masks, so there scoring is asked for.
     """
-    made_here = args.dataset == "toyworld" and selection.paths.masks is not None
+    made_here = selection.spec.make_images is not None and selection.paths.masks is not None
     return selection.need_masks() if made_here or args.gt_root is not None else None
 
 

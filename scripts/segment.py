@@ -184,7 +184,9 @@ def _write(path: Path, picture: "Image.Image") -> None:
 
 def asked_labels(given: list[str] | None) -> list[str] | None:
     """The names of `--labels a b` or `--labels a,b`, each once; None when CLIP is to supply them."""
-    names = [name.strip() for text in given or [] for name in text.split(",")]
+    from dataset.names import plain_name
+
+    names = [plain_name(name) for text in given or [] for name in text.split(",")]
     names = list(dict.fromkeys(name for name in names if name))
     if not names and given:
         raise UserError("--labels: no name given; expected what the photos show, or clip")

@@ -11,24 +11,24 @@ python -m scripts.train_segmentor --teacher maskclip --head text --arch segforme
 import argparse
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from cli import console
+from cli import console, training_options
 from cli.options import Parser, add_data_options, add_own_data_options
 from common.cores import available_cores
 from common.errors import EXIT_OK, UserError
-from segmentor import options
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from cli.lookup import Selection
-    from segmentor.augment import Views
     from segmentor.maskclip_plus import Knowledge
-    from segmentor.ranks import Ranks
     from segmentor.samples import Pair
-    from segmentor.settings import Settings, Teaching
-    from segmentor.state import State
+    from segmentor.settings import Settings
     from segmentor.trainer import Job
     from segmentor.validation import Unseen
+    from training.ranks import Ranks
+    from training.state import State
 
 NAMED = 6  # classes that are told by name
 
@@ -41,11 +41,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     add_data_options(parser, truth=True)
     add_own_data_options(parser)
-    options.add_run_options(parser)
-    options.add_network_options(parser)
-    options.add_teacher_options(parser)
-    options.add_view_options(parser)
-    options.add_learning_options(parser)
+    training_options.add_training_options(parser)
     return parser.parse_args(argv)
 
 
@@ -55,40 +51,73 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    options.check(args)
-    from segmentor.ranks import joined
+    training_options.check(args)
+    from training.ranks import joined
 
     with joined(args.device) as ranks:
         return _train(args, ranks)
 
 
-# --- set-up ---------------------------------------------------------------------------------------
-
-
 def _train(args: argparse.Namespace, ranks: "Ranks") -> int:
     from cli.lookup import select_from
     from common.files import need_dir, need_writable
+    from segmentor.maskclip_plus import source_for
+    from segmentor.trainer import WEIGHTS, Job, train
 
     by_clip = args.labels == "clip"  # masks made with labels by CLIP: nothing to read here
     selection = select_from(args, images_needed=True, with_labels=not by_clip)
     if args.masks:
         need_dir(args.masks, "--masks", "one mask PNG an image, as eval_cam_with_crf.py writes them")
-    teaching = _teaching(args, selection)
+    settings = _settings(args, selection, ranks)
     pairs, failures = _pairs(args, selection)
-    knowledge = _knowledge(args, selection, ranks) if options.needs_clip(args) else None
-    job = _job(args, selection, pairs, ranks, teaching, knowledge)
+    knowledge = _knowledge(args, selection, ranks) if training_options.needs_clip(args) else None
+    job = Job(
+        _complete(settings, len(pairs), knowledge),
+        pairs,
+        args.out,
+        _unseen(args),
+        save_every=args.save_every,
+        validate_every=args.val_every,
+        keep=args.keep,
+        readers=_readers(args, ranks),
+        sheet=_sheet,
+    )
     need_writable(args.out, "--out")
     state = _state(args, job, ranks, knowledge)
     _announce(args, job, state, ranks, knowledge)
-    from segmentor.maskclip_plus import source_for
-    from segmentor.trainer import WEIGHTS, train
-
     report = train(job, state, ranks, source_for(job.settings, knowledge, state.network))
     score = "" if report.miou is None else f", mIoU {100 * report.miou:.1f} on {len(job.unseen.ids)} images"  # type: ignore[union-attr]
     print(f"{args.out / WEIGHTS}: {job.settings.arch} after {state.iteration} iterations{score}")
     print(f"next: python -m scripts.predict_segmentor --weights {args.out / WEIGHTS} --img_root DIR --out MASKS")
-    told = [*selection.problems, *failures, *sorted(report.failures.items())]
-    return console.list_failures(told) if ranks.first else EXIT_OK
+    failed = [*selection.problems, *failures, *sorted(report.failures.items())]
+    return console.list_failures(failed) if ranks.first else EXIT_OK
+
+
+# --- set-up ---------------------------------------------------------------------------------------
+
+
+def _settings(args: argparse.Namespace, selection: "Selection", ranks: "Ranks") -> "Settings":
+    """All that is known before images and CLIP are looked at."""
+    from dataclasses import fields
+
+    from segmentor.augment import Views
+    from segmentor.maskclip_plus import hidden_labels
+    from segmentor.settings import Settings, Teaching
+
+    spec = selection.spec
+    if args.loss == "balanced" and not spec.has_background:
+        raise UserError(f"--loss balanced: {spec.name} has no background to be balanced with the classes")
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in vars(args).items()}
+    given |= {"masks": args.masks is not None, "hidden": hidden_labels(spec, args.unlabelled, args.masks is not None)}
+    given |= {"labels": spec.label_names, "background": spec.has_background, "ranks": ranks.count, "images": 0}
+
+    def read(kind: type, **more: Any) -> Any:
+        """An object of a kind of settings from the options that have the names of its fields."""
+        return kind(
+            **{each.name: given[each.name] for each in fields(kind) if given.get(each.name) is not None}, **more
+        )
+
+    return read(Settings, views=read(Views), teaching=read(Teaching))
 
 
 def _pairs(args: argparse.Namespace, selection: "Selection") -> "tuple[list[Pair], list[tuple[str, str]]]":
@@ -107,32 +136,11 @@ def _pairs(args: argparse.Namespace, selection: "Selection") -> "tuple[list[Pair
     return good, [*failures, *others]
 
 
-def _teaching(args: argparse.Namespace, selection: "Selection") -> "Teaching":
-    from segmentor.maskclip_plus import hidden_labels
-    from segmentor.settings import Teaching
-
-    if args.loss == "balanced" and not selection.spec.has_background:
-        raise UserError(f"--loss balanced: {selection.spec.name} has no background to be balanced with the classes")
-    return Teaching(
-        masks=args.masks is not None,
-        hidden=hidden_labels(selection.spec, options.unlabelled(args), args.masks is not None),
-        teacher=args.teacher or "",
-        guided=options.guided(args),
-        own_from=args.self_train_from or 0,
-        confidence=args.teacher_confidence,
-        padding=args.teacher_padding,
-        key_smoothing=args.key_smoothing,
-        smoothing_norm=args.smoothing_norm,
-        denoising=args.prompt_denoising,
-    )
-
-
 def _knowledge(args: argparse.Namespace, selection: "Selection", ranks: "Ranks") -> "Knowledge":
     """The CLIP that takes part."""
-    from cli.lookup import DEFAULT_MODELS
     from segmentor.maskclip_plus import ask_clip, check_width, never_seen
 
-    model, tag = (args.clip, args.clip_pretrained) if args.clip else DEFAULT_MODELS[args.dataset]
+    model, tag = (args.clip, args.clip_pretrained) if args.clip else selection.spec.clip
     found = ask_clip(selection.spec, model, tag, ranks.device, args.activation, args.templates)
     if args.head == "text":
         check_width(found)
@@ -141,76 +149,14 @@ def _knowledge(args: argparse.Namespace, selection: "Selection", ranks: "Ranks")
     return found
 
 
-def _job(
-    args: argparse.Namespace,
-    selection: "Selection",
-    pairs: "list[Pair]",
-    ranks: "Ranks",
-    teaching: "Teaching",
-    knowledge: "Knowledge | None",
-) -> "Job":
+def _complete(settings: "Settings", images: int, knowledge: "Knowledge | None") -> "Settings":
+    """The settings with what is known of the images and of CLIP."""
     from dataclasses import replace
 
-    from segmentor.trainer import Job
-
-    tenth = max(1, args.max_iters // 10)
-    settings = replace(_settings(args, selection, len(pairs), ranks.count), teaching=teaching)
     if knowledge:
-        width = knowledge.width if args.head == "text" else 0
+        width = knowledge.width if settings.head == "text" else 0
         settings = replace(settings, words=knowledge.words, text_width=width)
-    return Job(
-        settings,
-        pairs,
-        args.out,
-        _unseen(args),
-        save_every=args.save_every or tenth,
-        validate_every=args.val_every or tenth,
-        keep=args.keep,
-        readers=_readers(args, ranks),
-    )
-
-
-def _settings(args: argparse.Namespace, selection: "Selection", images: int, ranks: int) -> "Settings":
-    from segmentor.settings import Settings
-
-    own = {"lr": args.lr, "min_lr": args.min_lr, "weight_decay": args.weight_decay, "power": args.poly}
-    own |= {"head_factor": args.head_lr, "warmup": args.warmup}
-    usual = dict(options.BY_OPTIMIZER[args.optimizer])
-    usual["warmup"] = min(usual["warmup"], args.max_iters // options.LONGEST_WARMUP)
-    learning = {name: usual[name] if value is None else value for name, value in own.items()}
-    return Settings(
-        arch=args.arch,
-        labels=selection.spec.label_names,
-        images=images,
-        max_iters=args.max_iters,
-        batch=args.batch_size,
-        accumulate=args.accumulate,
-        ranks=ranks,
-        background=selection.spec.has_background,
-        head=args.head,
-        pretrained=args.pretrained or "",
-        views=_views(args),
-        optimizer=args.optimizer,
-        loss=args.loss,
-        loss_over=args.loss_over,
-        ema=args.ema,
-        precision=args.precision,
-        seed=args.seed,
-        **learning,
-    )
-
-
-def _views(args: argparse.Namespace) -> "Views":
-    from segmentor.augment import Views
-
-    return Views(
-        crop=args.crop,
-        scales=(args.scales[0], args.scales[1]),
-        resize=(args.resize[0], args.resize[1]) if args.resize else None,
-        flip=not args.no_flip,
-        colours=not args.no_colours,
-        normalisation=args.normalisation,
-    )
+    return replace(settings, images=images)
 
 
 def _unseen(args: argparse.Namespace) -> "Unseen | None":
@@ -230,6 +176,17 @@ def _readers(args: argparse.Namespace, ranks: "Ranks") -> int:
     return 0 if ranks.device.type == "cpu" else min(8, max(1, available_cores() // ranks.count - 1))
 
 
+def _sheet(rows: "list[list[np.ndarray]]", labels: tuple[str, ...]) -> "np.ndarray":
+    """Rows of image, mask and prediction as one picture, in VOC's colours."""
+    import numpy as np
+
+    from report.pictures import colour_labels, contact_sheet, legend_of
+
+    used = {int(value) for _image, *parts in rows for part in parts for value in np.unique(part)}
+    drawn = [[image, *map(colour_labels, parts)] for image, *parts in rows]
+    return np.asarray(contact_sheet(drawn, ["image", "mask", "prediction"], legend_of(labels, used)))
+
+
 def _state(args: argparse.Namespace, job: "Job", ranks: "Ranks", knowledge: "Knowledge | None") -> "State":
     """Fresh weights, or those of the last checkpoint in --out."""
     import torch
@@ -237,27 +194,31 @@ def _state(args: argparse.Namespace, job: "Job", ranks: "Ranks", knowledge: "Kno
     from common.files import sweep_leftovers
     from segmentor.heads import TextHead
     from segmentor.pretrained import start_from
-    from segmentor.state import checkpoints, fresh_state, take_up
-    from segmentor.trainer import WEIGHTS, forget
+    from segmentor.trainer import WEIGHTS, start
+    from training.state import checkpoints, forget, take_up
 
     asked = job.settings
     if ranks.first:
         sweep_leftovers(args.out)
         if args.overwrite:
             forget(args.out)
+            (args.out / WEIGHTS).unlink(missing_ok=True)
     ranks.wait()
-    if (args.out / WEIGHTS).exists() and not checkpoints(job.folder):
+    if (args.out / WEIGHTS).exists() and not checkpoints(args.out):
         raise UserError(f"--out {args.out}: holds {WEIGHTS} without checkpoints; pass --overwrite or another --out")
     torch.manual_seed(asked.seed)
     network = job.describe(0).network()
-    if asked.pretrained and not checkpoints(job.folder):
+    if asked.pretrained and not checkpoints(args.out):
         print(f"start   {start_from(network, asked.arch, asked.pretrained)}")
     if isinstance(network.head, TextHead):
         assert knowledge is not None
         network.head.know(knowledge.text.foreground)
-    state = fresh_state(network, asked, ranks.device)
-    take_up(job.folder, state, asked)
+    state = start(job, network, ranks)
+    take_up(args.out, state, asked.record())
     return state
+
+
+# --- what is about to be done -----------------------------------------------------------------------
 
 
 def _announce(
@@ -265,6 +226,7 @@ def _announce(
 ) -> None:
     """What is about to be done, before it takes long."""
     from segmentor.networks import count_parameters
+    from training.state import CHECKPOINTS
 
     asked, seen = job.settings, f"{len(job.unseen.ids)} images" if job.unseen else "none (--val_split, --gt_root)"
     processes = f", {ranks.count} processes" if ranks.count > 1 else ""
@@ -277,10 +239,10 @@ def _announce(
     print(f"device  {ranks.device}{processes}, {asked.precision}")
     print(
         f"learns  {asked.optimizer}, rate {asked.lr:g} (head {asked.lr * asked.head_factor:g}), "
-        f"warm-up {asked.warmup}, {job.deal.step} images a step, {asked.max_iters} steps"
+        f"warm-up {asked.warmup}, {asked.batch * asked.accumulate * asked.ranks} images a step, {asked.max_iters} steps"
     )
     if state.iteration:
-        print(f"goes on from iteration {state.iteration} in {job.folder}")
+        print(f"goes on from iteration {state.iteration} in {args.out / CHECKPOINTS}")
 
 
 def _announce_labels(asked: "Settings", knowledge: "Knowledge | None") -> None:

@@ -2,7 +2,6 @@
 
 import argparse
 import time
-from functools import partial
 from pathlib import Path
 
 from cli.console import run
@@ -12,12 +11,17 @@ from toyworld.spec import WEIGHTS
 
 def main(argv: list[str] | None = None) -> int:
     """Exit code 0, or 2 for what cannot be done as asked."""
-    parser = argparse.ArgumentParser(prog="train_toyworld_clip", description="Train the toy world's CLIP from scratch.")
+    parser = argparse.ArgumentParser(
+        prog="train_toyworld_clip",
+        description="Train the toy world's CLIP from scratch. Repeat the command to go on after an interruption.",
+    )
     parser.add_argument("--out", type=Path, default=WEIGHTS, help=f"weight file to write (default: {WEIGHTS})")
     parser.add_argument("--seed", type=int, default=0, help="of the weights and the order of images (default: 0)")
     parser.add_argument("--steps", type=int, help="total number of steps, to try things out (default: the full recipe)")
     parser.add_argument("--threads", type=int, default=2, help="threads, and processes that draw (default: 2)")
-    parser.add_argument("--log_dir", type=Path, default=Path("runs/toyworld_clip"), help="folder for TensorBoard")
+    parser.add_argument(
+        "--log_dir", type=Path, default=Path("runs/toyworld_clip"), help="folder of checkpoints, log and TensorBoard"
+    )
     args = parser.parse_args(argv)
     return run(lambda: train_and_save(args))
 
@@ -31,44 +35,23 @@ def train_and_save(args: argparse.Namespace) -> int:
     import torch
 
     from toyworld.training import affinity
+    from toyworld.training.data import PHASES, scaled
     from toyworld.training.export import save_weights
-    from toyworld.training.loop import PHASES, scaled, train
     from toyworld.training.model import Architecture
+    from toyworld.training.train import train
+    from training.board import Board
 
     torch.set_num_threads(args.threads)
     phases, began = scaled(PHASES, args.steps), time.monotonic()
+    save_weights(args.out, *train(Architecture(), phases, args.seed, args.threads, args.log_dir))
     total = sum(phase.steps for phase in phases)
     share = 1 if args.steps is None else min(1, args.steps / sum(phase.steps for phase in PHASES))
     last = max(1, round(affinity.STEPS * share))
     sizes = tuple((height, width, max(1, round(count * share))) for height, width, count in affinity.SIZES)
-    with Progress(args.log_dir, total + last) as report:
-        train(Architecture(), phases, args.seed, args.threads, report, partial(save_weights, args.out))
-        affinity.add_affinity_blocks(args.out, lambda step, values: report(total + step, values), last, sizes)
+    with Board(args.log_dir, total, total + last) as board:
+        affinity.add_affinity_blocks(args.out, lambda step, values: board.step(total + step + 1, values), last, sizes)
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.2f} MB after {(time.monotonic() - began) / 60:.1f} minutes")
     return EXIT_OK
-
-
-class Progress:
-    """A progress bar and TensorBoard scalars, fed with the losses of every step."""
-
-    def __init__(self, log_dir: Path, steps: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-        from tqdm import tqdm
-
-        self.writer, self.bar = SummaryWriter(str(log_dir)), tqdm(total=steps, unit="step", mininterval=1)
-
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.writer.close()
-        self.bar.close()
-
-    def __call__(self, step: int, values: dict[str, float]) -> None:
-        for name, value in values.items():
-            self.writer.add_scalar(f"loss/{name}" if name != "scale" else name, value, step)
-        self.bar.set_postfix({name: f"{value:.2f}" for name, value in values.items()}, refresh=False)
-        self.bar.update()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What turns a network's features into scores, by name.
 
 linear  one learned weight vector a label
-text    features times the frozen text embeddings of the classes (MaskCLIP+, other_systems section 3.1)
+text    features times the frozen text embeddings of the classes (MaskCLIP+: Zhou et al., 2022, section 3.3)
 """
 
 import torch
@@ -10,11 +10,6 @@ from torch.nn import functional as F
 
 HEADS = ("linear", "text")
 WIDEST = 2048  # of text embeddings; CLIPs have up to 1280, and a decoder takes memory with the square
-
-
-def linear(features: int, labels: int) -> nn.Module:
-    """One learned weight vector a label: (B, D, h, w) features to (B, C, h, w) scores."""
-    return nn.Conv2d(features, labels, kernel_size=1)
 
 
 class TextHead(nn.Module):

@@ -9,8 +9,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 IGNORE = 255
-LOSSES = ("ce", "balanced")
-OVER = ("valid", "all")
 
 
 def label_counts(labels: Tensor, classes: int) -> Tensor:

@@ -14,13 +14,14 @@ from dataset.names import hint, name_indices
 from dataset.spec import DatasetSpec
 from pipeline.files.cam_file import spec_fingerprint
 from pipeline.methods.maskclip import MaskClipSettings
+from pipeline.methods.maskclip_v import MaskClipVSettings
 from pipeline.methods.method import CamSettings, TextSet
 from pipeline.stages.cams import text_set
 from segmentor.augment import HIDDEN
 from segmentor.heads import WIDEST
 from segmentor.label_sources import Filled, Finder, OwnLabels, Source, masks
 from segmentor.prediction import PRECISIONS
-from segmentor.settings import Settings, Teaching, Words
+from segmentor.settings import Settings, Words
 from segmentor.teacher import Teacher
 
 ALL, UNSEEN = "all", "unseen"
@@ -86,7 +87,7 @@ def ask_clip(
         told = str(error).replace("--pretrained", "--clip_pretrained").replace("--model", "--clip")
         raise UserError(told) from error
     chosen = choose_templates(clip, templates)
-    how = CamSettings("maskclip", maskclip=MaskClipSettings(templates=chosen))
+    how = CamSettings(method="maskclip", options=MaskClipSettings(templates=chosen))
     text = text_set(clip, spec, how)
     return Knowledge(clip, text, Words(clip.fingerprint, clip.activation, spec_fingerprint(spec), chosen))
 
@@ -122,23 +123,17 @@ def teacher_for(settings: Settings, knowledge: Knowledge) -> Teacher:
     asked, first = settings.teaching, int(settings.background)
     background = bool(first) and 0 in asked.hidden
     classes = [label - first for label in asked.hidden if label >= first]
-    prompts = knowledge.text.background
+    prompts, templates = knowledge.text.background, settings.words.templates
+    how: MaskClipSettings | MaskClipVSettings = MaskClipVSettings(templates=templates)
+    if asked.teacher == "maskclip":
+        how = MaskClipSettings(asked.key_smoothing, asked.smoothing_norm, asked.denoising, templates=templates)
     return Teacher(
         knowledge.clip,
         TextSet(knowledge.text.foreground[classes], prompts if background else prompts[:0]),
         [label + first for label in classes],
-        CamSettings(asked.teacher, maskclip=_told(asked, settings.words)),
+        CamSettings(method=asked.teacher, options=how),
         background,
         settings.views.normalisation,
         asked.confidence,
         asked.padding,
-    )
-
-
-def _told(asked: Teaching, words: Words) -> MaskClipSettings:
-    return MaskClipSettings(
-        key_smoothing=asked.key_smoothing,
-        smoothing_norm=asked.smoothing_norm,
-        denoising=asked.denoising,
-        templates=words.templates,
     )

@@ -6,7 +6,6 @@ name belongs to what is new and learns faster. transformers and torchvision are 
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segmentor.heads import TextHead, linear
+from segmentor.heads import TextHead
 
 LEAST_SIDE = 64  # the coarsest stages of SegFormer need some patches to look at; smaller images are padded
 
@@ -61,69 +60,54 @@ def build(arch: str, labels: int, head: str = "linear", text_width: int = 0, bac
         body = ARCHES[arch](text_width)
         return Segmentor(body, TextHead(text_width, labels - int(background), background))
     body = ARCHES[arch]()
-    return Segmentor(body, linear(body.width, labels))
+    return Segmentor(body, nn.Conv2d(body.width, labels, kernel_size=1))
 
 
 # --- SegFormer ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class SegformerSizes:
-    """What tells the SegFormers apart; one number a stage."""
-
-    widths: tuple[int, ...]
-    depths: tuple[int, ...]
-    decoder: int
-    heads: tuple[int, ...] = (1, 2, 5, 8)
-    reductions: tuple[int, ...] = (8, 4, 2, 1)
-    drop_path: float = 0.1
-    dropout: float = 0.1
-
-    def config(self) -> Any:
-        """The same as transformers wants it."""
-        from transformers import SegformerConfig
-
-        return SegformerConfig(
-            hidden_sizes=list(self.widths),
-            depths=list(self.depths),
-            num_attention_heads=list(self.heads),
-            sr_ratios=list(self.reductions),
-            decoder_hidden_size=self.decoder,
-            drop_path_rate=self.drop_path,
-            classifier_dropout_prob=self.dropout,
-        )
-
-
-_NARROW, _WIDE = (32, 64, 160, 256), (64, 128, 320, 512)
-SEGFORMERS = {
-    "segformer-tiny": SegformerSizes((16, 32, 64, 96), (1, 1, 2, 1), 96, (1, 2, 4, 4), drop_path=0.0, dropout=0.0),
-    "segformer-b0": SegformerSizes(_NARROW, (2, 2, 2, 2), 256),
-    "segformer-b1": SegformerSizes(_WIDE, (2, 2, 2, 2), 256),
-    "segformer-b2": SegformerSizes(_WIDE, (3, 4, 6, 3), 768),
-    "segformer-b3": SegformerSizes(_WIDE, (3, 4, 18, 3), 768),
-    "segformer-b4": SegformerSizes(_WIDE, (3, 8, 27, 3), 768),
-    "segformer-b5": SegformerSizes(_WIDE, (3, 6, 40, 3), 768),
+SEGFORMERS = {  # widths and depths of the four stages, width of the decoder
+    "segformer-tiny": ((16, 32, 64, 96), (1, 1, 2, 1), 96),
+    "segformer-b0": ((32, 64, 160, 256), (2, 2, 2, 2), 256),
+    "segformer-b1": ((64, 128, 320, 512), (2, 2, 2, 2), 256),
+    "segformer-b2": ((64, 128, 320, 512), (3, 4, 6, 3), 768),
+    "segformer-b3": ((64, 128, 320, 512), (3, 4, 18, 3), 768),
+    "segformer-b4": ((64, 128, 320, 512), (3, 8, 27, 3), 768),
+    "segformer-b5": ((64, 128, 320, 512), (3, 6, 40, 3), 768),
 }
 
 
-class SegformerBody(Body):
-    """SegFormer up to its fused features, on a quarter of the image's grid.
+def segformer_config(arch: str, width: int | None = None) -> Any:
+    """One of SEGFORMERS as transformers wants it.
 
     width  of the features, if not the usual one; they are for the text head then, which was published without dropout
     """
+    from transformers import SegformerConfig
 
-    def __init__(self, sizes: SegformerSizes, width: int | None = None) -> None:
+    widths, depths, decoder = SEGFORMERS[arch]
+    tiny = arch == "segformer-tiny"
+    return SegformerConfig(
+        hidden_sizes=list(widths),
+        depths=list(depths),
+        num_attention_heads=[1, 2, 4, 4] if tiny else [1, 2, 5, 8],
+        decoder_hidden_size=width or decoder,
+        drop_path_rate=0.0 if tiny else 0.1,
+        classifier_dropout_prob=0.0 if tiny or width else 0.1,
+    )
+
+
+class SegformerBody(Body):
+    """SegFormer up to its fused features, on a quarter of the image's grid; arguments as of segformer_config."""
+
+    def __init__(self, arch: str, width: int | None = None) -> None:
         super().__init__()
-        if width is not None:
-            sizes = replace(sizes, decoder=width, dropout=0.0)
-        self.sizes = sizes
         from transformers import SegformerModel
         from transformers.models.segformer.modeling_segformer import SegformerDecodeHead
 
-        config = sizes.config()
-        self.width = sizes.decoder
-        self.encoder = SegformerModel(config)
-        decode_head: Any = SegformerDecodeHead(config)
+        self.config = segformer_config(arch, width)
+        self.width = self.config.decoder_hidden_size
+        self.encoder = SegformerModel(self.config)
+        decode_head: Any = SegformerDecodeHead(self.config)
         decode_head.classifier = nn.Identity()
         self.decode_head = decode_head
         self.apply(_start)
@@ -180,7 +164,7 @@ class DeeplabBody(Body):
         return self.decode_head(self.encoder(images)["out"])
 
 
-ARCHES: dict[str, Callable[..., Body]] = {name: partial(SegformerBody, sizes) for name, sizes in SEGFORMERS.items()} | {
+ARCHES: dict[str, Callable[..., Body]] = {name: partial(SegformerBody, name) for name in SEGFORMERS} | {
     name: partial(DeeplabBody, theirs) for name, theirs in DEEPLABS.items()
 }
 

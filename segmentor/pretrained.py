@@ -117,8 +117,7 @@ def _loaded(network: Segmentor, source: str, tensors: dict[str, Tensor] | None) 
     from huggingface_hub import HfApi
     from transformers import SegformerForSemanticSegmentation
 
-    sizes: Any = network.body.sizes
-    how = {"config": sizes.config(), "ignore_mismatched_sizes": True, "output_loading_info": True}
+    how: dict[str, Any] = {"config": network.body.config, "ignore_mismatched_sizes": True, "output_loading_info": True}
     load: Any = partial(SegformerForSemanticSegmentation.from_pretrained, **how)
     if tensors is not None:
         return load(None, state_dict=tensors)

@@ -5,9 +5,10 @@ iteration, by any number of processes, and sees the same.
 """
 
 import signal
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 from pathlib import Path
 
 import cv2
@@ -23,7 +24,7 @@ from segmentor.augment import HIDDEN, IGNORE, Views, hide, view
 
 LOOKED_INTO = 16  # masks whose labels are checked before the run begins
 
-_ORDER, _VIEW, _CHANCE = range(3)  # what a random number is for
+_ORDER, _VIEW = range(2)  # what a random number is for; training.loop takes another
 
 
 @dataclass(frozen=True)
@@ -52,35 +53,9 @@ class Batch:
         )
 
 
-@dataclass(frozen=True)
-class Deal:
-    """How the positions of a run are dealt to steps, ranks and batches: one step after the other, in this order."""
-
-    batch: int
-    accumulate: int = 1
-    ranks: int = 1
-
-    @property
-    def step(self) -> int:
-        """Images a step."""
-        return self.batch * self.accumulate * self.ranks
-
-    def batches(self, rank: int, first: int, end: int) -> Iterator[list[int]]:
-        """The positions of a rank's batches, `accumulate` an iteration, of the iterations first..end-1."""
-        for iteration in range(first, end):
-            for part in range(self.accumulate):
-                start = iteration * self.step + (part * self.ranks + rank) * self.batch
-                yield list(range(start, start + self.batch))
-
-
-def chance(seed: int, *place: int) -> int:
-    """A 64-bit seed for PyTorch that belongs to a place of the run."""
-    return int(np.random.SeedSequence([seed, _CHANCE, *place]).generate_state(1, np.uint64)[0])
-
-
 @lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, count: int) -> np.ndarray:
-    return np.random.default_rng([seed, _ORDER, epoch]).permutation(count)
+def _order(seed: int, epoch: int, images: int) -> np.ndarray:
+    return np.random.default_rng([seed, _ORDER, epoch]).permutation(images)
 
 
 class Samples(Dataset):
@@ -114,22 +89,49 @@ class Samples(Dataset):
 def together(samples: Sequence[tuple[np.ndarray, np.ndarray, tuple[str, str] | None]]) -> Batch:
     """A batch of samples."""
     images, labels, problems = zip(*samples)
-    told = tuple(problem for problem in problems if problem is not None)
-    return Batch(torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels)), told)
+    kept = tuple(problem for problem in problems if problem is not None)
+    return Batch(torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels)), kept)
 
 
-def batches(samples: Samples, deal: Deal, rank: int, first: int, end: int, readers: int, pin: bool) -> Iterator[Batch]:
-    """The batches of a rank in order, read by so many processes ahead of their use; 0: read when asked for."""
-    positions = deal.batches(rank, first, end)
-    loader: DataLoader = DataLoader(
-        samples,
-        batch_sampler=list(positions),
-        num_workers=readers,
-        collate_fn=together,
-        pin_memory=pin,
-        worker_init_fn=_begin_reading,
-    )
-    return iter(loader)
+class Batches:
+    """The batches of one rank, without end, each with the next positions of the run in turn.
+
+    readers  processes that read ahead; 0: batches are read when they are asked for
+    pin      whether they lie in memory from which a GPU copies faster
+    """
+
+    def __init__(
+        self, samples: Samples, batch: int, rank: int = 0, ranks: int = 1, readers: int = 0, pin: bool = False
+    ) -> None:
+        self.samples, self.batch, self.rank, self.ranks = samples, batch, rank, ranks
+        self.readers, self.pin = readers, pin
+        self.yielded = 0
+
+    def positions(self, number: int) -> list[int]:
+        """The positions of this rank's batch of a 0-based number."""
+        first = (number * self.ranks + self.rank) * self.batch
+        return list(range(first, first + self.batch))
+
+    def __iter__(self) -> Iterator[Batch]:
+        loader: DataLoader = DataLoader(
+            self.samples,
+            batch_sampler=map(self.positions, count(self.yielded)),
+            num_workers=self.readers,
+            collate_fn=together,
+            pin_memory=self.pin,
+            worker_init_fn=_begin_reading,
+        )
+        for batch in loader:
+            self.yielded += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """How many batches were yielded."""
+        return {"yielded": self.yielded}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on after so many batches."""
+        self.yielded = state["yielded"]
 
 
 def _begin_reading(_index: int) -> None:
@@ -148,10 +150,7 @@ def read_pair(pair: Pair, num_labels: int, hidden: Collection[int] = ()) -> tupl
     labels = read_mask(pair.mask)
     if image.shape[:2] != labels.shape:
         raise UserError(f"{pair.mask}: size {labels.shape} for an image of {image.shape[:2]}; made from other images?")
-    strange = labels[(labels >= num_labels) & (labels != IGNORE)]
-    if strange.size:
-        expected = f"expected 0 to {num_labels - 1}, and 255 to ignore; masks of other classes?"
-        raise UserError(f"{pair.mask}: holds label {strange[0]}; {expected}")
+    _check_labels(pair.mask, labels, num_labels)
     return image, hide(labels, hidden) if hidden else labels
 
 
@@ -189,13 +188,17 @@ def _check_headers(pair: Pair) -> None:
 def _unreadable(mask: Path, num_labels: int) -> str:
     """Why a mask cannot be read, empty if it can; raises UserError for labels that there are not."""
     try:
-        labels = np.unique(read_mask(mask))
+        labels = read_mask(mask)
     except UserError as error:
         return str(error)
-    strange = [int(label) for label in labels if num_labels <= label != IGNORE]
-    if strange:
+    _check_labels(mask, labels, num_labels)
+    return ""
+
+
+def _check_labels(mask: Path, labels: np.ndarray, num_labels: int) -> None:
+    strange = labels[(labels >= num_labels) & (labels != IGNORE)]
+    if strange.size:
         raise UserError(
-            f"{mask}: holds label {strange[0]}, but there are labels 0 to {num_labels - 1} only;"
+            f"{mask}: holds label {strange.min()}, but there are labels 0 to {num_labels - 1} only;"
             " pass the --dataset or --classes that the masks were made with"
         )
-    return ""

@@ -8,11 +8,12 @@ from typing import Any
 
 from common.version import VERSION
 from segmentor.augment import Views
+from training.schedule import polynomial
 
 
 @dataclass(frozen=True)
 class Teaching:
-    """Which labels are hidden from the network, and who finds them instead (other_systems section 3.1).
+    """Which labels are hidden from the network, and who finds them instead (MaskCLIP+: Zhou et al., 2022, section 3.3).
 
     masks          whether there are mask files; without them all of every image is hidden
     hidden         mask values
@@ -96,16 +97,13 @@ class Settings:
     seed: int = 0
     code: str = VERSION
 
+    def rate(self, iteration: int) -> float:
+        """The learning rate of a 0-based iteration."""
+        return polynomial(iteration, self.lr, self.max_iters, self.power, self.min_lr, self.warmup)
+
     def record(self) -> dict[str, Any]:
         """All of it, as JSON would give it back, on one level."""
         record = asdict(self)
         for name, prefix in NESTED.items():
             record |= {prefix + part: value for part, value in record.pop(name).items()}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in record.items()}
-
-
-def differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """The settings in which two records differ, for people; empty when they are the same."""
-    return ", ".join(
-        f"{name} {found.get(name)} (now {wanted[name]})" for name in wanted if found.get(name) != wanted[name]
-    )

@@ -21,7 +21,8 @@ from common.parallel import ordered_map
 from common.version import VERSION
 from dataset import mask_png
 from dataset.voc_layout import find_image
-from pipeline.crf.dense_crf import CrfSettings, dense_crf
+from pipeline.crf.dense_crf import dense_crf
+from pipeline.crf.settings import CrfSettings
 from pipeline.stages.crf import SHRUNK
 from pipeline.stages.evaluate import failure
 from pipeline.steps import masks

@@ -1,4 +1,4 @@
-"""The frozen MaskCLIP that finds the labels of crops while a network is trained on them (other_systems section 3.1).
+"""The frozen MaskCLIP that labels crops while a network learns from them (MaskCLIP+: Zhou et al., 2022, section 3.3).
 
 It looks at the very crop that the network gets, by default without its padding: a CLIP that has never seen large even
 areas is led astray by them.
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from clip.load import Clip
 from pipeline.methods.method import CamSettings, TextSet
-from pipeline.methods.table import METHODS, dense_scores
+from pipeline.methods.table import METHODS
 from segmentor.augment import IGNORE, NORMALISATIONS
 
 
@@ -48,12 +48,14 @@ class Teacher:
         return found
 
     def _labels(self, images: Tensor) -> Tensor:
-        scores = dense_scores(self.clip, self._prepared(images), self.text, self.settings)
+        score = METHODS[self.settings.method].scores
+        assert score is not None, f"{self.settings.method} is not dense"
+        scores = score(self.clip, self._prepared(images), self.text, self.settings)
         return torch.stack([self._labels_of(each, images) for each in scores])
 
     def _prepared(self, images: Tensor) -> Tensor:
         """Normalised as the method wants them, with whole patches."""
-        how = METHODS[self.settings.method].preparation(self.clip, self.settings)
+        how = METHODS[self.settings.method].preparation(self.clip, self.settings.options)
         images = renormalised(images, self.normalisation, how.normalisation)
         rows, columns = (-side % self.clip.patch_size for side in images.shape[-2:])
         if not rows and not columns:
@@ -66,7 +68,7 @@ class Teacher:
     def _labels_of(self, scores: Tensor, images: Tensor) -> Tensor:
         """(k, h, w) scores of one of the images to (H, W) labels. One at a time: there may be many classes."""
         maps = F.interpolate(scores[None], size=images.shape[-2:], mode="bilinear", align_corners=False)[0]
-        kind = METHODS[self.settings.method].kind(self.settings)
+        kind = METHODS[self.settings.method].kind(self.settings.options)
         if self.background:
             rest = torch.zeros_like(maps[0]) if kind == "logit" else (1 - maps.sum(dim=0)).clamp(min=0)
             maps = torch.cat([rest[None], maps])

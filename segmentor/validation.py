@@ -15,7 +15,7 @@ from dataset.voc_layout import find_image
 from pipeline.stages.evaluate import check_shape, read_truth
 from pipeline.steps.scores import Scores, confusion_matrix, scores_of
 from segmentor.prediction import Looks, probabilities
-from segmentor.ranks import Ranks
+from training.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -27,39 +27,27 @@ class Unseen:
     truth: Path
 
 
-@dataclass(frozen=True)
-class Validation:
-    """What was found: scores, and (id, reason) of the images of this rank that could not be scored."""
-
-    scores: Scores
-    failures: list[tuple[str, str]]
-
-
 def validate(
-    network: nn.Module,
-    unseen: Unseen,
-    num_labels: int,
-    normalisation: str,
-    ranks: Ranks,
-    resize: tuple[int, int] | None = None,
-) -> Validation:
-    """Scores over all ranks' images, each once, at its own size or fitted into the box that it is trained in."""
+    network: nn.Module, unseen: Unseen, num_labels: int, looks: Looks, ranks: Ranks
+) -> tuple[Scores, list[tuple[str, str]]]:
+    """Score a network in evaluation mode on all images, each on one rank.
+
+    Returns the scores over all ranks, and (id, reason) of the images of this rank that could not be scored.
+    """
     confusion, failures = np.zeros((num_labels, num_labels + 1), np.int64), []
-    training = network.training
-    network.eval()
-    looks = Looks(normalisation, ranks.device, resize=resize)
-    for image_id, found in ordered_map(lambda key: _read(unseen, key, num_labels), ranks.mine(list(unseen.ids)), 2):
+    mine = unseen.ids[ranks.index :: ranks.count]
+    for image_id, found in ordered_map(lambda key: _read(unseen, key, num_labels), mine, 2):
         if isinstance(found, str):
             failures.append((image_id, found))
             continue
         image, truth = found
         labels = probabilities(network, image, looks).argmax(0).astype(np.uint8)
         confusion += confusion_matrix(truth, labels, num_labels)
-    network.train(training)
-    return Validation(scores_of(ranks.sum(torch.from_numpy(confusion)).cpu().numpy()), failures)
+    return scores_of(ranks.sum(torch.from_numpy(confusion)).cpu().numpy()), failures
 
 
 def _read(unseen: Unseen, image_id: str, num_labels: int) -> tuple[str, tuple[np.ndarray, np.ndarray] | str]:
+    """Image and ground truth, or why they cannot be used."""
     try:
         path = find_image(unseen.images, image_id)
         truth = read_truth(unseen.truth, image_id, num_labels)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from clip.load import Clip
-from tests.support import SHARED, Command, Desk, Ended, openai_state, tiny_model, write_world
+from tests.support import SHARED, Command, Desk, Ended, clip_from, openai_state, tiny_model, write_world
 
 torch.set_num_threads(1)  # the models here are too small for more, and a busy machine punishes it
 
@@ -28,7 +28,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 @pytest.fixture(scope="session")
 def tiny_clip() -> Clip:
     """A random CLIP with three vision blocks of width 64, patch 8, native grid 4x4."""
-    return Clip(tiny_model(), "tiny", "quick_gelu", "0123456789abcdef")
+    return clip_from(tiny_model().state_dict())
 
 
 @pytest.fixture(scope="session")

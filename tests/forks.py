@@ -20,7 +20,7 @@ from typing import Any
 
 from tests.support import ROOT
 
-HEAVY = ("torch", "open_clip", "numba", "cv2", "pipeline.stages.cams", "pipeline.stages.run", "scripts.run")
+HEAVY = ("torch", "clip.load", "numba", "cv2", "pipeline.stages.cams", "pipeline.stages.run", "scripts.run")
 
 
 class Forks:

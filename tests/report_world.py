@@ -11,7 +11,7 @@ from PIL import Image
 from dataset.mask_png import read_mask, write_mask
 from pipeline.files.cam_file import save_cams
 from pipeline.steps.maps import Cams
-from report.stage_report import ReportJob
+from report.measure import ReportJob
 from voc12.spec import SPEC
 
 KEYS = {"a": [0], "b": [14, 0, 11], "c": [], "d": [7], "e": [17, 14]}

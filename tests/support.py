@@ -7,14 +7,27 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from PIL import Image
+
+from clip.archive import Weights
+from clip.load import Clip, clip_of
+from clip.transformer import BlockSizes, TextSizes, TextTransformer, Transformer, VisionTransformer, VitSizes
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 PATCH = 8
 
 
+class TinyModel(TextTransformer):
+    """Both towers, so that the state dict has OpenAI's names."""
+
+    def __init__(self, vision: VitSizes, text: TextSizes, activation: str) -> None:
+        super().__init__(text, activation)
+        self.visual = VisionTransformer(vision, activation)
+        self.logit_scale = torch.nn.Parameter(torch.tensor(np.log(1 / 0.07)).float())
+
+
+@torch.no_grad()
 def tiny_model(
     seed: int = 0,
     layers: int = 3,
@@ -25,26 +38,42 @@ def tiny_model(
     head_width: int = 64,
     mlp_ratio: float = 4.0,
     text_layers: int = 2,
-) -> CLIP:
-    """A random open_clip CLIP in evaluation mode, small but with every part; its weights are far from their start."""
-    torch.manual_seed(seed)
-    vision = CLIPVisionCfg(
-        layers=layers,
-        width=width,
-        head_width=head_width,
-        mlp_ratio=mlp_ratio,
-        patch_size=patch,
-        image_size=grid * patch,
-    )
-    text = CLIPTextCfg(context_length=77, vocab_size=49408, width=64, heads=1, layers=text_layers)
-    model = CLIP(32, vision, text, quick_gelu=quick_gelu).eval().requires_grad_(False)
+) -> TinyModel:
+    """A random CLIP in evaluation mode, small but with every part; its weights are far from their start."""
+    vision_blocks = BlockSizes(layers, width, width // head_width, int(width * mlp_ratio))
+    text_blocks = BlockSizes(text_layers, 64, 1, 256)
+    activation = "quick_gelu" if quick_gelu else "gelu"
+    model = TinyModel(VitSizes(vision_blocks, patch, grid, 32), TextSizes(text_blocks, 77, 49408, 32), activation)
+    torch.manual_seed(seed)  # then drawn in the order in which open_clip draws: tests know what these models give
+    visual, scale = model.visual, width**-0.5
+    visual.conv1.reset_parameters()
+    visual.class_embedding.copy_(scale * torch.randn(width))
+    visual.positional_embedding.copy_(scale * torch.randn(grid * grid + 1, width))
+    visual.transformer = Transformer(vision_blocks, activation)
+    visual.proj.copy_(scale * torch.randn(width, 32))
+    model.token_embedding.reset_parameters()
+    model.transformer = Transformer(text_blocks, activation)
+    model.token_embedding.weight.normal_(std=0.02)
+    model.positional_embedding.normal_(std=0.01)
+    for block in model.transformer.resblocks:
+        block.attn.in_proj_weight.normal_(std=64**-0.5)
+        block.attn.out_proj.weight.normal_(std=64**-0.5 * (2 * text_layers) ** -0.5)
+        block.mlp.c_fc.weight.normal_(std=128**-0.5)
+        block.mlp.c_proj.weight.normal_(std=64**-0.5 * (2 * text_layers) ** -0.5)
+    model.text_projection.normal_(std=64**-0.5)
     for name, weight in model.named_parameters():
         if name.startswith("visual.transformer"):  # otherwise every block would be close to the identity
             weight.add_(0.1 * torch.randn_like(weight))
-    return model
+    return model.eval().requires_grad_(False)
 
 
-def openai_state(model: CLIP) -> dict[str, torch.Tensor]:
+def clip_from(state: Mapping[str, torch.Tensor], name: str = "tiny", activation: str = "quick_gelu") -> Clip:
+    """The Clip that has these weights. Its weights are its own."""
+    weights = Weights({key: value.clone() for key, value in state.items()}, "state_dict", "0123456789abcdef")
+    return clip_of(weights, name, activation, name)
+
+
+def openai_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """The state dict as OpenAI's files hold it: float16 but for the logit scale."""
     return {key: value if key == "logit_scale" else value.half() for key, value in model.state_dict().items()}
 

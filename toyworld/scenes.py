@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from toyworld.backgrounds import landscape
+from toyworld.names import CLASSES
 from toyworld.objects import DESIGNS
 from toyworld.paint import render
-from toyworld.spec import CLASSES
 
 GRAIN = 1.2  # standard deviation of the pixel noise, in grey levels
 MIN_VISIBLE_SHARE = 0.45  # of an object's own pixels

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from dataset.spec import DatasetSpec, prompts_with
+from dataset.spec import VOC, VOC_THRESHOLD, DatasetSpec, prompts_with
+from toyworld.names import BACKGROUNDS as BACKGROUNDS
+from toyworld.names import CLASSES as CLASSES
 
-CLASSES = ("house", "car", "fish", "cup", "flower", "boat", "ball", "tree")
-BACKGROUNDS = ("grass", "sky", "water", "sand", "brick", "road")
-
+DEMO = Path("output/toyworld/data")  # below the working folder
 WEIGHTS = Path(__file__).with_name("clip.pt")
 
 # Every set is drawn from a seed of its own: what is shown or scored was never trained on.
@@ -17,12 +17,27 @@ COMPARE_TRAINING = (3001, 1200)  # seed and count of scripts/compare_toyworld.sh
 COMPARE_HELD_OUT = (9301, 100)  # and what is scored; the networks' recipe was chosen on seed 778, trained on seed 31
 TRAINING_SEEDS = (11, 12, 13, 14)  # one a phase of scripts/train_toyworld_clip.py, the last for the affinity
 
+
+def demo_images() -> Path:
+    """The folder of the demo images, which are made when their split file, the last file written, is not there."""
+    if not (DEMO / "ImageSets" / "Segmentation" / "train.txt").is_file():
+        from toyworld.layout import write_dataset
+
+        print(f"making {DEMO_COUNT} toy-world images (seed {DEMO_SEED}) in {DEMO}")
+        write_dataset(DEMO, DEMO_SEED, DEMO_COUNT)
+    return DEMO / "JPEGImages"
+
+
 SPEC = DatasetSpec(
     name="toyworld",
     classes=CLASSES,
     prompts=prompts_with(CLASSES, {}),
     background_prompts=BACKGROUNDS,
     has_background=True,
-    box_threshold=0.4,
+    box_threshold=VOC_THRESHOLD,
     maskclip_frame=(),  # its CLIP was trained at about this size
+    layout=VOC,
+    images="its JPEGImages folder",
+    make_images=demo_images,
+    clip=(str(WEIGHTS), None),
 )

@@ -1,7 +1,6 @@
-"""PASCAL-Context (VOC 2010's images) with its 59 frequent classes (other_systems section 0.3)."""
+"""PASCAL-Context (VOC 2010's images) with its 59 frequent classes (Mottaghi et al., CVPR 2014)."""
 
-from dataset.raw import RawData, RawForm, in_order
-from dataset.spec import DatasetSpec, prompts_with
+from dataset.spec import VOC_THRESHOLD, DatasetSpec, RawData, RawForm, in_order, prompts_with
 from voc12.spec import PLAIN_NAMES
 
 CLASSES = tuple(
@@ -9,17 +8,6 @@ CLASSES = tuple(
     "computer cow cup curtain dog door fence floor flower food grass ground horse keyboard light motorbike mountain "
     "mouse person plate platform pottedplant road rock sheep shelves sidewalk sign sky snow sofa table track train "
     "tree truck tvmonitor wall water window wood".split()
-)
-
-SPEC = DatasetSpec(
-    name="context59",
-    classes=CLASSES,
-    prompts=prompts_with(CLASSES, {name: said for name, said in PLAIN_NAMES.items() if name in CLASSES}),
-    background_prompts=(),
-    has_background=False,
-    box_threshold=0.4,  # VOC's; CLIP-ES was not published on these images
-    maskclip_frame=(520, 520),
-    unseen=(19, 33, 48, 14, 7, 24, 6, 54, 31, 0),  # cow to aeroplane, in the order of section 0.4
 )
 
 # The classes' numbers among the 459 labels, which are in alphabetical order as the classes are.
@@ -30,11 +18,22 @@ NUMBERS_OF_459 = (
 )  # fmt: skip
 OF_459 = in_order(NUMBERS_OF_459, set(range(460)) - set(NUMBERS_OF_459))
 
-RAW = RawData(
-    holds="the folder trainval of PASCAL-Context's .mat files of 459 labels, or one of PNGs of 0 (background) to 59",
-    forms=(
-        RawForm(OF_459, ".mat", nested=False, variable="LabelMap"),
-        RawForm(in_order(range(1, 60), (0, 255)), nested=False),
+SPEC = DatasetSpec(
+    name="context59",
+    classes=CLASSES,
+    prompts=prompts_with(CLASSES, {name: said for name, said in PLAIN_NAMES.items() if name in CLASSES}),
+    background_prompts=(),
+    has_background=False,
+    box_threshold=VOC_THRESHOLD,
+    maskclip_frame=(520, 520),
+    unseen=(19, 33, 48, 14, 7, 24, 6, 54, 31, 0),  # cow to aeroplane, in the order of ZS3Net (2019)
+    images="the JPEGImages folder of VOC2010",
+    raw=RawData(
+        holds="the folder trainval of PASCAL-Context's .mat files of 459 labels, or PNGs of 0 (background) to 59",
+        forms=(
+            RawForm(OF_459, ".mat", nested=False, variable="LabelMap"),
+            RawForm(in_order(range(1, 60), (0, 255)), nested=False),
+        ),
+        counts={"train": 4_998, "val": 5_105, "both": 10_103},
     ),
-    counts={"train": 4_998, "val": 5_105, "both": 10_103},
 )

@@ -1,6 +1,7 @@
-"""The 20 classes of PASCAL VOC and what CLIP is asked for them (CLIP-ES, section 3.1; clip_es section 7)."""
+"""The 20 classes of PASCAL VOC and what CLIP is asked for them (CLIP-ES, 2023, section 3.1)."""
 
-from dataset.spec import DatasetSpec, prompts_with
+from dataset.classes_file import BACKGROUND
+from dataset.spec import VOC, VOC_THRESHOLD, DatasetSpec, prompts_with
 
 CLASSES = (
     "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep "
@@ -15,7 +16,7 @@ DIFFERING_PROMPTS = {
     "tvmonitor": "tvmonitor screen",
 }
 
-# What MaskCLIP calls the classes (other_systems section 0.3).
+# What MaskCLIP calls the classes (ECCV 2022).
 PLAIN_NAMES = {
     "aeroplane": "airplane",
     "diningtable": "dining table",
@@ -23,21 +24,18 @@ PLAIN_NAMES = {
     "tvmonitor": "tv monitor",
 }
 
-BACKGROUND = (
-    "ground land grass tree building wall sky lake water river sea railway railroad keyboard helmet cloud house "
-    "mountain ocean road rock street valley bridge sign"
-).split()
-
 SPEC = DatasetSpec(
     name="voc12",
     classes=tuple(CLASSES),
     prompts=prompts_with(tuple(CLASSES), DIFFERING_PROMPTS),
-    background_prompts=tuple(BACKGROUND),
+    background_prompts=BACKGROUND,
     has_background=True,
-    box_threshold=0.4,
-    tagged_by_name=True,
+    box_threshold=VOC_THRESHOLD,
     plain_prompts=prompts_with(tuple(CLASSES), PLAIN_NAMES),
-    unseen=(15, 16, 17, 18, 19),  # pottedplant to tvmonitor (other_systems section 0.4)
+    tags_by_name=True,
+    unseen=(15, 16, 17, 18, 19),  # pottedplant to tvmonitor (zero-shot split of SPNet, 2019)
+    layout=VOC,
+    images="the JPEGImages folder of the data set",
 )
 
 # mIoU on `train` (1,464 images) with ViT-B/16 (paper, tables 3 and 4): initial CAM, with CAA, with CRF.

@@ -3,11 +3,10 @@
 from pathlib import Path
 
 from common.errors import UserError
-from dataset.ids import unfit
-from dataset.text_files import shown
+from dataset.ids import split_id
 from dataset.voc_layout import read_split
 
-# Number of ids of each split (clip_es section 8).
+# Number of ids of each split.
 EXPECTED = {"train": 1_464, "val": 1_449, "trainval": 2_913, "train_aug": 10_582}
 EXPECTED_AUG_MASKS = 12_031
 ARCHIVE = "VOCtrainval_11-May-2012.tar"
@@ -27,14 +26,7 @@ def check_root(root: Path) -> Path:
 
 def mask_ids(folder: Path) -> list[str]:
     """The ids of a folder of masks, sorted; none when there is no such folder."""
-    return sorted(id_of(path) for path in folder.glob("*.png") if not path.name.startswith("."))
-
-
-def id_of(path: Path) -> str:
-    """A file's name without suffix; raises UserError for one that would be no line, or several, of a split file."""
-    if unfit(path.stem) or len(path.stem.split()) != 1:
-        raise UserError(f"{path.parent}: file name {shown(path.name)} is no id such as 2007_000032; remove the file")
-    return path.stem
+    return sorted(split_id(path.stem, folder) for path in folder.glob("*.png") if not path.name.startswith("."))
 
 
 def find_sbd(folder: Path) -> Path | None:

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from clip.device import pick_device
-from pipeline.crf.dense_crf import LEAST_PROBABILITY, MAX_LABELS, CrfSettings, check_fineness
 from pipeline.crf.lattice import PIXELS_AT_ONCE, Digits, code_digits
 from pipeline.crf.lattice_torch import build, images_at_once
 from pipeline.crf.meanfield_torch import Filter, gaussian_filter, infer
+from pipeline.crf.settings import LEAST_PROBABILITY, MAX_LABELS, CrfSettings, check_fineness
 
 DEFAULT = CrfSettings()
 VALUES_AT_ONCE = 1 << 22  # pixels times labels computed together; about 1 GB

@@ -1,13 +1,13 @@
-"""Step 3: DenseCRF (clip_es section 6): the labels of Kraehenbuehl's library, without a compiler."""
+"""Step 3: DenseCRF (docs/methods.md 1.6): the labels of Kraehenbuehl's library, without a compiler."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from common.errors import UserError
+from pipeline.crf.settings import DEFAULTS, LEAST_PROBABILITY, MAX_LABELS, CrfSettings, check_fineness
 
 if TYPE_CHECKING:
     import torch
@@ -15,39 +15,14 @@ if TYPE_CHECKING:
     from pipeline.crf.lattice import Lattice
 
 BACKENDS = ("numba", "torch", "pydensecrf")
-LEAST_PROBABILITY = 1e-5  # clip_es section 6
-REFERENCE_MEAN_BGR = (104.008, 116.669, 122.675)  # clip_es section 6
-MAX_LABELS = 256
-MAX_FEATURE = 1 << 20  # float32 cannot tell the corners around larger features apart
+REFERENCE_MEAN_BGR = (104.008, 116.669, 122.675)  # docs/methods.md 1.6
 CACHED_PIXELS = 1 << 19  # the filters of larger images are not kept: they are large, and sizes seldom repeat
-
-
-@dataclass(frozen=True)
-class CrfSettings:
-    """Mean-field iterations, standard deviations in pixels (sxy) and grey levels (srgb), and Potts weights.
-
-    The defaults are those of Kraehenbuehl's library, which CLIP-ES uses (clip_es section 6).
-    """
-
-    iterations: int = 10
-    gaussian_sxy: float = 1
-    gaussian_compat: float = 3
-    bilateral_sxy: float = 67
-    bilateral_srgb: float = 3
-    bilateral_compat: float = 4
-
-    def __post_init__(self) -> None:
-        if self.iterations < 0:
-            raise ValueError(f"iterations must not be negative, got {self.iterations}")
-        for name in ("gaussian_sxy", "bilateral_sxy", "bilateral_srgb"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
 
 
 def dense_crf(
     image: np.ndarray,
     probs: np.ndarray,
-    settings: CrfSettings = CrfSettings(),
+    settings: CrfSettings = DEFAULTS,
     backend: str = "numba",
     device: "str | torch.device | None" = None,
 ) -> np.ndarray:
@@ -74,7 +49,7 @@ def dense_crf(
 def dense_crf_batch(
     images: Sequence[np.ndarray],
     probs: Sequence[np.ndarray],
-    settings: CrfSettings = CrfSettings(),
+    settings: CrfSettings = DEFAULTS,
     device: "str | torch.device" = "cpu",
 ) -> list[np.ndarray]:
     """dense_crf of several images by the backend torch, as many at once as the memory is bounded to.
@@ -103,13 +78,6 @@ def reference_image(rgb: np.ndarray) -> np.ndarray:
     """
     difference = rgb[..., ::-1].astype(np.float32) - np.array(REFERENCE_MEAN_BGR, np.float32)
     return (difference.astype(np.int32) & 0xFF).astype(np.uint8)
-
-
-def check_fineness(height: int, width: int, settings: CrfSettings) -> None:
-    """Raise ValueError where standard deviations are too small for an image of this size to be put on a lattice."""
-    place = (max(height, width) - 1) / min(settings.gaussian_sxy, settings.bilateral_sxy)
-    if max(place, 255 / settings.bilateral_srgb) > MAX_FEATURE:
-        raise ValueError("the standard deviations are too small for this image: the lattice is too fine to be numbered")
 
 
 def _check(image: np.ndarray, probs: np.ndarray) -> None:

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from pipeline.methods.method import MapPair
 
 
-BOX_THRESHOLD = 0.4  # published for VOC (section 4.1); each data set's spec has its own
+BOX_THRESHOLD = 0.4  # published for VOC (paper, section 4.1); each data set's spec has its own
 
 
 @dataclass(frozen=True)
 class ClipEsSettings:
     """CLIP-ES's own settings.
 
-    box_threshold  share of a CAM's maximum above which a pixel enters a box (section 3.2); None: the data set's
+    box_threshold  share of a CAM's maximum above which a pixel enters a box (paper, section 3.2); None: the data set's
     """
 
     box_threshold: float | None = option(None, "share of a CAM's maximum that enters a box; not given: the data set's")
@@ -60,7 +60,7 @@ def complete(clip: Clip, spec: DatasetSpec, settings: ClipEsSettings) -> ClipEsS
 
 
 def prompts(spec: DatasetSpec, settings: ClipEsSettings) -> list[list[str]]:
-    """Every class and background word in the data set's one sentence (section 3.1, with synonyms)."""
+    """Every class and background word in the data set's one sentence (paper, section 3.1)."""
     from clip.text import fill_template
 
     return fill_template(spec.template, [*spec.prompts, *((word,) for word in spec.background_prompts)])

@@ -14,10 +14,11 @@ from common.arguments import count, option
 from pipeline.methods.method import CamSettings, Method, TextSet
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from clip.image import Preparation
     from clip.load import Clip
+    from clip.transformer import VisionTransformer
     from dataset.spec import DatasetSpec
     from pipeline.methods.method import MapPair
     from pipeline.steps.dense_features import Patches
@@ -99,7 +100,7 @@ def patches(clip: Clip, images: Tensor, settings: CamSettings, attention_blocks:
 
 
 @lru_cache(maxsize=1)  # of the model in use; making it takes longer than looking at it
-def _exact_gelu(visual: nn.Module) -> nn.Module:
+def _exact_gelu(visual: VisionTransformer) -> VisionTransformer:
     from clip.vision import with_exact_gelu
     from pipeline.steps.dense_features import LAYER_NORM_EPSILON
 

@@ -94,8 +94,7 @@ def preparation(clip: Clip, settings: MaskClipVSettings | None) -> Preparation:
 
 def native_side(clip: Clip) -> int:
     """Side in pixels of the square images that the model was trained with."""
-    size = clip.visual.image_size
-    return int(size if isinstance(size, int) else size[0])
+    return int(clip.visual.image_size)
 
 
 METHOD = Method(

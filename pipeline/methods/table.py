@@ -34,7 +34,7 @@ def compute_maps(
         return method.maps(clip, images, labels, text, settings)
     import torch
 
-    from pipeline.steps.maps import min_max
+    from pipeline.steps.tensors import min_max
     from pipeline.steps.tta import averaged, transforms
 
     return averaged(

@@ -107,7 +107,7 @@ def encode_words(clip: Clip, spec: DatasetSpec, settings: TagSettings) -> TextSe
     from pipeline.methods.method import TextSet
 
     published = choose_templates(clip, settings.templates) == "maskclip85"
-    names = [(name,) for name in spec.classes] if published and spec.tagged_by_name else spec.prompts
+    names = [(name,) for name in spec.classes] if published and spec.tags_by_name else spec.prompts
     groups = [*names, *((word,) for word in spec.background_prompts)]
     prompts = fill_templates(MASKCLIP85, groups) if published else fill_template(spec.template, groups)
     embeddings = cached_prompts(clip, prompts)
@@ -120,7 +120,7 @@ def class_scores(clip: Clip, image: Tensor, text: TextSet, settings: TagSettings
 
     from clip.vision import vision_forward
     from pipeline.steps import tag_regions
-    from pipeline.steps.maps import to_numpy
+    from pipeline.steps.tensors import to_numpy
 
     words = torch.cat([text.foreground, text.background])
     features = vision_forward(clip.visual, image[None])
@@ -145,8 +145,8 @@ def refined_scores(affinity: Tensor, coarse: Tensor, grid: tuple[int, int]) -> T
     import torch
 
     from pipeline.steps.affinity import box_mask
-    from pipeline.steps.maps import to_numpy
     from pipeline.steps.tag_regions import spread
+    from pipeline.steps.tensors import to_numpy
 
     heats = _heats(spread(affinity, coarse), grid)
     masks = np.stack([box_mask(heat, float(heat.mean())) for heat in to_numpy(heats)])  # (K, h, w)
@@ -154,7 +154,7 @@ def refined_scores(affinity: Tensor, coarse: Tensor, grid: tuple[int, int]) -> T
 
 
 def _heats(scores: Tensor, grid: tuple[int, int]) -> Tensor:
-    from pipeline.steps.maps import min_max
+    from pipeline.steps.tensors import min_max
 
     return min_max(scores.T.reshape(-1, *grid))  # (N, K) -> (K, h, w)
 

@@ -31,8 +31,9 @@ from pipeline.methods.method import CamSettings, TextSet
 from pipeline.methods.table import METHODS, compute_maps
 from pipeline.stages.batches import Batch, Reader, failure, plan
 from pipeline.stages.out_of_memory import Made, Room, Work
-from pipeline.stages.readers import in_processes, read_one_by_one
-from pipeline.steps.maps import Cams, to_numpy
+from pipeline.stages.readers import in_processes
+from pipeline.steps.maps import Cams
+from pipeline.steps.tensors import to_numpy
 
 FORMAT = 3  # of the CAM file; part of its record
 CHECKING = 8  # files that are looked at side by side to see what is finished
@@ -216,7 +217,7 @@ def run_batches(work: CamWork, batches: Iterable[Batch], finished: set[str], thr
 def computed(work: CamWork, batches: Iterable[Batch], threads: int = 2) -> Iterator[Batch]:
     """Batches with their maps: computed in the caller's thread, read beside it."""
     if work.readers:
-        read = in_processes(work.reader, batches, work.readers, partial(read_one_by_one, work.reader))
+        read = in_processes(work.reader, batches, work.readers)
     else:
         read = ordered_map(work.reader, batches, threads)
     return (compute_batch(work, batch) for batch in read)

@@ -26,7 +26,8 @@ from common.version import VERSION
 from dataset.mask_png import write_mask
 from dataset.spec import Sample
 from dataset.voc_layout import find_image
-from pipeline.crf.dense_crf import CrfSettings, dense_crf, dense_crf_batch, reference_image
+from pipeline.crf.dense_crf import dense_crf, dense_crf_batch, reference_image
+from pipeline.crf.settings import CrfSettings
 from pipeline.files.cam_file import read_maps, read_record
 from pipeline.stages.evaluate import Totals, check_shape, confusion_of, failure, mask_record, read_truth
 from pipeline.steps import masks

@@ -20,7 +20,8 @@ from pipeline.stages.batches import Batch, plan
 from pipeline.stages.cams import CamWork, computed
 from pipeline.stages.crf import CrfInput, CrfJob, CrfResult
 from pipeline.stages.evaluate import Totals, failure
-from pipeline.steps.maps import resize_maps, to_numpy
+from pipeline.steps.maps import resize_maps
+from pipeline.steps.tensors import to_numpy
 
 READING = 2  # batches that are read side by side where no processes read
 

@@ -46,7 +46,7 @@ def set_up(clip: Clip, spec: DatasetSpec, images: Path, settings: TagSettings) -
     record = {
         "model": clip.describe(),
         "images": str(images.resolve()),
-        "names": asdict(spec),
+        "names": spec.words(),
         "settings": asdict(settings),
     }
     return TagWork(clip, encode_words(clip, spec, settings), settings, record_text(record))

@@ -1,4 +1,4 @@
-"""Step 2: class-aware attention affinity (CLIP-ES, section 3.2; clip_es section 4)."""
+"""Step 2: class-aware attention affinity (CLIP-ES, section 3.2; docs/methods.md 1.4)."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.steps.maps import min_max, to_numpy
+from pipeline.steps.tensors import min_max, to_numpy
 
 ATTENTION_BLOCKS = 8  # the affinity averages this many last blocks (paper, section 4.1); all, where there are fewer
 

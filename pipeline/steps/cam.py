@@ -1,13 +1,13 @@
-"""Step 1: softmax Grad-CAM at the last layer norm of attention (CLIP-ES, section 3.1; clip_es sections 2, 3)."""
+"""Step 1: softmax Grad-CAM at the last layer norm of attention (Lin et al. 2023, CLIP-ES, section 3.1)."""
 
 from collections.abc import Sequence
 
 import torch
-from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
+from clip.transformer import VisionTransformer
 from clip.vision import pooled_patch_features, run_block
-from pipeline.steps.maps import min_max
+from pipeline.steps.tensors import min_max
 
 
 def softmax_gradcam(
@@ -50,7 +50,7 @@ def softmax_gradcam(
 class _LastBlock:
     """The last block on G images, differentiable at its first layer norm.
 
-    activation  (G, 1+N, D), X of clip_es section 2
+    activation  (G, 1+N, D), the layer norm's output X
     attention   (G, N, N)
     """
 
@@ -94,7 +94,7 @@ def class_probabilities(
 
 
 def cam_from_gradients(activation: Tensor, gradients: Tensor, grid: tuple[int, int]) -> Tensor:
-    """relu(sum_d w_d X_d), min-max normalised, with w the mean gradient over the patches (clip_es section 3).
+    """relu(sum_d w_d X_d), min-max normalised, with w the mean gradient over the patches.
 
     activation  (1+N, D)
     gradients   (k, D), that mean for each class's probability

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from open_clip.modified_resnet import ModifiedResNet
-from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
-from clip.resnet import pool_alone, pool_every_token, pool_input, resnet_trunk
+from clip.resnet import ModifiedResNet, pool_alone, pool_every_token, pool_input, resnet_trunk
+from clip.transformer import VisionTransformer
 from clip.vision import project_alone, run_block, run_block_alone
 
 LAYER_NORM_EPSILON = 1e-6  # in the official code; CLIP was trained with 1e-5

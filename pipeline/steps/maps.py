@@ -1,12 +1,10 @@
-"""What the steps hand on, and the operations on maps that several of them share."""
+"""What the steps hand on, and the operations on maps that several of them share; without torch."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
 
 STRIP_VALUES = 1 << 24  # of maps that are held at full size together; 64 MB
 
@@ -27,14 +25,8 @@ class Cams:
     size: tuple[int, int]
 
 
-def min_max(maps: Tensor) -> Tensor:
-    """(..., h, w) to [0, 1], each map by its own: (x - min) / (1e-7 + max(x - min)) (clip_es section 3)."""
-    shifted = maps - maps.amin(dim=(-2, -1), keepdim=True)
-    return shifted / (1e-7 + shifted.amax(dim=(-2, -1), keepdim=True))
-
-
 def resize_maps(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(k, h, w) float32 to (k, H, W) float32, bilinear by OpenCV's pixel-centre convention (clip_es section 3)."""
+    """(k, h, w) float32 to (k, H, W) float32, bilinear by OpenCV's pixel-centre convention."""
     return _resized(maps, size, cv2.INTER_LINEAR)
 
 
@@ -89,8 +81,3 @@ def enlarge_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     height, width = labels.shape[-2:]
     rows, columns = ((2 * np.arange(new) + 1) * old // (2 * new) for new, old in zip(size, (height, width)))
     return labels[..., rows, :][..., columns]
-
-
-def to_numpy(tensor: Tensor) -> np.ndarray:
-    """Tensor on any device to a float32 array."""
-    return tensor.detach().to("cpu", torch.float32).numpy()

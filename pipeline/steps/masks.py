@@ -10,7 +10,7 @@ CONFIDENCE = 0.95  # below, a pixel is not trained on (paper, section 3.3, confi
 
 
 def with_background(maps: np.ndarray, exponent: float = 1.0) -> np.ndarray:
-    """(k, H, W) in [0, 1] to (k+1, H, W) with the background score (1 - max_c cam)^exponent first (section 5)."""
+    """(k, H, W) in [0, 1] to (k+1, H, W), the background score (1 - max_c cam)^exponent first (docs/methods.md 1.5)."""
     highest = maps.max(axis=0) if len(maps) else np.zeros(maps.shape[1:], maps.dtype)
     return np.concatenate([((1 - highest) ** exponent)[None], maps])
 

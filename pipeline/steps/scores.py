@@ -1,6 +1,6 @@
-"""Step 5: labels against the ground truth, from one confusion matrix (clip_es section 5).
+"""Step 5: labels against the ground truth, from one confusion matrix (docs/methods.md 1.5).
 
-Two rules for classes that the ground truth never shows, by name (other_systems section 0.5):
+Two rules for classes that the ground truth never shows, by name (docs/methods.md 4):
 truth  they are left out of every mean, as in the reference CLIP-ES
 union  those that are predicted somewhere have IoU 0 and count in mIoU, as in mmsegmentation and detectron2
 By either, a prediction of such a class is an error of the class it stands in for, and the mean accuracy is of the
@@ -118,7 +118,7 @@ CONSTANTS = tuple(round(0.05 * step, 2) for step in range(1, 13))  # 0.05 .. 0.6
 
 
 def backgrounds_for(cam_type: str, threshold: float) -> tuple[float, ...]:
-    """The background settings that are swept: constants when `threshold` < 1, else exponents (clip_es section 5).
+    """The background settings that are swept: constants when `threshold` < 1, else exponents (docs/methods.md 1.5).
 
     A `threshold` of the user's own, below 1 and not on the list, joins it.
     """

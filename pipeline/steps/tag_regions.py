@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
+from clip.transformer import VisionTransformer
 from clip.vision import class_token_features, run_block, vision_forward
 
 NEIGHBOUR_BIAS = -100.0  # closes the last block's attention to all but the patch itself

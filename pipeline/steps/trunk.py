@@ -5,11 +5,12 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from clip.transformer import VisionTransformer
 from clip.vision import RunBlock, TrunkFeatures, run_block, vision_trunk
 
 
 def run_trunk(
-    visual: torch.nn.Module,
+    visual: VisionTransformer,
     images: Tensor,
     positions: str,
     attention_blocks: int,

@@ -8,7 +8,7 @@ import ttach
 from torch import Tensor
 
 from clip.image import scale_to_grid
-from pipeline.steps.maps import min_max
+from pipeline.steps.tensors import min_max
 
 MapPair = tuple[Tensor, Tensor]
 

@@ -1,5 +1,5 @@
 "use strict";
-// The gallery and the sortable tables of the report page. Data: see pipeline/html_report.py, `_data`.
+// The gallery and the sortable tables of the report page. Data: see report/page.py, `data`.
 // At most PAGE images are in the page at a time, and their pictures are filled in when they come near the window.
 
 const PAGE = 24;

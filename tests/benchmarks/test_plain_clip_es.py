@@ -12,7 +12,8 @@ from clip.load import load_clip
 from dataset.voc_layout import read_labels, read_split
 from pipeline.methods.method import CamSettings, TextSet
 from pipeline.methods.table import compute_maps
-from pipeline.steps.maps import resize_maps, to_numpy
+from pipeline.steps.maps import resize_maps
+from pipeline.steps.tensors import to_numpy
 from toyworld import spec as toy
 from toyworld.scenes import draw_scene
 from voc12.spec import SPEC

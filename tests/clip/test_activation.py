@@ -1,21 +1,19 @@
 """Which activation a model gets: what its file, its name or its tag says, or what is asked for."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
-from open_clip.transformer import QuickGELU
 
-from clip import load
-from clip.archive import Weights
+from clip import hub
 from clip.load import Clip, load_clip
+from clip.transformer import QuickGELU
 from clip.vision import class_token_features, vision_forward
 from tests.support import openai_state, tiny_model
 
 State = dict[str, torch.Tensor]
-
-pytestmark = pytest.mark.filterwarnings("ignore:.*(torch.jit|Python boolean)")
 
 
 @pytest.fixture(scope="module")
@@ -74,36 +72,45 @@ def test_activation_follows_from_the_file_or_is_warned_about(
     assert capsys.readouterr().err == ""  # asked for: no doubt, no warning
 
 
-def test_a_torchscript_archive_gets_quick_gelu(tmp_path: Path) -> None:
-    model = tiny_model(layers=1, text_layers=1)
-    torch.jit.trace(model, (torch.zeros(1, 3, 32, 32), torch.zeros(1, 77, dtype=torch.int64))).save(
-        str(tmp_path / "archive.pt")
-    )
-    clip = load_clip(str(tmp_path / "archive.pt"))
-    assert clip.activation == "quick_gelu"
-    images = torch.randn(2, 3, 32, 32)
-    assert torch.allclose(clip.model.encode_image(images), model.encode_image(images), atol=1e-5)
+CONFIG = {
+    "embed_dim": 32,
+    "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 1},
+}
 
 
 @pytest.mark.parametrize(
-    ("name", "tag", "activation"),
+    ("config", "tag", "tag_config", "more", "activation"),
     [
-        ("ViT-B-16", "openai", "quick_gelu"),
-        ("ViT-L-14", "openai", "quick_gelu"),
-        ("ViT-B-16", "laion2b_s34b_b88k", "gelu"),
-        ("ViT-B-32", "laion2b_s34b_b79k", "gelu"),
-        ("ViT-B-16-quickgelu", "dfn2b", "quick_gelu"),
-        ("ViT-B-16-quickgelu", "metaclip_400m", "quick_gelu"),
-        ("ViT-B-16", "metaclip_400m", "quick_gelu"),  # the tag knows, whatever the name
-        ("ViT-B-16", "weights/mine.pt", "gelu"),
+        ({}, "openai", {}, {}, "quick_gelu"),
+        ({}, "laion", {}, {}, "gelu"),
+        ({"quick_gelu": True}, "dfn", {}, {}, "quick_gelu"),
+        ({}, "metaclip", {"quick_gelu": True}, {}, "quick_gelu"),  # the tag knows, whatever the name
+        ({}, "laion", {}, {"input_resolution": torch.tensor(32)}, "quick_gelu"),  # OpenAI's own file
     ],
 )
-def test_activation_of_a_name_is_its_own_or_its_tags_word(name: str, tag: str, activation: str) -> None:
-    assert load._activation_of_name(name, tag, Weights({}, "state_dict", "0")) == activation
+def test_activation_of_a_name_is_its_own_or_its_tags_word(
+    tmp_path: Path,
+    state: State,
+    monkeypatch: pytest.MonkeyPatch,
+    config: dict[str, Any],
+    tag: str,
+    tag_config: dict[str, Any],
+    more: State,
+    activation: str,
+) -> None:
+    path = Path(saved(tmp_path / "w.pt", {**{key: value.float() for key, value in state.items()}, **more}))
+    monkeypatch.setattr(hub, "model_config", lambda name: {**CONFIG, **config})
+    monkeypatch.setattr(hub, "tag_config", lambda name, tag: tag_config)
+    monkeypatch.setattr(hub, "download", lambda name, tag: path)
+    assert load_clip("ViT", tag).activation == activation
+    if tag != "openai":  # the same file without a tag: nothing but the name and the file can tell
+        expected = "quick_gelu" if config or more else "gelu"
+        assert load_clip("ViT", str(path)).activation == expected
 
 
-@pytest.mark.parametrize(
-    "weights", [Weights({}, "archive", "0"), Weights({"input_resolution": torch.tensor(1)}, "", "")]
-)
-def test_openais_own_file_keeps_quick_gelu_under_any_name(weights: Weights) -> None:
-    assert load._activation_of_name("ViT-B-16", "weights/mine.pt", weights) == "quick_gelu"
+def test_open_clip_says_which_names_and_tags_have_quick_gelu() -> None:
+    assert hub.tag_config("ViT-B-16", "metaclip_400m").get("quick_gelu")
+    assert not hub.tag_config("ViT-B-16", "laion2b_s34b_b88k").get("quick_gelu")
+    assert (hub.model_config("ViT-B-16-quickgelu") or {}).get("quick_gelu")
+    assert hub.model_config("ViT-Q-99") is None and hub.model_config("../ViT-B-16") is None

@@ -1,5 +1,6 @@
 """Weight files of every container are read to the same tensors; what is refused is in test_refused_weights.py."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import safetensors.torch
 import torch
 
 from clip.archive import fingerprint, read_torchscript, read_weights
+from tests.clip.oracle import open_clip_model
 from tests.support import openai_state, tiny_model
 
 State = dict[str, torch.Tensor]
@@ -49,20 +51,17 @@ def test_values_that_are_no_tensors_are_left_out(tmp_path: Path, state: State) -
     assert read_weights(tmp_path / "w.pt").state.keys() == state.keys()
 
 
-@pytest.mark.parametrize("content", [b"", b"abc", bytes(range(256)) * 5000])
-def test_fingerprint_is_the_start_of_sha256(tmp_path: Path, content: bytes) -> None:
-    import subprocess
-
+def test_fingerprint_is_the_start_of_sha256(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 9000
     (tmp_path / "file").write_bytes(content)
-    said = subprocess.run(["sha256sum", tmp_path / "file"], capture_output=True, text=True, check=True).stdout
-    assert fingerprint(tmp_path / "file") == said[:16]
+    assert fingerprint(tmp_path / "file") == hashlib.sha256(content).hexdigest()[:16]
 
 
 # --- OpenAI's TorchScript archives ---------------------------------------------------------------
 
 
 def test_a_traced_clip_is_read_as_torch_reads_it(tmp_path: Path) -> None:
-    model = tiny_model(layers=1, text_layers=1)
+    model = open_clip_model(layers=1, text_layers=1)
     path = tmp_path / "traced.pt"
     torch.jit.trace(model, (torch.zeros(1, 3, 32, 32), torch.zeros(1, 77, dtype=torch.int64))).half().save(str(path))
     expected = torch.jit.load(str(path)).state_dict()

@@ -76,7 +76,7 @@ def test_large_images_count_as_shrunk(size: tuple[int, int], max_side: int, grid
 @pytest.mark.parametrize(
     ("size", "frame", "scaled"),
     [
-        ((375, 500), (2048, 512), (512, 683)),  # the first three: other_systems section 8
+        ((375, 500), (2048, 512), (512, 683)),  # as published
         ((375, 500), (520, 520), (390, 520)),
         ((375, 500), (2048, 224), (224, 299)),
         ((500, 375), (2048, 512), (683, 512)),

@@ -8,16 +8,19 @@ from typing import Any
 
 import open_clip
 import pytest
+import safetensors.torch
 import torch
 
-from clip import load
+from clip import hub
 from clip.load import load_clip
+from clip.text import encode_tokens
 from common.errors import UserError
+from tests.clip.oracle import open_clip_model
 from tests.support import openai_state, tiny_model
 
 State = dict[str, torch.Tensor]
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*(torch.jit|Python boolean)")
+pytestmark = pytest.mark.filterwarnings("ignore:.*(torch.jit|Tracer|TorchScript|Python boolean)")
 
 
 @pytest.fixture(scope="module")
@@ -30,42 +33,24 @@ def saved(path: Path, content: object) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("width", [64, 128])
-@pytest.mark.parametrize(("layers", "patch", "grid", "mlp_ratio"), [(1, 8, 4, 4.0), (3, 16, 2, 2.5)])
 @torch.no_grad()
-def test_a_file_gives_the_model_that_wrote_it(
-    tmp_path: Path, width: int, layers: int, patch: int, grid: int, mlp_ratio: float
-) -> None:
-    model = tiny_model(3, layers, width, patch, grid, mlp_ratio=mlp_ratio, text_layers=1).half().float()
-    clip = load_clip(saved(tmp_path / "w.pt", openai_state(model)))
-    images, tokens = torch.randn(2, 3, grid * patch, grid * patch), open_clip.tokenize(["a cat", "two dogs"])
-    assert torch.allclose(clip.model.encode_image(images), model.encode_image(images), atol=1e-5)
-    assert torch.allclose(clip.model.encode_text(tokens), model.encode_text(tokens), atol=1e-5)
-    assert clip.patch_size == patch and clip.logit_scale == model.logit_scale.exp()
-    assert not clip.model.training and not any(weight.requires_grad for weight in clip.model.parameters())
-    assert all(weight.dtype == torch.float32 for weight in clip.model.parameters())
-
-
-def test_widths_and_heads_agree_with_open_clips_configurations() -> None:
-    """Every plain ViT that open_clip names has the head width that is assumed for weights without a name."""
-    compared = 0
-    for name in open_clip.list_models():
-        vision, text = (open_clip.get_model_config(name)[part] for part in ("vision_cfg", "text_cfg"))
-        if not isinstance(vision.get("layers"), int) or "hf_model_name" in text or "timm_model_name" in vision:
-            continue
-        assert load.HEAD_WIDTHS.get(vision["width"], 64) == vision.get("head_width", 64), name
-        assert max(1, text["width"] // 64) == text["heads"], name
-        compared += 1
-    assert compared > 20
-
-
-@pytest.mark.slow
-@torch.no_grad()
-def test_vit_h_heads_are_80_wide(tmp_path: Path) -> None:
-    model = tiny_model(layers=1, width=1280, head_width=80, mlp_ratio=0.1, text_layers=1).half().float()
-    clip = load_clip(saved(tmp_path / "h.pt", openai_state(model)))
-    images = torch.randn(1, 3, 32, 32)
-    assert torch.allclose(clip.model.encode_image(images), model.encode_image(images), atol=1e-4)
+@pytest.mark.parametrize("container", ["OpenAI's archive", "state dict", "safetensors", "open_clip's checkpoint"])
+def test_every_container_gives_open_clips_features(tmp_path: Path, container: str) -> None:
+    theirs = open_clip_model(3, quick_gelu=container != "open_clip's checkpoint").half().float()
+    path = tmp_path / ("w.safetensors" if container == "safetensors" else "w.pt")
+    if container == "OpenAI's archive":
+        example = torch.zeros(1, 3, 32, 32), torch.zeros(1, 77, dtype=torch.int64)
+        torch.jit.trace(theirs, example).save(str(path))
+    elif container == "safetensors":
+        safetensors.torch.save_file(theirs.state_dict(), path)
+    else:
+        whole = {"epoch": 3, "state_dict": {f"module.{key}": value for key, value in theirs.state_dict().items()}}
+        torch.save(openai_state(theirs) if container == "state dict" else whole, path)
+    clip = load_clip(str(path))
+    images, tokens = torch.randn(2, 3, 32, 32), open_clip.tokenize(["a cat", "two dogs"])
+    assert torch.allclose(clip.model.encode_image(images), theirs.encode_image(images), atol=1e-5)
+    assert torch.allclose(encode_tokens(clip, tokens), theirs.encode_text(tokens), atol=1e-5)
+    assert clip.patch_size == 8 and clip.name == path.name
 
 
 # --- weights of another kind ---------------------------------------------------------------------
@@ -75,33 +60,17 @@ ESSENTIAL = ["visual.conv1.weight", "visual.positional_embedding", "positional_e
              "visual.transformer.resblocks.0.mlp.c_fc.weight", "transformer.resblocks.0.attn.in_proj_bias"]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("key", "change"),
-    [
-        (key, change)
-        for key in ESSENTIAL
-        for change in ("missing", "one number too many", "a vector", "a scalar")
-        if (key, change) != ("logit_scale", "a scalar")  # it is one
-    ],
-)
-def test_a_weight_that_is_missing_or_misshapen_is_a_users_error(
-    tmp_path: Path, state: State, key: str, change: str
-) -> None:
-    value = state[key]
-    if change == "missing":
-        state = {name: weight for name, weight in state.items() if name != key}
-    else:
-        larger = torch.zeros([side + 1 for side in value.shape] or [2], dtype=torch.float16)
-        shapes = {
-            "one number too many": larger,
-            "a vector": torch.zeros(3).half(),
-            "a scalar": torch.tensor(1.0).half(),
-        }
-        state = {**state, key: shapes[change]}
-    path = saved(tmp_path / "w.pt", state)
-    with pytest.raises(UserError) as caught:
-        load_clip(path)
-    assert path in str(caught.value) and "\n" not in str(caught.value)
+def test_a_weight_that_is_missing_or_misshapen_is_a_users_error(tmp_path: Path, state: State) -> None:
+    for key in ESSENTIAL:
+        others = {name: weight for name, weight in state.items() if name != key}
+        larger = torch.zeros([side + 1 for side in state[key].shape] or [2]).half()
+        for wrong in (None, larger, torch.zeros(3).half(), torch.tensor(1.0).half()):
+            if key == "logit_scale" and wrong is not None and not wrong.dim():
+                continue  # it is one number
+            path = saved(tmp_path / "w.pt", others if wrong is None else {**others, key: wrong})
+            with pytest.raises(UserError) as caught:
+                load_clip(path)
+            assert path in str(caught.value) and "\n" not in str(caught.value), key
 
 
 def test_a_weight_too_many_is_named(tmp_path: Path, state: State) -> None:
@@ -129,12 +98,14 @@ def test_a_tower_narrower_than_a_head_is_a_users_error(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def named(tmp_path: Path) -> Iterator[str]:
-    """A small model that open_clip knows by name."""
+def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A small model that open_clip has by name."""
     vision = {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8}
     text = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 1}
-    path = tmp_path / "ViT-tiny-test.json"
+    path = tmp_path / "model_configs" / "ViT-tiny-test.json"
+    path.parent.mkdir()
     path.write_text(json.dumps({"embed_dim": 32, "vision_cfg": vision, "text_cfg": text}))
+    monkeypatch.setattr(hub, "package_file", lambda name: tmp_path / name)
     open_clip.add_model_config(path)
     yield path.stem
     open_clip.factory._MODEL_CONFIGS.pop(path.stem)

@@ -127,24 +127,15 @@ def broken_files(state: State) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("name", list(broken_files({})))
-def test_a_broken_file_is_named_in_one_line(
-    tmp_path: Path, state: State, name: str, recwarn: pytest.WarningsRecorder
-) -> None:
-    (tmp_path / name).write_bytes(broken_files(state)[name])
-    with pytest.raises(UserError) as caught:
-        read_weights(tmp_path / name)
-    message = str(caught.value)
-    assert message.startswith(f"{tmp_path / name}: ") and "\n" not in message and "expected an OpenAI CLIP" in message
+def test_a_broken_file_is_named_in_one_line(tmp_path: Path, state: State, recwarn: pytest.WarningsRecorder) -> None:
+    for name, content in broken_files(state).items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError) as caught:
+            read_weights(tmp_path / name)
+        message = str(caught.value)
+        assert message.startswith(f"{tmp_path / name}: ") and "\n" not in message
+        assert "expected an OpenAI CLIP" in message and "would run code" not in message
     assert not recwarn.list  # a warning would be a second line on the terminal
-
-
-@pytest.mark.parametrize("name", ["page.pt", "pointer.pt", "random.pt", "text.pt", "safetensors.pt"])
-def test_what_is_no_pickle_is_not_accused_of_running_code(tmp_path: Path, state: State, name: str) -> None:
-    (tmp_path / name).write_bytes(broken_files(state)[name])
-    with pytest.raises(UserError) as caught:
-        read_weights(tmp_path / name)
-    assert "would run code" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""CLIP's ResNet, step by step, against open_clip's own forward and against naive loops."""
+"""CLIP's ResNet, step by step, against naive loops; the whole of it against open_clip's, here and in test_towers.py."""
 
 import cv2
 import numpy as np
@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from clip.load import Clip
-from clip.resnet import is_resnet, pool_alone, pool_every_token, pool_input, resnet_config, resnet_trunk
+from clip.resnet import is_resnet, pool_alone, pool_every_token, pool_input, resnet_trunk
+from tests.support import clip_from
 from tests.tiny_resnet import tiny_resnet_clip, tiny_resnet_model
 
 
@@ -17,16 +18,6 @@ def resnet() -> Clip:
 
 def test_which_towers_are_resnets(resnet: Clip, tiny_clip: Clip) -> None:
     assert is_resnet(resnet.visual) and not is_resnet(tiny_clip.visual)
-
-
-@torch.no_grad()
-def test_native_grid_is_open_clips_own_forward(resnet: Clip) -> None:
-    batch = torch.randn(2, 3, 64, 64)
-    cells, grid = resnet_trunk(resnet.visual, batch)
-    pool = resnet.visual.attnpool
-    assert grid == (2, 2) and cells.shape == (2, 4, 512)
-    found = pool_every_token(pool, pool_input(pool, cells, grid))[:, 0]
-    assert torch.allclose(found, resnet.visual(batch), atol=1e-5)
 
 
 @pytest.mark.parametrize("grid", [(1, 1), (2, 3), (3, 1)])
@@ -67,7 +58,10 @@ def test_the_pools_tokens_are_the_mean_and_the_cells_in_their_places(resnet: Cli
         assert np.allclose(added[:, 1:, channel], wanted, atol=1e-5)
 
 
+@torch.no_grad()
 @pytest.mark.parametrize(("side", "layers"), [(64, (1, 2, 1, 1)), (96, (2, 1, 3, 1))])
 def test_sizes_are_read_from_the_weights(side: int, layers: tuple[int, ...]) -> None:
-    config = resnet_config(tiny_resnet_model(side=side, layers=layers).state_dict())
-    assert (config.layers, config.width, config.image_size, config.head_width) == (layers, 16, side, 64)
+    theirs = tiny_resnet_model(side=side, layers=layers)
+    clip, images = clip_from(theirs.state_dict()), torch.randn(2, 3, side, side)
+    assert clip.visual.image_size == side and clip.patch_size == 32
+    assert torch.allclose(clip.model.encode_image(images), theirs.encode_image(images), atol=1e-5)

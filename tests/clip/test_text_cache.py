@@ -7,20 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from clip import text_cache
 from clip.load import Clip
+from clip.model import Texts
 from clip.text import encode_prompts
 from clip.text_cache import cache_file, cached_prompts
 
 PROMPTS = [["a cat.", "a kitten."], ["a dog."]]
-
-
-@pytest.fixture
-def no_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> torch.Tensor:
-        raise AssertionError("encoded again")
-
-    monkeypatch.setattr(text_cache, "encode_prompts", refuse)
 
 
 def path_of(clip: Clip) -> Path:
@@ -29,10 +21,12 @@ def path_of(clip: Clip) -> Path:
     return path
 
 
-def test_the_second_time_nothing_is_encoded(tiny_clip: Clip, request: pytest.FixtureRequest) -> None:
+def test_the_second_time_nothing_is_encoded_and_no_text_tower_built(
+    tiny_clip: Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wanted = encode_prompts(tiny_clip, PROMPTS)
     assert torch.equal(cached_prompts(tiny_clip, PROMPTS), wanted)
-    request.getfixturevalue("no_encoder")
+    monkeypatch.setattr(Texts, "tower", None)
     assert torch.equal(cached_prompts(tiny_clip, PROMPTS), wanted)
 
 

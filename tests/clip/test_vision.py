@@ -4,9 +4,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from open_clip.transformer import VisionTransformer
+from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 
 from clip.load import Clip
+from clip.transformer import VisionTransformer
 from clip.vision import (
     class_token_features,
     embed_patches,
@@ -28,13 +29,8 @@ def images(grid: tuple[int, int], batch: int = 2) -> torch.Tensor:
     return torch.randn(batch, 3, grid[0] * PATCH, grid[1] * PATCH)
 
 
-@torch.no_grad()
-def test_native_grid_is_open_clips_own_forward(tiny_clip: Clip) -> None:
-    batch = images((4, 4))
-    features = vision_forward(tiny_clip.visual, batch)
-    assert torch.allclose(
-        class_token_features(tiny_clip.visual, features.last_output), tiny_clip.visual(batch), atol=1e-5
-    )
+def image_features(visual: torch.nn.Module, batch: torch.Tensor) -> torch.Tensor:
+    return class_token_features(visual, vision_forward(visual, batch).last_output)
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -43,7 +39,7 @@ def test_other_grids_are_open_clips_forward_with_a_resized_position(tiny_clip: C
     """A second open_clip transformer of that image size, holding the same weights and naively resized positions."""
     other = VisionTransformer(
         (grid[0] * PATCH, grid[1] * PATCH), PATCH, 64, layers=3, heads=1, mlp_ratio=4.0, output_dim=32,
-        act_layer=type(tiny_clip.visual.transformer.resblocks[0].mlp.gelu),
+        act_layer=QuickGELU,
     ).eval()  # fmt: skip
     state = tiny_clip.visual.state_dict()
     learned = state["positional_embedding"].numpy()
@@ -51,9 +47,8 @@ def test_other_grids_are_open_clips_forward_with_a_resized_position(tiny_clip: C
     state["positional_embedding"] = torch.from_numpy(np.concatenate([learned[:1], resized])).float()
     other.load_state_dict(state)
     batch = images(grid)
-    features = vision_forward(tiny_clip.visual, batch)
-    assert features.grid == grid
-    assert torch.allclose(class_token_features(tiny_clip.visual, features.last_output), other(batch), atol=1e-5)
+    assert vision_forward(tiny_clip.visual, batch).grid == grid
+    assert torch.allclose(image_features(tiny_clip.visual, batch), other(batch), atol=1e-5)
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -82,8 +77,6 @@ def test_patches_go_row_by_row(tiny_clip: Clip) -> None:
 @pytest.mark.parametrize("heads", [1, 2, 4])
 @torch.no_grad()
 def test_attention_is_multihead_attentions_own_average(heads: int) -> None:
-    from open_clip.transformer import ResidualAttentionBlock
-
     torch.manual_seed(heads)
     block = ResidualAttentionBlock(32, heads).eval()
     block.attn.in_proj_weight.add_(torch.randn_like(block.attn.in_proj_weight))
@@ -168,17 +161,12 @@ def test_exact_gelu_is_a_transformer_built_with_it(tiny_clip: Clip) -> None:
         norm_layer=lambda width: torch.nn.LayerNorm(width, eps=1e-3),
     ).eval()  # fmt: skip
     other.load_state_dict(tiny_clip.visual.state_dict())
-    before = tiny_clip.visual(images((4, 4)))
-    twin = with_exact_gelu(tiny_clip.visual, 1e-3)
-    assert torch.allclose(twin(images((4, 4))), other(images((4, 4))), atol=1e-5)
-    assert torch.equal(tiny_clip.visual(images((4, 4))), before) and not torch.allclose(
-        twin(images((4, 4))), before, atol=1e-3
-    )
-
-
-def test_exact_gelu_costs_no_memory_for_weights(tiny_clip: Clip) -> None:
-    twin = dict(with_exact_gelu(tiny_clip.visual, 1e-6).named_parameters())
-    assert all(twin[name] is weight for name, weight in tiny_clip.visual.named_parameters())
+    visual, batch = tiny_clip.visual, images((4, 4))
+    before, twin = image_features(visual, batch), with_exact_gelu(visual, 1e-3)
+    assert torch.allclose(image_features(twin, batch), other(batch), atol=1e-5)
+    assert torch.equal(image_features(visual, batch), before)
+    assert not torch.allclose(image_features(twin, batch), before, atol=1e-3)
+    assert all(a is b for a, b in zip(twin.parameters(), visual.parameters()))  # no memory for weights
 
 
 def test_bicubic_positions_are_opencvs(tiny_clip: Clip) -> None:

@@ -10,7 +10,6 @@ from cli.lookup import SPECS, dataset_spec
 from coco14 import cocostuff
 from coco14.spec import SPEC as COCO14
 from dataset import ade20k, cityscapes
-from scripts.prepare_dense import DATASETS
 from tests.support import SHARED
 from voc12 import context59, voc20
 from voc12.spec import SPEC as VOC12
@@ -27,7 +26,8 @@ def facts() -> str:
 
 
 def test_the_command_prepares_what_has_no_background() -> None:
-    assert list(DATASETS) == [name for name in SPECS if not dataset_spec(name).has_background] == list(MODULES)
+    prepared = [name for name in SPECS if dataset_spec(name).raw]
+    assert prepared == [name for name in SPECS if not dataset_spec(name).has_background] == list(MODULES)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_counts(name: str, count: int, frame: tuple[int, int], unseen: int) -> N
     assert spec.name == name and len(spec.classes) == len(set(spec.classes)) == count == spec.num_labels
     assert spec.label_names == spec.classes and spec.maskclip_frame == frame
     assert len(set(spec.unseen)) == len(spec.unseen) == unseen and spec.unseen_labels == spec.unseen
-    for form in MODULES[name].RAW.forms:
+    for form in spec.raw.forms:
         assert sorted(set(form.values.values()) - {255}) == list(range(count))
 
 
@@ -54,7 +54,7 @@ def test_counts(name: str, count: int, frame: tuple[int, int], unseen: int) -> N
 
 def test_voc_without_background_is_voc() -> None:
     assert list(voc20.SPEC.classes) == _VOC_CATEGORIES[1:]
-    (form,) = voc20.RAW.forms
+    (form,) = voc20.SPEC.raw.forms
     assert [form.values[value] for value in (0, 255, 1, 20)] == [255, 255, 0, 19]
     assert VOC12.unseen_labels == (16, 17, 18, 19, 20) and VOC12.has_background
     names = [VOC12.label_names[label] for label in VOC12.unseen_labels]
@@ -70,7 +70,7 @@ def test_context_names_and_numbers_are_the_published_ones(facts: str) -> None:
     numbers = re.search(r"sorted list of the 60 raw ids \{([0-9 ]+)\}", facts)
     assert names is not None and tuple(names[1].split()) == context59.CLASSES
     assert numbers is not None
-    matlab, png = context59.RAW.forms
+    matlab, png = context59.SPEC.raw.forms
     in_list = sorted(int(number) for number in numbers[1].split())
     assert {raw: matlab.values[raw] for raw in in_list[1:]} == {raw: in_list.index(raw) - 1 for raw in in_list[1:]}
     assert set(matlab.values) == set(range(460)) and sum(value != 255 for value in matlab.values.values()) == 59
@@ -95,7 +95,7 @@ def test_context_prompts_and_unseen() -> None:
 
 def test_things_are_cocos_categories() -> None:
     """A raw value is the category's id - 1; the ids that COCO never used have no value."""
-    (form,) = cocostuff.RAW.forms
+    (form,) = cocostuff.SPEC.raw.forms
     for number, name in enumerate(_COCO_CATEGORIES[1:]):
         if name == "N/A":
             assert number not in form.values
@@ -110,19 +110,19 @@ def test_things_are_cocos_categories() -> None:
      (182, "wood")],
 )  # fmt: skip
 def test_stuff_follows_the_ids_of_its_annotation_file(category: int, name: str) -> None:
-    (form,) = cocostuff.RAW.forms
+    (form,) = cocostuff.SPEC.raw.forms
     assert cocostuff.CLASSES[form.values[category - 1]] == name
 
 
 def test_vectors_of_the_specification() -> None:
-    (form,) = cocostuff.RAW.forms
+    (form,) = cocostuff.SPEC.raw.forms
     assert [form.values[raw] for raw in (12, 91, 181, 171, 255)] == [11, 80, 170, 160, 255]
     assert set(range(182)) - set(form.values) == {11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90}
     assert cocostuff.CLASSES[160] == "wall-concrete" and len(form.values) == 172
 
 
 def test_stuff_unseen() -> None:
-    (form,) = cocostuff.RAW.forms
+    (form,) = cocostuff.SPEC.raw.forms
     names = [cocostuff.CLASSES[index] for index in cocostuff.SPEC.unseen]
     wanted = "cow giraffe suitcase frisbee skateboard carrot scissors cardboard clouds grass playingfield river road"
     assert names == [*wanted.split(), "tree", "wall-concrete"]
@@ -146,17 +146,17 @@ def test_stuff_prompts_are_said_in_words() -> None:
      (137, "traffic light"), (142, "crt screen"), (150, "flag")],
 )  # fmt: skip
 def test_ade_follows_the_numbers_of_the_challenge(number: int, name: str) -> None:
-    (form,) = ade20k.RAW.forms
+    (form,) = ade20k.SPEC.raw.forms
     assert ade20k.CLASSES[form.values[number]] == name
 
 
 def test_ade_zero_is_other() -> None:
-    (form,) = ade20k.RAW.forms
+    (form,) = ade20k.SPEC.raw.forms
     assert form.values[0] == 255 and set(form.values) == set(range(151))
 
 
 def test_cityscapes_is_torchvisions_table() -> None:
-    (form,) = cityscapes.RAW.forms
+    (form,) = cityscapes.SPEC.raw.forms
     table = {entry.id: entry for entry in Cityscapes.classes if entry.id >= 0}  # -1, plates, is never drawn
     assert form.values == {number: entry.train_id for number, entry in table.items()}
     names = {entry.train_id: entry.name for entry in table.values() if entry.train_id != 255}

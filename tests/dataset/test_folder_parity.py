@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataset.voc_layout import read_names, read_split
+from dataset.readers.voc_xml import read_names
+from dataset.voc_layout import read_split
 from tests.support import Command
 from voc12.spec import SPEC
 

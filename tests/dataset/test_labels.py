@@ -2,11 +2,14 @@
 
 import json
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
+from PIL import Image
 
+from cli.lookup import select
 from common.errors import UserError
-from dataset.label_table import image_id
+from dataset.ids import image_id
 from dataset.labels import read_label_file, read_labels_argument
 from dataset.names import hint
 from dataset.spec import DatasetSpec, prompts_with
@@ -65,6 +68,30 @@ def test_formats(name: str, tmp_path: Path) -> None:
     table = read_label_file(tmp_path / file)
     assert {key: entry.names for key, entry in table.entries.items()} == WANTED
     assert not table.repeated and not table.problems
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_names_are_compared_in_one_unicode_form(form: str, tmp_path: Path) -> None:
+    """A folder made on macOS is `cafe` and an accent; a classes file typed elsewhere has one sign for it."""
+    typed, other = (normalize(each, "café") for each in (form, "NFD" if form == "NFC" else "NFC"))
+    (tmp_path / "classes.txt").write_text(f"{typed}\n", encoding="utf-8")
+    (tmp_path / "photos" / other).mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(tmp_path / "photos" / other / "a.png")
+    (tmp_path / "labels.csv").write_text(f"image,labels\n{typed}/a,{other}\n", encoding="utf-8")
+    (tmp_path / "xml" / other).mkdir(parents=True)
+    (tmp_path / "xml" / typed).mkdir(exist_ok=True)
+    (tmp_path / "xml" / typed / "a.xml").write_text(annotation([other]), encoding="utf-8")
+    for labels in ("folders", other, str(tmp_path / "labels.csv"), str(tmp_path / "xml")):
+        selection = select("folder", tmp_path / "photos", None, None, tmp_path / "classes.txt", labels)
+        assert [sample.labels for sample in selection.samples()[0]] == [(0,)], labels
+
+
+def test_what_was_read_is_said(tmp_path: Path) -> None:
+    for name, form in (("csv", "CSV"), ("json lines in .json", "JSON Lines"), ("coco", "COCO instances")):
+        file, text = FORMATS[name]
+        (tmp_path / file).write_text(text)
+        wanted = f"{tmp_path / file}: {form}, 2 images, 3 different labels"
+        assert read_label_file(tmp_path / file).summary() == wanted
 
 
 def test_voc_annotations(tmp_path: Path) -> None:
@@ -152,6 +179,7 @@ DAMAGED: list[tuple[str, str | bytes, str]] = [
     ("l.csv", 'image,labels\na,dog\n"b,dog\n', "not CSV"),
     ("l.csv", "image,labels\n../a,dog\n", "l.csv, line 2: id '../a' leaves"),
     ("l.csv", "", "l.csv, line 1: expected the header"),
+    ("l.csv", "image,labels,labels\na,dog,person\n", "l.csv, line 1: expected the header image,labels"),
     ("l.jsonl", '{"image": "a", "labels": ["dog"]}\n{"image": ', "l.jsonl, line 2: not JSON"),
     ("l.jsonl", '{"image": "a", "labels": "dog"}', "l.jsonl, line 1: `labels` is not a list of names"),
     ("l.jsonl", '{"image": "a", "labels": [3]}', "l.jsonl, line 1: `labels` is not a list of names"),

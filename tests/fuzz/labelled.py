@@ -6,7 +6,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from dataset.folder import Images
-from dataset.label_table import LabelTable
+from dataset.label_source import LabelTable
 from dataset.matching import match
 from tests.fuzz.support import CLASSES, SPEC, check_ids, check_message, patience
 

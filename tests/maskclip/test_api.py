@@ -1,4 +1,4 @@
-"""The pip package's interface, as its README and its facts (other_systems section 2A) have it."""
+"""The pip package's interface, as its README has it."""
 
 import sys
 import types
@@ -116,7 +116,7 @@ def test_a_name_without_network_is_one_line(name: str, tmp_path: Path, monkeypat
         asked.append((model, tag))
         raise UserError(f"--model {model} --pretrained {tag}: cannot be downloaded")
 
-    monkeypatch.setattr("clip.load.download", refuse)
+    monkeypatch.setattr("clip.hub.download", refuse)
     with pytest.raises(UserError, match="cannot be downloaded"):
         maskclip.load(name, device="cpu")
     assert asked == [(name, "openai")]
@@ -192,9 +192,10 @@ def test_feature_layers(loaded: maskclip.MaskClip) -> None:
     whole = loaded.encode_text(tokens)
     for layer in (0, -1, 1):
         assert torch.equal(loaded.encode_text(tokens, feature_layer=layer), whole)
-    text, ends = loaded.network, [2 + 1, 3 + 1]  # start, the words, end
+    text, ends = loaded.clip.texts.tower(torch.device("cpu")), [2 + 1, 3 + 1]  # start, the words, end
     states = text.token_embedding(tokens) + text.positional_embedding
-    states = text.ln_final(text.transformer.resblocks[0](states, attn_mask=text.attn_mask))
+    mask = torch.full((77, 77), -torch.inf).triu(1)
+    states = text.ln_final(text.transformer.resblocks[0](states, mask))
     wanted = torch.stack([row[end] @ text.text_projection for row, end in zip(states, ends)])
     found = loaded.encode_text(tokens, normalize=False, feature_layer=-2)
     assert torch.allclose(found, wanted, atol=1e-5) and not torch.allclose(found, whole, atol=1e-2)
@@ -231,7 +232,7 @@ def test_logits_are_features_times_texts(tower: str, weights: Path, resnet_weigh
 def test_image_features_are_clips_own(tower: str, weights: Path, resnet_weights: Path) -> None:
     model, preprocess = maskclip.load(str(weights if tower == "vit" else resnet_weights), "cpu")
     image = preprocess(Image.fromarray(photo((50, 40), 2)))[None]
-    wanted = torch.nn.functional.normalize(model.network.visual(image), dim=-1)
+    wanted = torch.nn.functional.normalize(model.network.encode_image(image), dim=-1)
     assert torch.allclose(model.encode_image(image)[0], wanted, atol=1e-5)
 
 
@@ -248,7 +249,7 @@ def test_token_ids_in_place_of_embeddings(loaded: maskclip.MaskClip) -> None:
 
 # --- class lists --------------------------------------------------------------------------------
 
-SAID_OTHERWISE = {  # other_systems section 0.3, by index in COCO-Stuff
+SAID_OTHERWISE = {  # by index in COCO-Stuff
     84: "building", 90: "ceiling", 91: "tile ceiling", 98: "desk", 100: "door", 102: "marble floor", 103: "floor",
     104: "stone floor", 105: "tile floor", 106: "wood floor", 109: "food", 111: "furniture", 114: "ground",
     121: "mirror", 130: "plant", 145: "sky", 148: "solid", 152: "structural", 155: "textile", 159: "brick wall",

@@ -1,4 +1,4 @@
-"""scripts/export_masks.py from the command line; tests/segmentor/test_export.py reads what it writes."""
+"""scripts/export_masks.py from the command line; tests/exports/ reads what it writes."""
 
 from pathlib import Path
 

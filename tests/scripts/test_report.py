@@ -12,7 +12,7 @@ from PIL import Image
 from dataset.mask_png import read_mask, write_mask
 from pipeline.stages import crf as stage_crf
 from pipeline.stages.crf import CrfJob
-from report.stage_report import ReportJob
+from report.measure import ReportJob
 from tests.report_world import add_outputs, count, parsed, texts
 from tests.support import ROOT, Command, Ended
 

@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from cli.training_options import ARCHES, TEACHERS
 from pipeline.methods.table import METHODS
 from scripts import predict_segmentor, train_segmentor
-from segmentor import networks, options
-from segmentor.board import read_log
+from segmentor import networks
 from segmentor.heads import TextHead
 from segmentor.weights import read_state, read_weights
 from tests.segmentor.small import LABELS, SmallBody, write_scenes
 from tests.support import ROOT, openai_state, tiny_model, tree
+from training.board import read_log
 
 SMALL = ["--crop", "48", "--batch_size", "2", "--lr", "0.01", "--scales", "0.9", "1.2", "--device", "cpu"]
 
@@ -249,8 +250,8 @@ def test_masks_of_more_classes_are_refused(data: list[str], tmp_path: Path, caps
 
 
 def test_the_names_here_are_those_of_the_networks() -> None:
-    assert set(options.ARCHES) == set(networks.ARCHES)
-    assert {name for name, method in METHODS.items() if method.dense} == set(options.TEACHERS)
+    assert set(ARCHES) == set(networks.ARCHES)
+    assert {name for name, method in METHODS.items() if method.dense} == set(TEACHERS)
 
 
 # --- real processes -------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """What the segmentor's tests build: scenes of coloured squares, a network of two convolutions, and runs of it."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,12 @@ from torch import Tensor, nn
 
 from segmentor.augment import Views
 from segmentor.networks import Body, Segmentor
-from segmentor.ranks import Ranks
 from segmentor.samples import Pair
 from segmentor.settings import Settings
-from segmentor.state import State, fresh_state
-from segmentor.trainer import Job
+from segmentor.trainer import Job, start
+from tests.training.small import ALONE
+from training.ranks import Ranks
+from training.state import State
 
 LABELS = ("background", "red", "blue")
 COLOURS = ((90, 160, 90), (200, 40, 40), (40, 60, 200))
@@ -82,10 +82,5 @@ def small_job(root: Path, pairs: list[Pair], out: str = "out", **changes: Any) -
     return Job(settings(images=len(pairs), **changes), pairs, root / out, **more)
 
 
-def small_state(job: Job, ranks: Ranks | None = None) -> State:
-    device = ranks.device if ranks else torch.device("cpu")
-    return fresh_state(small_network(), job.settings, device)
-
-
-ALONE = Ranks(torch.device("cpu"))
-Hook = Callable[[int], None]
+def small_state(job: Job, ranks: Ranks = ALONE, network: Segmentor | None = None) -> State:
+    return start(job, network or small_network(), ranks)

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from segmentor.heads import TextHead
 from segmentor.networks import build
-from segmentor.optimizers import optimizer_for
+from segmentor.trainer import optimizer_for
 from segmentor.weights import Description, read_weights, write_weights
+from tests.segmentor.small import settings
 
 
 def unit_vectors(count: int, width: int) -> Tensor:
@@ -74,7 +75,7 @@ def test_published_networks_with_a_text_head() -> None:
         plain = build("segformer-b5", 59)
     assert network.body.decode_head.dropout.p == 0 and plain.body.decode_head.dropout.p == 0.1  # type: ignore[union-attr]
     assert network.body.decode_head.linear_fuse.out_channels == 512  # type: ignore[union-attr]
-    groups = optimizer_for(network, "adamw", 0.004, 10.0).param_groups
+    groups = optimizer_for(network, settings(head_factor=10.0)).param_groups
     fast = {id(weight) for group in groups if group["factor"] == 10 for weight in group["params"]}
     assert fast == {id(weight) for weight in network.body.decode_head.parameters()}
 

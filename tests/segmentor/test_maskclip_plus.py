@@ -14,7 +14,6 @@ from clip.load import Clip
 from common.errors import UserError
 from dataset.spec import DatasetSpec
 from pipeline.methods.method import TextSet
-from segmentor.board import read_log
 from segmentor.heads import TextHead
 from segmentor.label_sources import Filled, Source, masks
 from segmentor.maskclip_plus import Knowledge, hidden_labels, source_for, teacher_for
@@ -22,9 +21,12 @@ from segmentor.networks import Segmentor
 from segmentor.prediction import Looks, probabilities
 from segmentor.samples import Batch, Pair, read_pair
 from segmentor.settings import Teaching, Words
-from segmentor.state import State, fresh_state, take_up
 from segmentor.trainer import Job, train
-from tests.segmentor.small import ALONE, SmallBody, settings, small_job, small_state, write_scenes
+from tests.segmentor.small import ALONE, SmallBody, settings, small_job, small_network, small_state, write_scenes
+from tests.training.small import in_processes
+from training.board import read_log
+from training.ranks import Ranks
+from training.state import State, take_up
 
 PLAIN = DatasetSpec("four", ("cat", "dog", "sea lion", "car"), (("x",),) * 4, (), False, 0.4, unseen=(2, 0))
 WITH_BACKGROUND = replace(PLAIN, has_background=True, aliases=(("auto", "car"),))
@@ -85,7 +87,7 @@ def text_state(job: Job, knowledge: Knowledge) -> State:
     torch.manual_seed(0)
     head = TextHead(32, 2, background=True)
     head.know(knowledge.text.foreground)
-    return fresh_state(Segmentor(SmallBody(32), head), job.settings, ALONE.device)
+    return small_state(job, network=Segmentor(SmallBody(32), head))
 
 
 def crash_at(iteration: int, source: Source) -> Source:
@@ -115,12 +117,32 @@ def test_a_crashed_run_is_taken_up_exactly(tmp_path: Path, knowledge: Knowledge,
     with pytest.raises(RuntimeError, match="as if"):
         train(job, state, ALONE, crash_at(broken_at, source_for(job.settings, knowledge, state.network)))
     state = text_state(job, knowledge)
-    assert take_up(job.folder, state, job.settings) and state.iteration == broken_at - 1
+    assert take_up(job.out, state, job.settings.record()) and state.iteration == broken_at - 1
     train(job, state, ALONE, source_for(job.settings, knowledge, state.network))
     assert read_log(whole.out) == read_log(job.out)
     assert (whole.out / "weights.safetensors").read_bytes() == (job.out / "weights.safetensors").read_bytes()
     assert isinstance(state.network.head, TextHead)
     assert state.network.head.embeddings.equal(knowledge.text.foreground)
+
+
+def test_each_process_has_its_teacher(tmp_path: Path, knowledge: Knowledge) -> None:
+    """Two processes, whose teachers label and who then label by themselves, learn what one does; no masks are there."""
+    pairs = [replace(pair, mask=None) for pair in write_scenes(tmp_path, 5)]
+    plan = Teaching(masks=False, hidden=(0, 1, 2), teacher="maskclip", guided=(1, 2), own_from=3)
+    options: dict[str, Any] = {"max_iters": 3, "optimizer": "sgd", "lr": 0.1, "teaching": plan}
+    alone = small_job(tmp_path, pairs, "alone", batch=4, **options)
+    state = small_state(alone)
+    train(alone, state, ALONE, source_for(alone.settings, knowledge, state.network))
+
+    def work(ranks: Ranks) -> None:
+        job = small_job(tmp_path, pairs, "shared", batch=2, ranks=2, **options)
+        own = small_state(job, ranks)
+        train(job, own, ranks, source_for(job.settings, knowledge, own.network))
+        for name, value in state.network.state_dict().items():
+            torch.testing.assert_close(own.network.state_dict()[name], value, atol=1e-4, rtol=1e-3)
+
+    in_processes(2, work)
+    assert not torch.allclose(small_network().head.weight, state.network.head.weight, atol=1e-3)  # type: ignore[union-attr,arg-type]
 
 
 @pytest.mark.parametrize(
@@ -142,10 +164,10 @@ def test_other_teaching_is_refused(tmp_path: Path, change: dict[str, Any]) -> No
     (name,) = change
     other = settings(images=2, max_iters=1, teaching=replace(plan, **change))
     with pytest.raises(UserError, match=rf"teaching_{name} .* \(now .*\); pass --overwrite"):
-        take_up(job.folder, small_state(job), other)
+        take_up(job.out, small_state(job), other.record())
     known = settings(images=2, max_iters=1, teaching=plan, words=Words("0123"))
     with pytest.raises(UserError, match=r"clip_model  \(now 0123\)"):
-        take_up(job.folder, small_state(job), known)
+        take_up(job.out, small_state(job), known.record())
 
 
 def rewritten(pairs: list[Pair], folder: Path, swap: dict[int, int]) -> list[Pair]:

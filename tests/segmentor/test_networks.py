@@ -8,13 +8,13 @@ from torch.nn import functional as F
 from segmentor.networks import (
     ARCHES,
     LEAST_SIDE,
-    SEGFORMERS,
     SegformerBody,
     Segmentor,
     build,
     count_parameters,
     enlarged,
     norm_parameters,
+    segformer_config,
 )
 from tests.segmentor.small import small_network
 
@@ -37,7 +37,7 @@ def test_a_segformer_computes_what_transformers_does() -> None:
 
     torch.manual_seed(0)
     network = build("segformer-tiny", 5).eval()
-    config = SEGFORMERS["segformer-tiny"].config()
+    config = segformer_config("segformer-tiny")
     config.num_labels = 5
     whole = SegformerForSemanticSegmentation(config).eval()
     whole.segformer.load_state_dict(network.body.encoder.state_dict())
@@ -93,5 +93,5 @@ def test_every_network_tells_what_is_new_by_its_name() -> None:
 
 def test_norms_are_found() -> None:
     assert norm_parameters(small_network()) == {"body.encoder.1.weight", "body.encoder.1.bias"}
-    names = norm_parameters(Segmentor(SegformerBody(SEGFORMERS["segformer-tiny"]), nn.Identity()))
+    names = norm_parameters(Segmentor(SegformerBody("segformer-tiny"), nn.Identity()))
     assert names and all("norm" in name for name in names)

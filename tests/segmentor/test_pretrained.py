@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from common.errors import UserError
-from segmentor.networks import SEGFORMERS, Segmentor, build
+from segmentor.networks import Segmentor, build, segformer_config
 from segmentor.pretrained import start_from
 from segmentor.weights import Description, write_weights
 
@@ -21,7 +21,7 @@ def theirs() -> Any:
     from transformers import SegformerForSemanticSegmentation
 
     torch.manual_seed(3)
-    config = SEGFORMERS[TINY].config()
+    config = segformer_config(TINY)
     config.num_labels = 5
     return SegformerForSemanticSegmentation(config).eval()
 
@@ -48,7 +48,7 @@ def test_an_imagenet_encoder_alone(tmp_path: Path, theirs: Any) -> None:
     """As nvidia/mit-b*: a classifier, whose encoder is taken."""
     from transformers import SegformerForImageClassification
 
-    whole = SegformerForImageClassification(SEGFORMERS[TINY].config())
+    whole = SegformerForImageClassification(segformer_config(TINY))
     whole.save_pretrained(tmp_path)
     network = fresh()
     assert "(the encoder)" in start_from(network, TINY, str(tmp_path))

@@ -1,6 +1,7 @@
 """Which sample goes where: complete epochs, and the same for any number of processes."""
 
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 
 from common.errors import UserError
 from segmentor.augment import HIDDEN, Views
-from segmentor.samples import Deal, Pair, Samples, batches, chance, together, usable
+from segmentor.samples import Batches, Pair, Samples, together, usable
 from tests.segmentor.small import write_scenes
 
 VIEWS = Views(crop=32, scales=(0.8, 1.2))
@@ -25,19 +26,17 @@ def test_every_image_comes_once_an_epoch_in_another_order() -> None:
     assert other != epochs[0]
 
 
-@pytest.mark.parametrize(("ranks", "accumulate", "batch"), [(1, 1, 12), (2, 1, 6), (2, 3, 2), (3, 2, 2), (1, 4, 3)])
-def test_a_step_has_the_same_positions_however_it_is_dealt(ranks: int, accumulate: int, batch: int) -> None:
-    deal = Deal(batch, accumulate, ranks)
-    dealt = [list(deal.batches(rank, 5, 8)) for rank in range(ranks)]
-    assert deal.step == 12 and all(len(part) == batch for parts in dealt for part in parts)
+@pytest.mark.parametrize(("ranks", "batch"), [(1, 12), (2, 6), (2, 2), (3, 2), (1, 3)])
+def test_a_step_has_the_same_positions_however_it_is_dealt(ranks: int, batch: int) -> None:
+    samples, parts = Samples([], 3, VIEWS, seed=4), 12 // ranks // batch
     for step in range(3):
-        parts = [part for parts in dealt for part in parts[step * accumulate : (step + 1) * accumulate]]
-        assert sorted(position for part in parts for position in part) == list(range((5 + step) * 12, (6 + step) * 12))
-
-
-def test_a_run_that_is_taken_up_sees_what_it_would_have_seen() -> None:
-    deal = Deal(3, 2)
-    assert list(deal.batches(0, 0, 9))[10:] == list(deal.batches(0, 5, 9))
+        dealt = [
+            Batches(samples, batch, rank, ranks).positions(step * parts + part)
+            for rank in range(ranks)
+            for part in range(parts)
+        ]
+        assert all(len(positions) == batch for positions in dealt)
+        assert sorted(place for positions in dealt for place in positions) == list(range(step * 12, (step + 1) * 12))
 
 
 def test_samples_depend_on_seed_and_position_alone(tmp_path: Path) -> None:
@@ -50,11 +49,15 @@ def test_samples_depend_on_seed_and_position_alone(tmp_path: Path) -> None:
     assert not np.array_equal(one[0][0], one[3][0])
 
 
-def test_readers_bring_the_same_batches_in_order(tmp_path: Path) -> None:
+@pytest.mark.parametrize("readers", [0, 2])
+def test_batches_go_on_where_they_were(tmp_path: Path, readers: int) -> None:
+    """What readers have read ahead does not count."""
     samples = Samples(write_scenes(tmp_path, 4), 3, VIEWS, seed=1)
-    alone, read = (list(batches(samples, Deal(2), 0, 0, 3, readers, pin=False)) for readers in (0, 2))
-    assert len(alone) == 3
-    for one, two in zip(alone, read):
+    every, broken = list(islice(Batches(samples, 2), 5)), Batches(samples, 2, readers=readers)
+    first = list(islice(broken, 2))
+    again = Batches(samples, 2, readers=readers)
+    again.load_state_dict(broken.state_dict())
+    for one, two in zip(every, [*first, *islice(again, 3)], strict=True):
         assert one.images.equal(two.images) and one.labels.equal(two.labels)
 
 
@@ -102,8 +105,3 @@ def test_what_does_not_fit_is_found_before_the_run(tmp_path: Path) -> None:
         usable(pairs, 2)
     with pytest.raises(UserError, match=r"nothing to train on: .*s1\.png"):
         usable(pairs[1:3], 3)
-
-
-def test_chance_is_of_the_place() -> None:
-    drawn = {chance(seed, iteration, rank) for seed in range(3) for iteration in range(3) for rank in range(3)}
-    assert len(drawn) == 27 and chance(1, 2, 0) == chance(1, 2, 0)

@@ -19,10 +19,10 @@ from tests.tiny_resnet import tiny_resnet_clip
 
 SIZE = 48  # six patches of the tiny CLIP
 METHOD_SETTINGS = [
-    CamSettings("maskclip"),
-    CamSettings("maskclip", maskclip=MaskClipSettings(denoising=0.3)),
-    CamSettings("maskclip", maskclip=MaskClipSettings(key_smoothing=1.0, smoothing_norm="channel")),
-    CamSettings("maskclip-v"),
+    CamSettings(method="maskclip"),
+    CamSettings(method="maskclip", options=MaskClipSettings(denoising=0.3)),
+    CamSettings(method="maskclip", options=MaskClipSettings(key_smoothing=1.0, smoothing_norm="channel")),
+    CamSettings(method="maskclip-v"),
 ]
 NAMES = ["official", "denoised", "smoothed", "package"]
 
@@ -78,9 +78,9 @@ def test_labels_are_those_of_the_maps(
 def test_it_chooses_among_its_own_labels_only(tiny_clip: Clip, images: torch.Tensor, text: TextSet) -> None:
     """Two of four classes, by the values that they have in masks; the others are as if they did not exist."""
     few = TextSet(text.foreground[[1, 3]], text.background[:0])
-    found = Teacher(tiny_clip, few, [7, 9], CamSettings("maskclip"), False, "imagenet")(images)
+    found = Teacher(tiny_clip, few, [7, 9], CamSettings(method="maskclip"), False, "imagenet")(images)
     every = TextSet(text.foreground, text.background[:0])
-    for index, shares in enumerate(probabilities(tiny_clip, images, every, CamSettings("maskclip"), False)):
+    for index, shares in enumerate(probabilities(tiny_clip, images, every, CamSettings(method="maskclip"), False)):
         wanted = np.where(shares[1] >= shares[3], 7, 9)
         assert set(np.unique(wanted)) == {7, 9} and (found[index].numpy() == wanted).mean() > 0.999
 
@@ -125,7 +125,7 @@ def test_padding_changes_nothing_unless_it_is_to_be_seen(tiny_clip: Clip, text: 
     torch.manual_seed(6)
     known, sizes = TextSet(text.foreground, text.background[:0]), [(48, 48), (24, 40), (48, 48), (17, 48)]
     images, wanted = torch.zeros(4, 3, 48, 48), torch.full((4, 48, 48), 255)
-    teacher = Teacher(tiny_clip, known, [0, 1, 2, 3], CamSettings("maskclip"), False, "imagenet")
+    teacher = Teacher(tiny_clip, known, [0, 1, 2, 3], CamSettings(method="maskclip"), False, "imagenet")
     for index, (height, width) in enumerate(sizes):
         images[index, :, :height, :width] = torch.randn(3, height, width)
         wanted[index, :height, :width] = teacher(images[index : index + 1, :, :height, :width])[0]
@@ -133,7 +133,7 @@ def test_padding_changes_nothing_unless_it_is_to_be_seen(tiny_clip: Clip, text: 
     assert ((found == 255) == (wanted == 255)).all() and (found == wanted).float().mean() > 0.999
     padded = replace(teacher, padding=True)(images)
     every = [(0, 1, 2, 3)] * 4
-    maps = [cam for cam, _ in compute_maps(tiny_clip, images, every, known, CamSettings("maskclip"))]
+    maps = [cam for cam, _ in compute_maps(tiny_clip, images, every, known, CamSettings(method="maskclip"))]
     for index in range(4):
         grown = bilinear(maps[index].permute(1, 2, 0).numpy(), (48, 48))
         assert (padded[index].numpy() == grown.argmax(-1)).mean() > 0.999
@@ -145,7 +145,7 @@ def test_crops_that_do_not_fit_the_patches(tiny_clip: Clip, text: TextSet) -> No
     torch.manual_seed(3)
     images = torch.randn(1, 3, 45, 45)
     known = TextSet(text.foreground, text.background[:0])
-    settings = CamSettings("maskclip")
+    settings = CamSettings(method="maskclip")
     found = Teacher(tiny_clip, known, [0, 1, 2, 3], settings, False, "imagenet")(images)
     whole = torch.zeros(1, 3, SIZE, SIZE)
     whole[..., :45, :45] = images
@@ -153,6 +153,6 @@ def test_crops_that_do_not_fit_the_patches(tiny_clip: Clip, text: TextSet) -> No
     grown = bilinear(maps.permute(1, 2, 0).numpy(), (45, 45))
     assert found.shape == (1, 45, 45) and (found[0].numpy() == grown.argmax(-1)).mean() > 0.999
     resnet = tiny_resnet_clip()
-    vectors = torch.nn.functional.normalize(torch.randn(3, resnet.model.text_projection.shape[1]), dim=1)
+    vectors = torch.nn.functional.normalize(torch.randn(3, resnet.texts.embedding), dim=1)
     told = Teacher(resnet, TextSet(vectors, vectors[:0]), [4, 5, 6], settings, False, "imagenet")(images)
     assert told.shape == (1, 45, 45) and set(told.unique().tolist()) <= {4, 5, 6}

@@ -1,7 +1,9 @@
 """Training: captions, a tiny run, the file it writes, and that no mask can reach a loss."""
 
 import inspect
+from collections.abc import Iterator
 from dataclasses import fields
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -12,23 +14,23 @@ from torch.nn import functional as F
 
 from scripts import train_toyworld_clip
 from toyworld.spec import BACKGROUNDS, CLASSES, WEIGHTS
-from toyworld.training import affinity, data, loop, losses
+from toyworld.training import affinity, data, losses, train
 from toyworld.training.captions import CONCEPTS, TEMPLATES, Vocabulary, caption, content, sentence
 from toyworld.training.export import deflated, openai_state_dict, save_weights
 from toyworld.training.model import Architecture, ToyClip
+from training.board import read_log
 
 TINY = Architecture(resolution=64, patch=16, width=64, layers=3, text_layers=1, embedding=32)
 PHASES = (
-    loop.Phase(7, ((64, 64, 48),), (1.0,), (0.35, 0.45), steps=24, batch=16, weights=loop.Weights(affinity=0.0)),
-    loop.Phase(8, ((64, 80, 16),), (0.5, 0.5), (0.3, 0.4), steps=2, batch=8),
+    data.Phase(7, ((64, 64, 48),), (1.0,), (0.35, 0.45), steps=24, batch=16, weights=losses.Weights(affinity=0.0)),
+    data.Phase(8, ((64, 80, 16),), (0.5, 0.5), (0.3, 0.4), steps=2, batch=8),
 )
 
 
 @pytest.fixture(scope="module")
-def trained() -> tuple[ToyClip, Vocabulary, list[dict[str, float]]]:
-    seen: list[dict[str, float]] = []
-    model, words = loop.train(TINY, PHASES, 0, 1, lambda step, values: seen.append(values), lambda *model: None)
-    return model, words, seen
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[ToyClip, Vocabulary, list[dict[str, float]]]:
+    folder = tmp_path_factory.mktemp("trained")
+    return *train.train(TINY, PHASES, 0, 1, folder), read_log(folder)
 
 
 # --- captions -------------------------------------------------------------------------------------
@@ -63,7 +65,7 @@ def test_vocabulary_covers_every_caption_and_ends_where_it_says() -> None:
 
 def test_masks_never_leave_the_drawing() -> None:
     assert [field.name for field in fields(data.Captioned)] == ["images", "present"]
-    for module in (loop, losses):
+    for module in (train, losses):
         code = "\n".join(line for line in inspect.getsource(module).splitlines() if "masked_fill" not in line)
         assert ".mask" not in code
     assert ".mask" not in inspect.getsource(data)
@@ -89,12 +91,27 @@ def test_a_few_steps_reduce_the_losses(trained: tuple[ToyClip, Vocabulary, list[
     assert "affinity" not in seen[0] and seen[-1]["affinity"] > 0
 
 
-def test_same_seed_same_file(trained: tuple[ToyClip, Vocabulary, list[dict[str, float]]]) -> None:
-    model, words, _ = trained
-    kept = []
-    loop.train(TINY, PHASES, 0, 1, lambda step, values: None, lambda *model: kept.append(model))
-    again, _ = kept[-1]
-    assert len(kept) == len(PHASES)
+@pytest.mark.parametrize("broken_at", [10, 24])
+def test_same_seed_same_file(
+    trained: tuple[ToyClip, Vocabulary, list[dict[str, float]]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    broken_at: int,
+) -> None:
+    """Also when the run was interrupted in the first phase, or between the two."""
+    model, words, seen = trained
+    monkeypatch.setattr(train, "SAVE_EVERY", 2)
+
+    def crash(self: data.Lessons) -> Iterator[data.Lesson]:
+        yield from islice(original(self), broken_at)
+        raise ConnectionAbortedError
+
+    original = data.Lessons.__iter__
+    with monkeypatch.context() as patch, pytest.raises(ConnectionAbortedError):
+        patch.setattr(data.Lessons, "__iter__", crash)
+        train.train(TINY, PHASES, 0, 1, tmp_path)
+    again, _ = train.train(TINY, PHASES, 0, 1, tmp_path)
+    assert read_log(tmp_path) == seen
     assert deflated(openai_state_dict(model, words)) == deflated(openai_state_dict(again, words))
 
 
@@ -102,7 +119,7 @@ def test_words_are_told_apart_before_images_are_seen() -> None:
     torch.manual_seed(0)
     words = Vocabulary()
     model = ToyClip(TINY, len(words.token_ids))
-    loop.teach_words(model, words, np.random.default_rng(0))
+    train.teach_words(model, words, np.random.default_rng(0))
     with torch.no_grad():
         texts = model.encode_text(*words.rows([TEMPLATES[0].format(name) for name in CONCEPTS]))
     assert (texts @ texts.T - torch.eye(len(CONCEPTS))).abs().max() < 0.5
@@ -143,11 +160,11 @@ def test_the_last_block_stays_a_plain_average(
 
 
 def test_scaled_phases_keep_their_shares() -> None:
-    assert loop.scaled(loop.PHASES, None) is loop.PHASES
-    total = sum(phase.steps for phase in loop.PHASES)
-    half = loop.scaled(loop.PHASES, total // 2)
+    assert data.scaled(data.PHASES, None) is data.PHASES
+    total = sum(phase.steps for phase in data.PHASES)
+    half = data.scaled(data.PHASES, total // 2)
     assert abs(sum(phase.steps for phase in half) - total // 2) <= len(half)
-    assert half[0].sizes[0][2] < loop.PHASES[0].sizes[0][2]
+    assert half[0].sizes[0][2] < data.PHASES[0].sizes[0][2]
 
 
 # --- the committed weights -------------------------------------------------------------------------

@@ -26,11 +26,13 @@ from clip.image import prepare_image
 from clip.load import Clip, load_clip
 from clip.vision import embed_patches, vision_forward
 from pipeline.crf.dense_crf import dense_crf
+from pipeline.methods.method import CamSettings
 from pipeline.stages.cams import text_set
 from pipeline.steps.affinity import mean_attention, refine, transition_matrix
 from pipeline.steps.cam import softmax_gradcam
-from pipeline.steps.maps import resize_maps, to_numpy
+from pipeline.steps.maps import resize_maps
 from pipeline.steps.masks import labels_of, with_background
+from pipeline.steps.tensors import to_numpy
 from toyworld.scenes import Style, draw_scene
 from toyworld.spec import CLASSES, SPEC, TRAINING_SEEDS
 from toyworld.training.export import write_weights
@@ -91,7 +93,7 @@ def add_affinity_blocks(weights: Path, report: Report, steps: int = STEPS, sizes
 @torch.no_grad()
 def _group(clip: Clip, height: int, width: int, indices: range) -> Group:
     style = Style((height, height), (width, width), avoid_multiples_of=None)
-    texts = text_set(clip, SPEC)
+    texts = text_set(clip, SPEC, CamSettings())
     tokens, attention, labels = [], [], []
     for index in indices:
         scene = draw_scene(TRAINING_SEEDS[-1], index, style)

@@ -2,9 +2,9 @@
 
 import numpy as np
 import torch
-from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor
 
+from clip.tokenizer import SimpleTokenizer
 from toyworld.spec import BACKGROUNDS, CLASSES, SPEC
 
 CONCEPTS = (*CLASSES, *BACKGROUNDS)

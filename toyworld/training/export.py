@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from common.files import atomic_write
 from toyworld.training.captions import Vocabulary
 from toyworld.training.model import CONTEXT_LENGTH, ToyClip
 
@@ -41,15 +42,12 @@ def deflated(state: dict[str, Tensor]) -> bytes:
     return small.getvalue()
 
 
-def save_weights(path: Path, model: ToyClip, words: Vocabulary) -> int:
-    """Write the model's file. Returns its size in bytes."""
-    return write_weights(path, openai_state_dict(model, words))
+def save_weights(path: Path, model: ToyClip, words: Vocabulary) -> None:
+    """Write the model's file."""
+    write_weights(path, openai_state_dict(model, words))
 
 
-def write_weights(path: Path, state: dict[str, Tensor]) -> int:
-    """Write the file under a temporary name, then rename it. Returns its size in bytes."""
-    data = deflated(state)
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_bytes(data)
-    temporary.replace(path)
-    return len(data)
+def write_weights(path: Path, state: dict[str, Tensor]) -> None:
+    """Write the file, whole or not at all."""
+    with atomic_write(path) as stream:
+        stream.write(deflated(state))

@@ -3,12 +3,60 @@
 Letters: B images, N patches, T captions, C concepts (one-word captions), E embedding. Features are unit vectors.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from toyworld.training.model import Seen
+
+LOCAL_BLOCKS = 2
 POOLING_TEMPERATURE = 0.1
 SHARPNESS = 3.0  # of the posteriors that attention follows; the plain ones stay vague for most of the training
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What each loss counts."""
+
+    cls: float = 0.5
+    mean: float = 1.0
+    pooled: float = 1.0
+    values: float = 1.0
+    unnamed: float = 1.0
+    affinity: float = 2.0
+
+
+def image_losses(seen: Seen, features: Tensor, matches: Tensor, scale: Tensor) -> dict[str, Tensor]:
+    """Class token and mean patch against all captions: features (T, E), matches (B, T)."""
+    return {
+        "cls": contrast(scale * cosines(seen.image, features), matches),
+        "mean": contrast(scale * cosines(seen.patches.mean(1), features), matches),
+    }
+
+
+def patch_losses(seen: Seen, concepts: Tensor, present: Tensor, scale: Tensor) -> dict[str, Tensor]:
+    """Patches against the one-word captions: concepts (C, E), present (B, C).
+
+    `unnamed` is asked of the first blocks only, whose values see little more than their own patch. Asked of the last
+    patch tokens it taught them to copy the image's labels from each other: CAM 45 instead of 54, refined 33.
+    `affinity` is asked of all blocks but the last, which has no attention of its own.
+    """
+
+    def pooled_contrast(similarities: Tensor) -> Tensor:
+        return contrast(scale * pooled(similarities), present)
+
+    said = torch.stack([cosines(values, concepts) for values in seen.values])  # (L, B, N, C)
+    found = {
+        "pooled": pooled_contrast(cosines(seen.patches, concepts)),
+        "values": torch.stack([pooled_contrast(block) for block in said]).mean(),
+        "unnamed": torch.stack([unnamed(scale * block, present) for block in said[:LOCAL_BLOCKS]]).mean(),
+    }
+    if seen.attention:
+        posteriors = (SHARPNESS * scale * said.mean(0)).detach().softmax(-1)
+        found["affinity"] = torch.stack([affinity(a, posteriors) for a in seen.attention[:-1]]).mean()
+    return found
 
 
 def contrast(logits: Tensor, matches: Tensor) -> Tensor:

@@ -11,10 +11,11 @@ import torch
 
 from common.errors import UserError
 from pipeline.crf.crf_torch import _batch, _bilateral_filter, chunks, infer_arrays, infer_batch
-from pipeline.crf.dense_crf import CrfSettings, _bilateral_features, dense_crf, dense_crf_batch, reference_image
+from pipeline.crf.dense_crf import _bilateral_features, dense_crf, dense_crf_batch, reference_image
 from pipeline.crf.lattice import code_digits
 from pipeline.crf.lattice_torch import PIECE, Lattice, _runs, build
 from pipeline.crf.meanfield_torch import _summed, gaussian_filter, infer
+from pipeline.crf.settings import CrfSettings
 from tests.naive_lattice import filtered, links, simplices
 from tests.pipeline.crf.test_dense_crf import cam_probs, constant_image, random_image, random_probs, smooth_image
 

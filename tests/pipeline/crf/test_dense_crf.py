@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from pipeline.crf.dense_crf import BACKENDS, CrfSettings, _bilateral_features, dense_crf, reference_image
+from pipeline.crf.dense_crf import BACKENDS, _bilateral_features, dense_crf, reference_image
+from pipeline.crf.settings import CrfSettings
 
 ROOT = Path(__file__).resolve().parents[3]
 DEFAULT = CrfSettings()

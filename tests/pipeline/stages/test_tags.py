@@ -147,7 +147,7 @@ def test_dataset_templates_use_its_prompts(tiny_clip: Clip, text: TextSet) -> No
 
 @pytest.mark.parametrize(("by_name", "words"), [(False, "bird thing"), (True, "bird")])
 def test_published_templates_use_bare_names_where_tagclip_does(tiny_clip: Clip, by_name: bool, words: str) -> None:
-    spec = DatasetSpec("one", ("bird",), (("bird thing",),), ("sky",), True, 0.4, tagged_by_name=by_name)
+    spec = DatasetSpec("one", ("bird",), (("bird thing",),), ("sky",), True, 0.4, tags_by_name=by_name)
     found = tagclip.encode_words(tiny_clip, spec, TagSettings())
     wanted = encode_prompts(tiny_clip, [[template.replace("{}", words) for template in MASKCLIP85]])
     assert torch.allclose(found.foreground, wanted, atol=1e-5) and found.background.shape == (1, 32)

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
+from clip.transformer import VisionTransformer
 from pipeline.steps.cam import cam_from_gradients, class_probabilities, softmax_gradcam
 from tests.support import tiny_model
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.steps.maps import enlarge_labels, min_max, resize_maps, resized_rows, shrink_maps, strips, to_numpy
+from pipeline.steps.maps import enlarge_labels, resize_maps, resized_rows, shrink_maps, strips
+from pipeline.steps.tensors import min_max, to_numpy
 from tests.support import bilinear
 
 

@@ -7,6 +7,7 @@ import torch
 from clip.load import Clip
 from clip.templates import IMAGENET80, MASKCLIP85, fill_templates, knows_templates
 from clip.text import encode_prompts
+from clip.tokenizer import SimpleTokenizer
 from clip.vision import embed_patches, run_block, vision_forward
 from pipeline.methods.tagclip import TagSettings
 from pipeline.steps import tag_regions
@@ -86,9 +87,7 @@ def test_every_name_goes_into_every_template() -> None:
 
 def test_an_unknown_word_in_the_templates_is_noticed(tiny_clip: Clip) -> None:
     assert knows_templates(tiny_clip, MASKCLIP85)
-    weight = tiny_clip.model.token_embedding.weight
-    from open_clip import SimpleTokenizer
-
+    weight = tiny_clip.texts.tower(tiny_clip.device).token_embedding.weight
     (token,) = SimpleTokenizer().encode("tattoo")
     kept = weight[token].clone()
     try:
@@ -234,7 +233,7 @@ def test_crops_are_judged_by_open_clips_own_feature_where_nothing_is_hidden(
 ) -> None:
     crops, inside = seeded(2, 3, 32, 32), torch.ones(2, 4, 4, dtype=torch.bool)
     found = tag_regions.crop_probabilities(tiny_clip.visual, crops, inside, words, tiny_clip.logit_scale)
-    features = torch.nn.functional.normalize(tiny_clip.visual(crops), dim=-1)
+    features = torch.nn.functional.normalize(tiny_clip.model.encode_image(crops), dim=-1)
     assert torch.allclose(found, (tiny_clip.logit_scale * features @ words.T).softmax(-1), atol=1e-5)
     inside[0, :, 2:] = False
     hidden = tag_regions.crop_probabilities(tiny_clip.visual, crops, inside, words, tiny_clip.logit_scale)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.steps.maps import min_max
+from pipeline.steps.tensors import min_max
 from pipeline.steps.tta import MapPair, averaged, transforms
 
 PATCH = 8

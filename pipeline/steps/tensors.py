@@ -1,0 +1,16 @@
+"""The operations on tensors that several steps share."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def min_max(maps: Tensor) -> Tensor:
+    """(..., h, w) to [0, 1], each map by its own: (x - min) / (1e-7 + max(x - min))."""
+    shifted = maps - maps.amin(dim=(-2, -1), keepdim=True)
+    return shifted / (1e-7 + shifted.amax(dim=(-2, -1), keepdim=True))
+
+
+def to_numpy(tensor: Tensor) -> np.ndarray:
+    """Tensor on any device to a float32 array."""
+    return tensor.detach().to("cpu", torch.float32).numpy()

@@ -1,0 +1,1 @@
+"""One loop for all that learns; what is learned is an argument."""
