@@ -49,11 +49,6 @@ def test_files_say_what_they_hold(desk: Desk, options: tuple, kind: str, grid: t
     assert stored_maps(desk, "c").maps.shape[0] == 0  # no labels
 
 
-def test_files_of_clip_es_do_not_speak_of_maskclip(desk: Desk) -> None:
-    assert desk.run("generate_cams").code == 0
-    assert not {"kind", "maskclip"} & set(read_made_by(desk.cams / "a.npz"))
-
-
 @pytest.mark.usefixtures("quick_crf")
 @pytest.mark.parametrize("extra", [(), ("--key_smoothing", 1.0), ("--labels", "all")])
 def test_both_roads_to_masks_give_the_same_bytes(desk: Desk, extra: tuple) -> None:
@@ -71,31 +66,6 @@ def test_both_roads_to_masks_give_the_same_bytes(desk: Desk, extra: tuple) -> No
         name = f"{image_id}.png"
         assert (desk.masks / name).read_bytes() == (direct / name).read_bytes()
     assert json.loads(Path("staged.json").read_text())["miou"] == json.loads(Path("direct.json").read_text())["miou"]
-
-
-def test_scores_have_no_background_to_choose(desk: Desk) -> None:
-    assert desk.run("generate_cams", "--method", "maskclip-v", *BRIEF).code == 0
-    ended = desk.run("eval_cam", "--json", "scores.json")
-    assert ended.code == 0 and "exponent" not in ended.out
-    assert "background" not in json.loads(Path("scores.json").read_text())
-
-
-def test_a_kind_that_nobody_knows_is_a_file_that_fails(desk: Desk) -> None:
-    assert desk.run("generate_cams", "--method", "maskclip-v", *BRIEF).code == 0
-    for image_id in "abc":
-        path = desk.cams / f"{image_id}.npz"
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = dict(archive)
-        arrays["made_by"] = np.array(str(arrays["made_by"]).replace('"logit"', '"heat"'))
-        np.savez(path, **arrays)
-    ended = desk.run("eval_cam")
-    assert ended.code == 3 and "maps of kind heat" in ended.err + ended.out
-
-
-def test_zero_shot_scores_every_class(desk: Desk) -> None:
-    assert desk.run("generate_cams", "--method", "maskclip", *FEW, "--labels", "all").code == 0
-    for image_id in "abc":
-        assert stored_maps(desk, image_id).keys.tolist() == list(range(20))
 
 
 def test_a_folder_without_labels_is_zero_shot(desk: Desk, tmp_path: Path) -> None:

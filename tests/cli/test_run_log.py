@@ -2,7 +2,6 @@
 
 import argparse
 import errno
-import io
 import json
 import platform
 import subprocess
@@ -133,12 +132,6 @@ def test_how_a_run_ended(desk: Desk, error: BaseException, status: str, code: in
     record = desk.record()
     assert record["status"] == status and record["counts"]["made"] == 1 and record["counts"]["failed"] == 2
     assert [failure["id"] for failure in desk.failures()] == ["c", "lost"]
-
-
-def test_a_bug_is_written_down_too(desk: Desk) -> None:
-    with pytest.raises(ZeroDivisionError):
-        desk.run(desk.making(*ok("a"), ZeroDivisionError()))
-    assert desk.record()["status"] == "stopped"
 
 
 def test_while_it_runs_it_says_so_and_failures_can_be_read(desk: Desk) -> None:
@@ -405,17 +398,6 @@ def test_without_a_file_stderr_holds_nothing_else(desk: Desk, capsys: pytest.Cap
     assert told[-2]["status"] == "stopped"
     print("as before", file=sys.stderr)
     assert capsys.readouterr().err == "as before\n"
-
-
-def test_no_bar_where_lines_are_events(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    desk.run(desk.making(*ok("a")), "--log_json")
-    assert len(lines(terminal.getvalue())) == 4
 
 
 def test_a_log_in_an_impossible_place_is_one_line(

