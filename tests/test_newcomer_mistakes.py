@@ -72,7 +72,7 @@ REFUSED: dict[str, tuple[Callable[[], object], tuple[str, ...], str]] = {
     "a class typo": (text("labels.csv", "image,labels\na,dgo\nb,cat\n"), (), "'dgo' (line 2; did you mean 'dog'?)"),
     "an id that leaves": (text("labels.csv", "image,labels\n../a,dog\n"), (), "line 2: id '../a' leaves the image"),
     "a split that leaves": (text("s.txt", "a\n../b\n"), ("--split_file", "s.txt"), "s.txt, line 2: id '../b' leaves"),
-    "wrong split": (nothing, ("--split_file", "s.txt"), "--split_file s.txt: no such file; expected one image a line"),
+    "wrong split": (nothing, ("--split_file", "s.txt"), "s.txt: no such file; expected a text file"),
     "two of a name": (
         lambda: Image.fromarray(photo((9, 9), 1)).save("photos/a.png"),
         (),
