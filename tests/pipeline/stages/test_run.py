@@ -312,21 +312,6 @@ def test_large_images_get_the_masks_of_the_two_stages(
     assert tree(tmp_path / "staged") == direct.masks
 
 
-def test_an_unexpected_error_costs_its_image_only(
-    road: Road, samples: list[Sample], quick_crf: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read = stage_crf.read_at
-
-    def broken(path: Path, *rest: Any) -> Image.Image:
-        if path.stem == "b":
-            raise MemoryError("no room")
-        return read(path, *rest)
-
-    monkeypatch.setattr(stage_crf, "read_at", broken)
-    statuses, _, _ = road.run(samples)
-    assert statuses.pop("b") == "failedMemoryError: no room" and set(statuses.values()) == {"made"}
-
-
 def test_what_is_noted_of_the_maps_is_told(
     road: Road, samples: list[Sample], quick_crf: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
