@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from cli import run_log
+from cli import engines, run_log
 from cli.jobs import announce_crf, check_json_scores, crf_job, mask_output, print_crf_scores
 from cli.model_options import add_crf_options, add_mask_options
 from cli.options import (
@@ -26,7 +26,6 @@ from cli.options import (
 )
 from common.arguments import positive
 from common.shard import every_nth
-from engine import ray_options
 
 if TYPE_CHECKING:
     from common.outcome import Outcome
@@ -52,13 +51,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add_absent(parser)
     add_json(parser)
     add_log_options(parser)
-    ray_options.add_engine_options(parser)
+    engines.add_engine_options(parser)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
-    return ray_options.run("eval_cam_with_crf.py", "crf", argv, args, _run)
+    return engines.run("eval_cam_with_crf.py", "crf", argv, args, _run)
 
 
 def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
@@ -95,9 +94,9 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
 
 def _outcomes(args: argparse.Namespace, job: "CrfJob", ids: Sequence[str], totals: "Totals") -> "Iterator[Outcome]":
     if args.engine == "ray":
-        from engine import ray_crf
+        from engine.ray_stage import crf_outcomes
 
-        return ray_crf.outcomes(args, job, ids, totals)
+        return crf_outcomes(args.cluster, job, ids, totals)
     from pipeline.stages import crf
 
     return crf.run(job, ids, totals, args.num_workers)

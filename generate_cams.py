@@ -6,10 +6,10 @@ python generate_cams.py --dataset voc12 --img_root VOC2012/JPEGImages --model Vi
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from cli import run_log
+from cli import engines, run_log
 from cli.jobs import TAG_FILE, announce_cams, cam_job, labels_for_method, load_model, same_data, share_of, tagged
 from cli.model_options import (
     BY_CLIP,
@@ -29,8 +29,7 @@ from cli.options import (
     shard_from,
 )
 from common.errors import EXIT_OK
-from common.shard import Shard
-from engine import ray_options
+from common.shard import WHOLE, Shard
 
 if TYPE_CHECKING:
     from common.outcome import Outcome
@@ -55,13 +54,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add_image_run_options(parser, workers=1, workers_help="processes, one a GPU, as in the reference")
     add_shard(parser)
     add_log_options(parser)
-    ray_options.add_engine_options(parser)
+    engines.add_engine_options(parser)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
-    return ray_options.run("generate_cams.py", "cams", argv, args, _run)
+    return engines.run("generate_cams.py", "cams", argv, args, _run)
 
 
 def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
@@ -104,16 +103,20 @@ def _outcomes(
     args: argparse.Namespace, work: "CamWork", samples: "Sequence[Sample]", shard: Shard
 ) -> "Iterator[Outcome]":
     if args.engine == "ray":
-        from engine import ray_cams
+        from engine.ray_stage import cam_outcomes
 
-        return ray_cams.outcomes(args, work, samples)
+        return cam_outcomes(args.cluster, work, samples, args.overwrite)
     from common.shard import every_nth
     from engine.processes import run_processes
     from pipeline.stages import cams
-    from pipeline.stages.batches import plan
+    from pipeline.stages.batches import Batch, plan, with_work
 
+    batches: Iterable[Batch] = every_nth(plan(work.reader, work.batch_size, samples), shard)
+    if shard != WHOLE:  # only what is this command's is looked at
+        batches = list(batches)
+        samples = [sample for batch in batches for sample in batch.samples]
     finished = set() if args.overwrite else cams.finished_ids(work, samples)
-    batches = every_nth(plan(work.reader, work.batch_size, samples, finished), shard)
+    batches = with_work(batches, finished)
     if args.num_workers > 1:
         return run_processes(cams.worker, (work.job, finished, args.num_workers), batches, args.num_workers)
     return cams.run_batches(work, batches, finished)

@@ -3,6 +3,9 @@
 The parent cuts the list and holds it; a worker asks for the next batch when it has room, so that a slow image holds
 nobody else, and the bytes do not depend on who does what. Each worker has a pipe of its own: no lock can be left
 behind by one that is killed.
+
+A worker sends outcomes, ASK, and at last an error: UserError or StopRun, which end the run, or the words of another
+one, which ends that worker only. The parent answers each ASK: first with the task, then with batches or PAUSE.
 """
 
 import multiprocessing
@@ -26,11 +29,11 @@ from pipeline.stages.batches import Batch
 FILES_IN_FLIGHT_S = 5  # how long a worker may take after Ctrl-C, or its parent's end, to finish what it writes
 DEATHS_ALONE = 2  # of workers that had nothing but one batch, after which its images fail
 DEATHS_IN_A_ROW = 3  # a worker, on average, without a batch that was finished, after which the run stops
+ASK = None  # a batch, please
+PAUSE = None  # there is none now: finish what you have, then ask again
 
 Work = Callable[[Iterable[Batch]], Iterator[Outcome]]  # all outcomes of one batch before those of the next
-SetUp = Callable[
-    [int, Any], Work
-]  # a worker's number and the task; a function of a module, as processes get it by name
+SetUp = Callable[[int, Any], Work]  # of a worker's number and the task; a function that other processes can import
 
 
 def run_processes(set_up: SetUp, task: Any, batches: Iterable[Batch], count: int) -> Iterator[Outcome]:
@@ -52,14 +55,14 @@ def run_processes(set_up: SetUp, task: Any, batches: Iterable[Batch], count: int
 class _Given:
     """A batch that a worker has, or had.
 
-    due     outcomes that its worker has still to tell
-    untold  ids that were not yet told to the caller; a batch may go out twice
+    due     outcomes that its worker has still to send
+    unsent  ids of which the caller has no outcome yet; a batch may go out twice
     deaths  of workers that had nothing else
     """
 
     batch: Batch
+    unsent: set[str]
     due: int = 0
-    untold: set[str] = field(default_factory=set)
     deaths: int = 0
 
 
@@ -67,10 +70,11 @@ class _Given:
 class _Worker:
     """A process as the parent knows it.
 
-    given  what it works on, in order
-    alone  whether the one batch it has is suspected of having ended another worker
-    asked  whether it waits for an answer
-    said   what it told of the error that ended it
+    given     what it works on, in order
+    alone     whether the one batch it has is suspected of having ended another worker
+    has_task  whether it got the task
+    asks      whether it waits for an answer
+    error     the words of the error that ended it
     """
 
     number: int
@@ -78,48 +82,71 @@ class _Worker:
     pipe: "Connection[Any, Any]"
     given: deque[_Given] = field(default_factory=deque)
     alone: bool = False
-    ready: bool = False
-    asked: bool = False
-    dismissed: bool = False
-    said: str = ""
+    has_task: bool = False
+    asks: bool = False
+    error: str = ""
 
+    def answer(self, message: Any) -> None:
+        self.asks = False
+        with suppress(OSError):  # it has ended, which its closed pipe will show
+            self.pipe.send(message)
 
-@dataclass(frozen=True)
-class _Error:
-    """What a worker says before it ends: `kind` is "user", "stop" or "crash"."""
+    def give(self, given: _Given, alone: bool) -> None:
+        given.due = len(given.batch.samples)
+        self.given.append(given)
+        self.alone = alone
+        self.answer(given.batch)
 
-    kind: str
-    text: str
+    def join(self, deadline: float) -> None:
+        """Wait for the end of the process, and end it at the deadline."""
+        self.process.join(max(0.0, deadline - time.monotonic()))
+        if self.process.exitcode is None:
+            self.process.kill()
+            self.process.join()
 
-
-_ASK, _PAUSE, _END = "ask", "pause", "end"  # worker: a batch, please; parent: finish what you have; go home
-
-
-# --- the parent -----------------------------------------------------------------------------------
+    def cause(self) -> str:
+        """Why the process ended, in a few words."""
+        code = self.process.exitcode
+        if code is not None and code < 0:
+            return f"signal {-code}{'; out of memory?' if -code == signal.SIGKILL else ''}"
+        return self.error or f"exit code {code}"
 
 
 class _Team:
-    """The workers, and what is still to be given out."""
+    """The workers, and what is still to be given out.
+
+    drawn     the next batch of the plan
+    suspects  batches that dead workers had
+    deaths    in a row
+    """
 
     def __init__(self, set_up: SetUp, task: Any, batches: Iterable[Batch], count: int) -> None:
         self.set_up, self.task, self.count = set_up, task, count
         self.plan = iter(batches)
-        self.drawn: _Given | None = None  # the next of the plan
-        self.exhausted = False
+        self.drawn: _Given | None = None
         self.suspects: deque[_Given] = deque()
         self.workers: list[_Worker] = []
-        self.deaths = 0  # in a row
+        self.deaths = 0
 
     def outcomes(self) -> Iterator[Outcome]:
-        for number in range(self.count):
+        yield from self._draw()
+        for number in range(self.count if self.drawn else 0):
             self._start(number)
-        while self.workers:
-            by_pipe = {worker.pipe: worker for worker in self.workers}
+        while self.drawn or self.suspects or any(worker.given for worker in self.workers):
+            by_pipe: dict[Any, _Worker] = {worker.pipe: worker for worker in self.workers}
             for pipe in wait(list(by_pipe)):
-                yield from self._listen(by_pipe[pipe])  # type: ignore[index]
+                yield from self._listen(by_pipe[pipe])
             for worker in self.workers:
-                if worker.asked:
+                if worker.asks:
                     yield from self._answer(worker)
+
+    def _draw(self) -> Iterator[Outcome]:
+        """Have the next batch with work at hand, if there is one; the outcomes of those that need none."""
+        for batch in self.plan:
+            yield from batch.outcomes
+            if batch.samples:
+                self.drawn = _Given(replace(batch, outcomes=[]), {sample.id for sample in batch.samples})
+                return
 
     def _start(self, number: int) -> None:
         context = multiprocessing.get_context("spawn")
@@ -127,7 +154,7 @@ class _Team:
         threads = max(1, available_cores() // self.count)
         process = context.Process(target=_serve, args=(self.set_up, number, threads, theirs))
         try:
-            with _ctrl_c_is_ours():
+            with _without_ctrl_c():
                 process.start()
         except OSError as error:
             raise StopRun(f"a worker process cannot be started ({error.strerror or error})") from error
@@ -135,113 +162,65 @@ class _Team:
             theirs.close()
         self.workers.append(_Worker(number, process, ours))
 
-    # --- listening ---
-
     def _listen(self, worker: _Worker) -> Iterator[Outcome]:
-        """Take one message; a pipe that is closed says that its worker has ended."""
+        """Take one message; a closed pipe says that its worker has ended."""
         try:
             message = worker.pipe.recv()
         except (EOFError, OSError):
             yield from self._ended(worker)
             return
-        if isinstance(message, Outcome):
-            yield from self._told(worker, message)
-        elif isinstance(message, _Error):
-            self._complained(worker, message)
+        if isinstance(message, (UserError, StopRun)):
+            raise message
+        if isinstance(message, str):
+            worker.error = message
+        elif message is ASK:
+            worker.asks = True
         else:
-            worker.asked = True
-
-    def _told(self, worker: _Worker, outcome: Outcome) -> Iterator[Outcome]:
-        given = worker.given[0]
-        given.due -= 1
-        if not given.due:
-            worker.given.popleft()
-            self.deaths = 0
-        if outcome.id in given.untold:
-            given.untold.discard(outcome.id)
-            yield outcome
-
-    def _complained(self, worker: _Worker, error: _Error) -> None:
-        if error.kind == "user":
-            raise UserError(error.text)
-        if error.kind == "stop":
-            raise StopRun(error.text)
-        worker.said = error.text
-
-    # --- answering ---
+            given = worker.given[0]
+            given.due -= 1
+            if not given.due:
+                worker.given.popleft()
+                self.deaths = 0
+            if message.id in given.unsent:
+                given.unsent.discard(message.id)
+                yield message
 
     def _answer(self, worker: _Worker) -> Iterator[Outcome]:
-        """Send what the worker asked for; one that has nothing may wait for what another has."""
-        if not worker.ready:
-            worker.ready = True
-            self._send(worker, self.task)
-            return
-        idle = not worker.given
-        if idle and self.suspects:
-            self._give(worker, self.suspects.popleft(), alone=True)
-            return
-        if worker.alone and not idle:
-            self._send(worker, _PAUSE)
-            return
-        yield from self._draw()
-        if self.drawn:
-            self._give(worker, self.drawn, alone=False)
-            self.drawn = None
-        elif not idle:
-            self._send(worker, _PAUSE)
-        elif not any(other.given for other in self.workers):
-            worker.dismissed = True
-            self._send(worker, _END)
-
-    def _draw(self) -> Iterator[Outcome]:
-        """Have the next batch with work at hand, if there is one; what needs none is told."""
-        while self.drawn is None and not self.exhausted:
-            batch = next(self.plan, None)
-            if batch is None:
-                self.exhausted = True
-                return
-            yield from batch.outcomes
-            if batch.samples:
-                ids = {sample.id for sample in batch.samples}
-                self.drawn = _Given(replace(batch, outcomes=[]), untold=ids)
-
-    def _give(self, worker: _Worker, given: _Given, alone: bool) -> None:
-        given.due = len(given.batch.samples)
-        worker.given.append(given)
-        worker.alone = alone
-        self._send(worker, given.batch)
-
-    def _send(self, worker: _Worker, message: Any) -> None:
-        worker.asked = False
-        with suppress(OSError):  # it has ended; its closed pipe will say so
-            worker.pipe.send(message)
-
-    # --- ends ---
+        """Give what the worker asks for; one that has nothing may wait for what another has."""
+        if not worker.has_task:
+            worker.has_task = True
+            worker.answer(self.task)
+        elif self.suspects and not worker.given:
+            worker.give(self.suspects.popleft(), alone=True)
+        elif self.drawn and not (worker.alone and worker.given):
+            drawn, self.drawn = self.drawn, None
+            worker.give(drawn, alone=False)
+            yield from self._draw()
+        elif worker.given:
+            worker.answer(PAUSE)
 
     def _ended(self, worker: _Worker) -> Iterator[Outcome]:
+        """What a dead worker had becomes suspected, or is given up."""
         self.workers.remove(worker)
         worker.pipe.close()
-        _join(worker.process, time.monotonic() + FILES_IN_FLIGHT_S)
-        if worker.dismissed:
-            return
+        worker.join(time.monotonic() + FILES_IN_FLIGHT_S)
         self.deaths += 1
-        yield from self._take_back(worker)
+        if len(worker.given) == 1:
+            worker.given[0].deaths += 1
+        for given in worker.given:
+            if given.deaths < DEATHS_ALONE:
+                self.suspects.append(given)
+                continue
+            self.deaths = 0
+            reason = f"worker process ended unexpectedly ({worker.cause()}) twice with this image"
+            for sample in given.batch.samples:
+                if sample.id in given.unsent:
+                    yield Outcome(sample.id, "failed", f"{sample.image}: {reason}")
         if self.deaths > DEATHS_IN_A_ROW * self.count:
-            said = f"worker processes end again and again, the last one with {_cause(worker)}"
+            said = f"worker processes end again and again, the last one with {worker.cause()}"
             raise StopRun(f"{said}; the same command goes on from here")
-        if self.suspects or self.drawn or not self.exhausted:
+        if self.suspects or self.drawn:
             self._start(worker.number)
-
-    def _take_back(self, worker: _Worker) -> Iterator[Outcome]:
-        """What a dead worker had becomes suspected, or is given up."""
-        held = list(worker.given)
-        if len(held) == 1:
-            held[0].deaths += 1
-        self.suspects.extend(given for given in held if given.deaths < DEATHS_ALONE)
-        for given in held:
-            if given.deaths == DEATHS_ALONE:
-                self.deaths = 0
-                yield from _given_up(given, _cause(worker))
 
     def end(self) -> None:
         """Let the workers finish the files that they write, for a while; after that none is left."""
@@ -250,7 +229,7 @@ class _Team:
                 worker.process.terminate()
             deadline = time.monotonic() + FILES_IN_FLIGHT_S
             for worker in self.workers:
-                _join(worker.process, deadline)
+                worker.join(deadline)
         finally:
             for worker in self.workers:
                 worker.process.kill()
@@ -258,32 +237,8 @@ class _Team:
                 worker.pipe.close()
 
 
-def _join(process: Any, deadline: float) -> None:
-    process.join(max(0.0, deadline - time.monotonic()))
-    if process.exitcode is None:
-        process.kill()
-        process.join()
-
-
-def _given_up(given: _Given, cause: str) -> Iterator[Outcome]:
-    for sample in given.batch.samples:
-        if sample.id in given.untold:
-            reason = f"worker process ended unexpectedly ({cause}) twice with this image"
-            yield Outcome(sample.id, "failed", f"{sample.image}: {reason}")
-
-
-def _cause(worker: _Worker) -> str:
-    """Why a process ended, in a few words."""
-    code = worker.process.exitcode
-    if worker.said:
-        return worker.said
-    if code is not None and code < 0:
-        return f"signal {-code}{'; out of memory?' if -code == signal.SIGKILL else ''}"
-    return f"exit code {code}"
-
-
 @contextmanager
-def _ctrl_c_is_ours() -> Iterator[None]:
+def _without_ctrl_c() -> Iterator[None]:
     """Ctrl-C in a terminal reaches the whole group; processes started in here never get it, the parent a little later.
 
     What is blocked stays blocked in a new program, from its first instruction on.
@@ -299,72 +254,52 @@ def _ctrl_c_is_ours() -> Iterator[None]:
 
 
 def _serve(set_up: SetUp, number: int, threads: int, pipe: "Connection[Any, Any]") -> None:
-    """A worker's life, from its first instruction to its last."""
+    """A worker's life: get the task, set up, and work in rounds; what was begun is finished at the end of each."""
     signal.signal(signal.SIGTERM, _stop)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    desk = _Desk(pipe)
     try:
-        _work(set_up, number, threads, desk)
-    except (KeyboardInterrupt, _ParentGone):  # what was in flight is finished
+        import torch
+
+        task = _ask(pipe)
+        torch.set_num_threads(threads)
+        work = set_up(number, task)
+        while True:
+            for outcome in work(iter(lambda: _ask(pipe), PAUSE)):
+                _send(pipe, outcome)
+    except KeyboardInterrupt:  # what was in flight is finished
         sys.exit(EXIT_TERMINATED)
     except Exception as error:
-        with suppress(_ParentGone):
-            desk.tell(_as_message(error))
+        with suppress(KeyboardInterrupt):
+            _send(pipe, _last_words(error))
         sys.exit(1)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def _work(set_up: SetUp, number: int, threads: int, desk: "_Desk") -> None:
-    """Get the task, set up, and work in rounds until sent home; what was begun is finished at the end of each."""
-    import torch
-
-    task = desk.ask()
-    torch.set_num_threads(threads)
-    work = set_up(number, task)
-    while not desk.closed:
-        for outcome in work(desk.batches()):
-            desk.tell(outcome)
+def _ask(pipe: "Connection[Any, Any]") -> Any:
+    """The parent's answer. A parent that is gone ends the worker as Ctrl-C would."""
+    _send(pipe, ASK)
+    try:
+        return pipe.recv()
+    except (EOFError, OSError):
+        raise KeyboardInterrupt from None
 
 
-def _as_message(error: Exception) -> _Error:
+def _send(pipe: "Connection[Any, Any]", message: Any) -> None:
+    try:
+        pipe.send(message)
+    except OSError:
+        raise KeyboardInterrupt from None
+
+
+def _last_words(error: Exception) -> UserError | StopRun | str:
     from pipeline.stages.out_of_memory import DeviceLost
 
     if isinstance(error, UserError):
-        return _Error("user", str(error))
+        return UserError(str(error))
     if isinstance(error, StopRun):  # a lost GPU is one for this process only
-        return _Error("crash" if isinstance(error, DeviceLost) else "stop", str(error))
-    return _Error("crash", " ".join(f"{type(error).__name__}: {error}".split())[:200])
-
-
-class _ParentGone(BaseException):
-    """Nobody is left to work for. Not an Exception, so that nobody takes it for the failure of an image."""
-
-
-class _Desk:
-    """The worker's end of the pipe."""
-
-    def __init__(self, pipe: "Connection[Any, Any]") -> None:
-        self._pipe, self.closed = pipe, False
-
-    def ask(self) -> Any:
-        self.tell(_ASK)
-        try:
-            return self._pipe.recv()
-        except (EOFError, OSError):
-            raise _ParentGone from None
-
-    def tell(self, message: Any) -> None:
-        try:
-            self._pipe.send(message)
-        except OSError:
-            raise _ParentGone from None
-
-    def batches(self) -> Iterator[Batch]:
-        """The batches of one round, asked for as they are drawn."""
-        while isinstance(batch := self.ask(), Batch):
-            yield batch
-        self.closed = batch == _END
+        return str(error) if isinstance(error, DeviceLost) else StopRun(str(error))
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 def _stop(number: int, frame: object) -> None:

@@ -1,12 +1,11 @@
 """Units of work through a pool of Ray actors, each of which holds what is costly to make.
 
-A unit is a JSON text and so is the report on it: Ray carries nothing else. A worker that dies is started anew, on
+A worker that dies is started anew, on
 another node if need be, and its unit is given out again; files that were finished are found and skipped. A unit that
 costs several workers their lives is given out again in smaller pieces (`smaller`) and at last only looked at, so that
 it is reported, and costs nothing but itself.
 """
 
-import json
 import logging
 import os
 import shutil
@@ -17,23 +16,56 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from common.errors import StopRun, UserError
+from engine.remote import StandIn
 
 ROOT = Path(__file__).resolve().parent.parent
-CODE = ("clip", "cli", "coco14", "common", "dataset", "engine", "pipeline", "report", "toyworld", "voc12")
+CODE = ("clip", "common", "dataset", "engine", "pipeline", "toyworld")  # what workers need; the toy world has a model
 LIVES = 3  # workers that one unit may cost before it is set aside
 FALSE_STARTS = 10  # workers in a row that may end before they are ready, such as on nodes that come and go
 CONNECT_S = 10
 PATIENCE_S = 6 * 3600  # without any report the run is given up
 UNITS_A_WORKER = 8  # at least, where units may be small, so that workers end at about the same time
 
-Unit = dict[str, Any]  # "id", and whatever the work wants to know
-Report = dict[str, Any]
-Work = Callable[[Unit], Report]
+
+@dataclass(frozen=True)
+class Unit:
+    """A part of the list. `only_look`: say what is finished, and do no work."""
+
+    id: str
+    items: Sequence[Any]
+    only_look: bool = False
+
+    def singles(self) -> "list[Unit]":
+        """A unit of its own for every item."""
+        return [Unit(f"{self.id}+{index}", [item]) for index, item in enumerate(self.items)]
+
+
+Work = Callable[[Unit], Any]
+
+
+@dataclass(frozen=True)
+class ClusterOptions:
+    """What was asked for.
+
+    address      of a running cluster; None: RAY_ADDRESS, or this machine's cores
+    workers      at most; None: as many as fit
+    cpus         cores and threads of a worker; None: 1, or 4 with a GPU
+    shared_code  every node sees the code under the same path
+    use_gpus     where there are any
+    stand_in     the folder in which paths of this machine stand in for addresses; None: there are no addresses
+    """
+
+    address: str | None = None
+    workers: int | None = None
+    cpus: int | None = None
+    shared_code: bool = False
+    use_gpus: bool = True
+    stand_in: StandIn | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +82,7 @@ class Pool:
 
 
 @contextmanager
-def cluster(address: str | None, shared_code: bool) -> Iterator[None]:
+def cluster(options: ClusterOptions) -> Iterator[None]:
     """Connect to a running cluster, or start one on this machine; on the way out leave or end it.
 
     The code is sent to the nodes of a running cluster, unless they see it under the same path.
@@ -61,12 +93,12 @@ def cluster(address: str | None, shared_code: bool) -> Iterator[None]:
     on_terminate = signal.getsignal(signal.SIGTERM)
     import ray
 
-    address = address or os.environ.get("RAY_ADDRESS")
+    address = options.address or os.environ.get("RAY_ADDRESS")
     _check_reachable(address)
     with tempfile.TemporaryDirectory(prefix="clip-pseudo-masks-code-") as folder:
-        sent = bool(address) and not shared_code
+        sent = bool(address) and not options.shared_code
         code = {"working_dir": str(_copied_code(Path(folder)))} if sent else {"env_vars": {"PYTHONPATH": str(ROOT)}}
-        own: dict[str, Any] = {} if address else {"include_dashboard": False}
+        local: dict[str, Any] = {} if address else {"include_dashboard": False}
         try:
             with _silent_stderr():
                 ray.init(
@@ -74,7 +106,7 @@ def cluster(address: str | None, shared_code: bool) -> Iterator[None]:
                     runtime_env=code,
                     log_to_driver=False,
                     logging_level=logging.ERROR,
-                    **own,
+                    **local,
                 )
         except Exception as error:  # Ray raises whatever it likes, such as Exception itself when a node is slow
             reason = " ".join(str(error).split())[:300]
@@ -116,20 +148,23 @@ def _copied_code(folder: Path) -> Path:
     """The code alone, without data, results and environments that lie beside it."""
     for name in CODE:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for script in ROOT.glob("*.py"):
-        shutil.copy(script, folder)
     return folder
 
 
-def pool_for(workers: int | None, cpus: int | None, want_gpus: bool) -> Pool:
-    """As many workers as the cluster has room for now, one a GPU where it has GPUs and they are wanted."""
+def pool_for(options: ClusterOptions, gpu_work: bool = True) -> Pool:
+    """As many workers as the cluster has room for now, one a GPU where it has GPUs and the work can use them."""
     import ray
 
     there = ray.cluster_resources()
-    gpus = int(there.get("GPU", 0)) if want_gpus else 0
-    cpus = cpus or (4 if gpus else 1)
+    gpus = int(there.get("GPU", 0)) if gpu_work and options.use_gpus else 0
+    cpus = options.cpus or (4 if gpus else 1)
     fitting = gpus or int(there.get("CPU", 0)) // cpus
-    return Pool(workers or max(1, fitting), cpus, 1 if gpus else 0)
+    return Pool(options.workers or max(1, fitting), cpus, 1 if gpus else 0)
+
+
+def units_of(items: Sequence[Any], size: int) -> list[Unit]:
+    """The list cut into units of `size` items."""
+    return [Unit(str(start), items[start : start + size]) for start in range(0, len(items), size)]
 
 
 def unit_size(count: int, pool: Pool, largest: int, multiple: int = 1) -> int:
@@ -138,39 +173,42 @@ def unit_size(count: int, pool: Pool, largest: int, multiple: int = 1) -> int:
     return -(-wanted // multiple) * multiple
 
 
-def reports(
+def results(
     pool: Pool,
-    make: Callable[[Any], Work],
+    set_up: Callable[[Any], Work],
     plan: Any,
     units: Sequence[Unit],
     smaller: Callable[[Unit], Sequence[Unit]],
-) -> Iterator[Report]:
-    """What `make(plan)`, called once a worker, returns for each unit; as they come, one a unit.
+) -> Iterator[Any]:
+    """What `set_up(plan)`, called once a worker, returns for each unit; as they come, one a unit.
 
+    smaller  cuts a unit that cost several workers their lives
     Raises UserError or StopRun when a worker did.
     """
     lost = list(units)
-    for round_of in (lambda unit: [unit], smaller, lambda unit: [{**unit, "only_look": True}]):
-        todo = {unit["id"]: unit for kept in lost for unit in round_of(kept)}
+    for round_of in (lambda unit: [unit], smaller, lambda unit: [replace(unit, only_look=True)]):
+        todo = {unit.id: unit for kept in lost for unit in round_of(kept)}
         if todo:
-            for report in _one_round(pool, make, plan, list(todo.values())):
-                if todo.pop(report["id"], None) is not None:  # Ray may do again what it had done when a node is lost
-                    yield report
+            for unit_id, result in _one_round(pool, set_up, plan, list(todo.values())):
+                if todo.pop(unit_id, None) is not None:  # Ray may do again what it had done when a node is lost
+                    yield result
         lost = list(todo.values())
     if lost:
         raise StopRun(f"{len(lost)} units of work came back from no worker; the same command goes on with them")
 
 
-def _one_round(pool: Pool, make: Callable[[Any], Work], plan: Any, units: Sequence[Unit]) -> Iterator[Report]:
+def _one_round(
+    pool: Pool, set_up: Callable[[Any], Work], plan: Any, units: Sequence[Unit]
+) -> Iterator[tuple[str, Any]]:
+    """The name of each unit and the result of it."""
     import ray
     import ray.data
 
     _calm(ray.data.DataContext.get_current())
     warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")  # 2.60 has no other way to bound retries
-    rows = [{"unit": json.dumps(unit)} for unit in units]
-    done = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+    done = ray.data.from_items([{"unit": unit} for unit in units], override_num_blocks=len(units)).map_batches(
         Actor,
-        fn_constructor_args=(make, plan, str(Path.cwd())),
+        fn_constructor_args=(set_up, plan, str(Path.cwd())),
         batch_size=1,
         batch_format="numpy",
         num_cpus=pool.cpus,
@@ -183,7 +221,10 @@ def _one_round(pool: Pool, make: Callable[[Any], Work], plan: Any, units: Sequen
     )
     try:
         for row in done.iter_rows():
-            yield _checked(json.loads(row["report"]))
+            unit_id, result = row["result"]
+            if isinstance(result, (UserError, StopRun)):
+                raise result
+            yield unit_id, result
     except ray.exceptions.RayError as error:
         raise StopRun(f"Ray: {' '.join(str(error).split())[:300]}; the same command goes on from here") from error
 
@@ -199,39 +240,29 @@ def _calm(context: Any) -> None:
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
 
 
-def _checked(report: Report) -> Report:
-    if "mistake" in report:
-        raise UserError(report["mistake"])
-    if "stop" in report:
-        raise StopRun(report["stop"])
-    return report
-
-
 class Actor:
-    """What Ray holds on a node: the work, made once. A user's mistake becomes a report, never a traceback."""
+    """What Ray holds on a node: the work, set up once. An error that ends the run becomes a result, no traceback."""
 
-    def __init__(self, make: Callable[[Any], Work], plan: Any, folder: str) -> None:
+    def __init__(self, set_up: Callable[[Any], Work], plan: Any, folder: str) -> None:
         with suppress(OSError):  # where the folder is not shared, all paths are absolute or addresses
             os.chdir(folder)
-        self.trouble: Mapping[str, str] = {}
+        self.error: UserError | StopRun | None = None
         self.work: Work
         try:
-            self.work = make(plan)
+            self.work = set_up(plan)
         except UserError as error:
-            self.trouble = {"mistake": str(error)}
+            self.error = error
         except Exception as error:  # raised here, Ray would try again and again
             reason = str(error) if isinstance(error, StopRun) else f"{type(error).__name__}: {error}"
-            self.trouble = {"stop": f"a worker could not begin: {' '.join(reason.split())}"}
+            self.error = StopRun(f"a worker could not begin: {' '.join(reason.split())}")
 
-    def __call__(self, rows: Mapping[str, Any]) -> dict[str, list[str]]:
-        return {"report": [json.dumps(self._report(json.loads(str(unit)))) for unit in rows["unit"]]}
+    def __call__(self, rows: Mapping[str, Any]) -> dict[str, list[Any]]:
+        return {"result": [(unit.id, self._result(unit)) for unit in rows["unit"]]}
 
-    def _report(self, unit: Unit) -> Report:
-        if self.trouble:
-            return {"id": unit["id"], **self.trouble}
+    def _result(self, unit: Unit) -> Any:
+        if self.error:
+            return self.error
         try:
-            return {"id": unit["id"], **self.work(unit)}
-        except UserError as error:
-            return {"id": unit["id"], "mistake": str(error)}
-        except StopRun as error:
-            return {"id": unit["id"], "stop": str(error)}
+            return self.work(unit)
+        except (UserError, StopRun) as error:
+            return type(error)(str(error))

@@ -7,21 +7,31 @@ systems (hdfs, sftp) a file is written under a hidden name and then moved.
 
 import re
 import secrets
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import fsspec
-
 from common.errors import UserError
 from common.files import check_id
 
 OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "r2", "memory"}
 AT_ONCE = 32  # files that are in memory together
-HEADER = 256 * 1024  # bytes of an image within which its size is found, but for the rarest files
+
+
+class Address(str):
+    """The address of a file or folder that is not on this machine, such as `s3://bucket/photos`; no slash at its end.
+
+    Not a path: pathlib would make `s3:/bucket` of it.
+    """
+
+
+def place(text: str) -> Path | Address:
+    """A path, or an address as it was typed."""
+    if text.startswith("file://"):
+        return Path(text.removeprefix("file://"))
+    return Address(text.rstrip("/")) if "://" in text else Path(text)
 
 
 @dataclass(frozen=True)
@@ -37,18 +47,13 @@ class StandIn:
             raise UserError(f"{address}: not an address; expected one such as s3://bucket/photos")
         return self.folder / scheme / check_id(rest.strip("/"), Path(scheme))
 
-    def local(self, place: str | Path) -> Path:
-        """The same for a path too, which is itself."""
-        return self.path(place) if isinstance(place, str) and "://" in place else Path(place)
+    def address(self, path: Path) -> str:
+        """The address that a path of the folder stands in for; "" for other paths."""
+        return self.told(path) if path.is_relative_to(self.folder) else ""
 
     def told(self, text: object) -> str:
         """A text in which paths of the folder are addresses again."""
         return re.sub(rf"{re.escape(str(self.folder))}/([^/\s]+)/", r"\1://", str(text))
-
-    def forget(self) -> None:
-        """Delete every file, so that the next window finds room."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir()
 
 
 def below(address: str) -> tuple[list[str], list[str]]:
@@ -74,15 +79,15 @@ def _is_plain(name: str) -> bool:
         return False
 
 
-def fetch(addresses: Iterable[str], stand_in: StandIn, first_bytes: int | None = None) -> dict[str, str]:
-    """Copy files into the folder that stands in for them, or their first bytes; those that are not there are left out.
+def fetch(addresses: Iterable[str], stand_in: StandIn) -> dict[str, str]:
+    """Copy files into the folder that stands in for them; those that are not there are left out.
 
     Returns, by address, one line for each file that is there and cannot be read.
     """
     troubles = {}
     for files, group in _groups(addresses):
         paths = [files._strip_protocol(address) for address in group]
-        for address, content in zip(group, files.cat_ranges(paths, None, first_bytes, on_error="return")):
+        for address, content in zip(group, files.cat_ranges(paths, None, None, on_error="return")):
             if isinstance(content, FileNotFoundError):
                 continue
             if isinstance(content, BaseException):
@@ -153,6 +158,8 @@ def _groups(addresses: Iterable[str]) -> Iterator[tuple[Any, Sequence[str]]]:
 
 def _opened(address: str) -> tuple[Any, str]:
     """The file system of an address and the path there. Nothing is kept of listings, which others change."""
+    import fsspec  # here, as it is not installed with the rest
+
     try:
         return fsspec.url_to_fs(address, use_listings_cache=False)
     except Exception as error:  # an unknown scheme, a package that is missing, credentials that are malformed

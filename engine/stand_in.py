@@ -6,85 +6,58 @@ and the model are fetched. What a stage writes beside its results (run.json, fai
 back after.
 """
 
-import argparse
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from cli import run_log
-from common.errors import StopRun, UserError
-from engine.ray_options import PLACES, TEXTS, Address
-from engine.remote import StandIn, below, fetch, is_there, put, remove
+from common.errors import UserError
+from engine.remote import Address, StandIn, below, fetch, is_there, put, remove
 
+RESULTS = ("cam_out_dir", "pseudo_mask_save_path")  # options that say where a stage's results go
+SMALL = ("split_file", "classes", "labels", "model", "pretrained")  # options that are fetched before the run
 NOTES = ("run.json", "failures.jsonl", "tags.txt")  # what a stage writes beside its results
 SOME = 8  # CAM files that are looked at before the run
 
 
 @contextmanager
-def standing_in(args: argparse.Namespace, given: Mapping[str, Address]) -> Iterator[argparse.Namespace]:
-    """The options with paths of this machine in place of addresses; `stand_in` is the folder they are in.
+def standing_in(
+    given: Mapping[str, Address], output: str, beside: Collection[str] = ()
+) -> Iterator[tuple[StandIn, dict[str, Path]]]:
+    """The folder that stands in for addresses, and the path in it of each option that was given one.
 
-    `worker_device` is what --device was; this process itself computes on the CPU.
+    given   addresses by the names of their options
+    output  the option that says where the results go
+    beside  folders of VOC's layout that are needed beside the images: ImageSets, Annotations, SegmentationClass
+    Raises UserError for an address with nothing there, and for an option that takes none.
     """
-    view = argparse.Namespace(**vars(args))
-    view.stand_in, view.worker_device, view.device = None, args.device, "cpu"
-    if not given:
-        yield view
-        return
     with tempfile.TemporaryDirectory(prefix="clip-pseudo-masks-") as folder:
         here = StandIn(Path(folder).resolve())
-        view.stand_in = here.folder
-        _fill(view, given, here)
-        with _notes(view, given, here):
-            yield view
-
-
-def told(body: run_log.Body) -> run_log.Body:
-    """A command's body with addresses again in what it tells, in place of the paths that stand in for them."""
-
-    def spelled(view: argparse.Namespace, log: run_log.RunLog) -> int:
-        if view.stand_in is None:
-            return body(view, log)
-        log.spell = StandIn(view.stand_in).told
-        try:
-            return body(view, log)
-        except (UserError, StopRun) as error:
-            raise type(error)(log.spell(error)) from error
-
-    return spelled
-
-
-def _fill(view: argparse.Namespace, given: Mapping[str, Address], here: StandIn) -> None:
-    for name, address in given.items():
-        if name not in PLACES:
-            raise UserError(f"--{name} {address}: an address; give a path of this machine")
-        setattr(view, name, str(here.path(address)) if name in TEXTS else here.path(address))
-        if name == output_of(view):
-            here.path(address).mkdir(parents=True, exist_ok=True)
-        elif name == "img_root":
-            _images(view, address, here)
-        elif name == "gt_root":
-            _placeholders(address, here)
-        elif name == "cam_out_dir":
-            _some(address, here)
-        else:
-            _small(name, address, here)
-
-
-def output_of(args: argparse.Namespace) -> str:
-    """The option that says where the results of a stage go."""
-    return "pseudo_mask_save_path" if hasattr(args, "pseudo_mask_save_path") else "cam_out_dir"
+        for name, address in given.items():
+            if name in RESULTS:
+                here.path(address).mkdir(parents=True, exist_ok=True)
+                if name != output:
+                    _some(name, address, here)
+            elif name == "img_root":
+                _images(address, beside, here)
+            elif name == "gt_root":
+                _placeholders(address, here)
+            elif name in SMALL:
+                _small(name, address, here)
+            else:
+                raise UserError(f"--{name} {address}: an address; give a path of this machine")
+        with _notes(given.get(output), here):
+            yield here, {name: here.path(address) for name, address in given.items()}
 
 
 @contextmanager
-def _notes(view: argparse.Namespace, given: Mapping[str, Address], here: StandIn) -> Iterator[None]:
+def _notes(address: str | None, here: StandIn) -> Iterator[None]:
     """Fetch what lies beside the results, and put it back whichever way the block ends."""
-    if output_of(view) not in given:
+    if address is None:
         yield
         return
-    places = [f"{given[output_of(view)]}/{name}" for name in NOTES]
+    places = [f"{address}/{name}" for name in NOTES]
     fetch(places, here)
     try:
         yield
@@ -95,20 +68,17 @@ def _notes(view: argparse.Namespace, given: Mapping[str, Address], here: StandIn
                 remove(place)
 
 
-def _images(view: argparse.Namespace, address: str, here: StandIn) -> None:
-    """The images; for a data set in VOC's layout, given by its root or by JPEGImages, what lies beside them too."""
+def _images(address: str, beside: Collection[str], here: StandIn) -> None:
+    """The images, given by their folder or by the one above it, and what lies beside them."""
     names = _placeholders(address, here)
     if not names:
         raise UserError(f"--img_root {address}: nothing there; expected images")
-    if view.dataset in ("folder", "coco14"):
-        return
     root = address if any(name.startswith("JPEGImages/") for name in names) else address.rpartition("/")[0]
-    reads_annotations = output_of(view) == "cam_out_dir" and view.labels is None
-    _fetch([f"{root}/ImageSets/{name}" for name in below(f"{root}/ImageSets")[0]], here)
-    if getattr(view, "gt_root", "unused") is None:
-        _placeholders(f"{root}/SegmentationClass", here)
-    if reads_annotations:
-        _fetch([f"{root}/Annotations/{name}" for name in below(f"{root}/Annotations")[0]], here)
+    for folder in beside:
+        if folder == "SegmentationClass":
+            _placeholders(f"{root}/{folder}", here)
+        else:
+            _fetch([f"{root}/{folder}/{name}" for name in below(f"{root}/{folder}")[0]], here)
 
 
 def _placeholders(address: str, here: StandIn) -> list[str]:
@@ -129,12 +99,11 @@ def _placeholders(address: str, here: StandIn) -> list[str]:
     return names
 
 
-def _some(address: str, here: StandIn) -> None:
+def _some(option: str, address: str, here: StandIn) -> None:
     """The first CAM files, for the check that they were made for the same classes."""
-    here.path(address).mkdir(parents=True, exist_ok=True)
     names = [name for name in below(address)[0] if name.endswith(".npz")]
     if not names:
-        raise UserError(f"--cam_out_dir {address}: no CAM files there; expected the output of generate_cams.py")
+        raise UserError(f"--{option} {address}: no CAM files there; expected the output of generate_cams.py")
     _fetch([f"{address}/{name}" for name in names[:SOME]], here)
 
 

@@ -1,6 +1,6 @@
 """How the list of images is cut into batches of one patch grid, and how a batch is read."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -84,37 +84,36 @@ class Reader:
         return size, source, prepare_image(image, self.patch_size, self.max_side, self.how)
 
 
-def plan(reader: Reader, batch_size: int, samples: Sequence[Sample], finished: Collection[str] = ()) -> Iterator[Batch]:
-    """Cut the list into batches of one patch grid. Batches without work carry only outcomes."""
+def plan(reader: Reader, batch_size: int, samples: Sequence[Sample]) -> Iterator[Batch]:
+    """Cut the list into batches of one patch grid; images whose size cannot be read become outcomes.
+
+    The batches depend on the list alone, and not on what is finished: files have the same bytes and parts of the list
+    (common/shard.py) the same members, whenever a command is repeated.
+    """
     for start in range(0, len(samples), WINDOW):
-        window = samples[start : start + WINDOW]
-        if all(sample.id in finished for sample in window):
-            yield Batch([], outcomes=[Outcome(sample.id, "kept") for sample in window])
-            continue
-        yield from _batches_of(reader, batch_size, window, finished)
+        grids: dict[tuple[int, int], list[Sample]] = {}
+        unreadable = Batch([])
+        for sample in samples[start : start + WINDOW]:
+            try:
+                grids.setdefault(reader.grid(image_size(sample.image)), []).append(sample)
+            except StopRun:
+                raise
+            except Exception as error:
+                unreadable.outcomes.append(failure(sample, error))
+        yield unreadable
+        for grid, members in grids.items():
+            size = batch_size_for(grid, batch_size)
+            for first in range(0, len(members), size):
+                yield Batch(members[first : first + size])
 
 
-def _batches_of(
-    reader: Reader, batch_size: int, window: Sequence[Sample], finished: Collection[str]
-) -> Iterator[Batch]:
-    grids: dict[tuple[int, int], list[Sample]] = {}
-    unreadable = Batch([])
-    for sample in window:
-        try:
-            grids.setdefault(reader.grid(image_size(sample.image)), []).append(sample)
-        except StopRun:
-            raise
-        except Exception as error:
-            unreadable.outcomes.append(failure(sample, error))
-    yield unreadable
-    for grid, members in grids.items():
-        size = batch_size_for(grid, batch_size)
-        for start in range(0, len(members), size):
-            batch = members[start : start + size]
-            if all(sample.id in finished for sample in batch):
-                yield Batch([], outcomes=[Outcome(sample.id, "kept") for sample in batch])
-            else:
-                yield Batch(batch)
+def with_work(batches: Iterable[Batch], finished: Collection[str]) -> Iterator[Batch]:
+    """The same batches; one whose images are all finished is not worked on, and carries only their outcomes."""
+    for batch in batches:
+        if batch.samples and all(sample.id in finished for sample in batch.samples):
+            yield Batch([], outcomes=[Outcome(sample.id, "kept") for sample in batch.samples])
+        else:
+            yield batch
 
 
 def batch_size_for(grid: tuple[int, int], largest: int) -> int:

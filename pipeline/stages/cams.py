@@ -29,7 +29,7 @@ from dataset.spec import DatasetSpec, Sample
 from pipeline.files.cam_file import read_record, save_cams, spec_fingerprint
 from pipeline.methods.method import CamSettings, TextSet
 from pipeline.methods.table import METHODS, compute_maps
-from pipeline.stages.batches import Batch, Reader, failure, plan
+from pipeline.stages.batches import Batch, Reader, failure, plan, with_work
 from pipeline.stages.out_of_memory import Made, Room, Work
 from pipeline.stages.readers import in_processes
 from pipeline.steps.maps import Cams
@@ -200,7 +200,7 @@ def run(work: CamWork, samples: Sequence[Sample], finished: set[str], threads: i
     Batches are cut from the whole list, and one with anything missing is computed whole, so that a continued run
     writes the same bytes as an uninterrupted one.
     """
-    planned = plan(work.reader, work.batch_size, samples, finished)
+    planned = with_work(plan(work.reader, work.batch_size, samples), finished)
     yield from run_batches(work, planned, finished, threads)
 
 

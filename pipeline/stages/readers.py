@@ -38,7 +38,7 @@ def in_processes(work: Callable[[In], Out], items: Iterable[In], processes: int)
     """
     loader = DataLoader(
         _Work(work),
-        sampler=items,  # type: ignore[arg-type]  # any iterable, also one without a length
+        sampler=items,  # any iterable, also one without a length
         batch_size=None,
         collate_fn=_as_it_is,
         num_workers=processes,

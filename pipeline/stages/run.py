@@ -16,7 +16,7 @@ from common.shard import WHOLE, Shard, every_nth
 from dataset.spec import Sample
 from pipeline.files.cam_file import check_values
 from pipeline.stages import crf
-from pipeline.stages.batches import Batch, plan
+from pipeline.stages.batches import Batch, plan, with_work
 from pipeline.stages.cams import CamWork, computed
 from pipeline.stages.crf import CrfInput, CrfJob, CrfResult
 from pipeline.stages.evaluate import Totals, failure
@@ -72,7 +72,7 @@ def run(
     which a mask does not hold.
     """
     spared = finished if job.truth is None else set()
-    batches = every_nth(plan(cams.reader, cams.batch_size, samples, spared), shard)
+    batches = with_work(every_nth(plan(cams.reader, cams.batch_size, samples), shard), spared)
     shown: dict[str, Mapped] = {}
 
     def load(image: Outcome | Mapped) -> CrfInput | Outcome:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import StopRun, UserError
+from engine.ray_cluster import Unit
 
 
-def make(plan: dict[str, Any]) -> Any:
+def set_up(plan: dict[str, Any]) -> Any:
     if "mistake" in plan:
         raise UserError(plan["mistake"])
     if "surprise" in plan:
@@ -16,18 +17,18 @@ def make(plan: dict[str, Any]) -> Any:
     return partial(work, plan)
 
 
-def work(plan: dict[str, Any], unit: dict[str, Any]) -> dict[str, Any]:
+def work(plan: dict[str, Any], unit: Unit) -> tuple[str, list[int]]:
     """Doubles numbers. 13 ends the process, 14 as well but for the second time; 15 stops the run, 16 is a mistake."""
-    if unit.get("only_look"):
-        return {"looked": unit["items"]}
-    for number in unit["items"]:
+    if unit.only_look:
+        return "looked", list(unit.items)
+    for number in unit.items:
         if number == 13 or (number == 14 and first_time(Path(plan["folder"]) / "fourteen")):
             os._exit(1)
         if number == 15:
             raise StopRun("no room")
         if number == 16:
             raise UserError("sixteen: not a number")
-    return {"doubled": [2 * number for number in unit["items"]]}
+    return "doubled", [2 * number for number in unit.items]
 
 
 def first_time(mark: Path) -> bool:

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 from common.errors import StopRun, UserError
 from common.outcome import Outcome
@@ -123,18 +124,18 @@ def lives(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_every_image_is_told_once(count: int, tmp_path: Path) -> None:
-    batches = [*singles(7), batch_of("x", "y", "z"), batch_of("u")]
-    found = statuses(run_processes(worker, Script(tmp_path), iter(batches), count), ids_of(batches))
-    assert set(found.values()) == {"made"} and len(list(tmp_path.iterdir())) == len(batches)
+def test_every_image_is_told_once_and_batches_without_work_go_to_nobody(count: int, tmp_path: Path) -> None:
+    kept = [Batch([], outcomes=[Outcome(f"k{index}", "kept"), Outcome(f"f{index}", "failed", "")]) for index in "123"]
+    work = [*singles(7), batch_of("x", "y", "z"), batch_of("u")]
+    batches = [kept[0], *work, *kept[1:]]
+    ids = [*ids_of(work), *(outcome.id for batch in kept for outcome in batch.outcomes)]
+    found = statuses(run_processes(worker, Script(tmp_path), iter(batches), count), ids)
+    assert {found[key] for key in ids_of(work)} == {"made"} and len(list(tmp_path.iterdir())) == len(work)
 
 
-def test_a_batch_without_work_is_told_and_given_to_nobody(tmp_path: Path) -> None:
-    kept = Batch([], outcomes=[Outcome("k", "kept"), Outcome("f", "failed", "no image")])
-    batches = [kept, *singles(2), kept, kept]
-    found = list(run_processes(worker, Script(tmp_path), iter(batches), 2))
-    assert sorted(outcome.id for outcome in found) == ["f", "f", "f", "i00", "i01", "k", "k", "k"]
-    assert len(list(tmp_path.iterdir())) == 2
+def test_a_list_without_work_needs_no_process() -> None:
+    kept = Batch([], outcomes=[Outcome("k", "kept")])
+    assert list(run_processes(dead_at_once, None, [kept], 2)) == kept.outcomes
 
 
 def one_by_one(number: int, gate: Path) -> Work:
@@ -156,6 +157,24 @@ def test_a_slow_image_holds_no_other(tmp_path: Path) -> None:
         if len(told) == 29:
             gate.touch()
     assert told[-1] == "i00" and sorted(told) == ids_of(singles(30))
+
+
+def told_apart(number: int, folder: Path) -> Work:
+    (folder / str(number)).touch()
+    return partial(tell_number_and_threads, number, folder)
+
+
+def tell_number_and_threads(number: int, folder: Path, batches: Iterable[Batch]) -> Iterator[Outcome]:
+    for batch in batches:
+        wait_until(lambda: len(list(folder.iterdir())) == 2)
+        yield Outcome(batch.samples[0].id, "made", note=f"{number}: {torch.get_num_threads()} threads")
+
+
+def test_workers_have_numbers_and_share_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its number a worker finds its GPU."""
+    monkeypatch.setattr(processes, "available_cores", lambda: 6)
+    found = run_processes(told_apart, tmp_path, iter(singles(20)), 2)
+    assert {outcome.note for outcome in found} == {"0: 3 threads", "1: 3 threads"}
 
 
 def test_batches_are_drawn_as_there_is_room(tmp_path: Path) -> None:
@@ -182,24 +201,23 @@ def test_what_a_dead_worker_had_goes_out_again(how: Callable[[], None], tmp_path
     assert len(list(tmp_path.glob("i03.*"))) == 2
 
 
+@pytest.mark.parametrize(
+    ("how", "cause"), [(killed, "signal 9; out of memory?"), (crashed, "ArithmeticError: two lines")]
+)
 @pytest.mark.parametrize("count", [1, 2])
-def test_images_on_which_workers_always_die_fail_and_cost_no_other(count: int, tmp_path: Path) -> None:
+def test_images_on_which_workers_always_die_fail_and_cost_no_other(
+    count: int, how: Callable[[], None], cause: str, tmp_path: Path
+) -> None:
     batches = [*singles(5), batch_of("x", "bad", "z"), batch_of("w"), batch_of("worse"), batch_of("u")]
-    script = Script(tmp_path, always=frozenset({"bad", "worse"}), how=killed)
+    script = Script(tmp_path, always=frozenset({"bad", "worse"}), how=how)
     found = list(run_processes(worker, script, iter(batches), count))
     assert statuses(found, ids_of(batches)) == {
         **dict.fromkeys(ids_of(batches), "made"),
         **dict.fromkeys(("x", "bad", "z", "worse"), "failed"),
     }
     (reason,) = {outcome.reason for outcome in found if outcome.id == "bad"}
-    assert reason == "bad.jpg: worker process ended unexpectedly (signal 9; out of memory?) twice with this image"
+    assert reason == f"bad.jpg: worker process ended unexpectedly ({cause}) twice with this image"
     assert 2 <= len(list(tmp_path.glob("x.*"))) <= 3  # perhaps among others first, then twice alone
-
-
-def test_the_error_of_a_worker_is_told(tmp_path: Path) -> None:
-    script = Script(tmp_path, always=frozenset({"i01"}), how=crashed)
-    found = {outcome.id: outcome for outcome in run_processes(worker, script, iter(singles(3)), 1)}
-    assert "(ArithmeticError: two lines)" in found["i01"].reason and found["i02"].status == "made"
 
 
 def half_told(number: int, notes: Path) -> Work:

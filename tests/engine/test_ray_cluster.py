@@ -14,7 +14,7 @@ pytest.importorskip("ray", reason="needs requirements-ray.txt")
 
 from common.errors import StopRun, UserError
 from engine import ray_cluster
-from engine.ray_cluster import Pool, cluster, reports, unit_size
+from engine.ray_cluster import ClusterOptions, Pool, Unit, cluster, results, unit_size
 from tests.engine import ray_work
 from tests.engine.conftest import Machines
 from tests.support import Command, Ended, tree
@@ -25,16 +25,8 @@ POOL = Pool(size=2, cpus=1, gpus=0)
 COUNT = 32
 
 
-def done(machines: Machines, plan: dict[str, Any], units: list[list[int]]) -> list[dict[str, Any]]:
-    """All reports, in the order of the units' names."""
-    todo = [{"id": str(index), "items": items} for index, items in enumerate(units)]
-    with cluster(machines.address, shared_code=True):
-        found = list(reports(POOL, ray_work.make, plan, todo, singly))
-    return sorted(found, key=lambda report: report["id"])
-
-
-def singly(unit: dict[str, Any]) -> list[dict[str, Any]]:
-    return [{"id": f"{unit['id']}+{number}", "items": [number]} for number in unit["items"]]
+def at(machines: Machines) -> ClusterOptions:
+    return ClusterOptions(machines.address, shared_code=True)
 
 
 @pytest.mark.long
@@ -42,14 +34,16 @@ def test_a_unit_that_kills_its_worker_costs_nothing_but_itself(
     machines: Machines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray_cluster, "LIVES", 1)
-    found = done(machines, {"folder": str(tmp_path)}, [[1, 2], [3, 13, 4], [5], [14]])
-    assert found == [
-        {"id": "0", "doubled": [2, 4]},
-        {"id": "1+13", "looked": [13]},
-        {"id": "1+3", "doubled": [6]},
-        {"id": "1+4", "doubled": [8]},
-        {"id": "2", "doubled": [10]},
-        {"id": "3+14", "doubled": [28]},  # its second worker lived
+    units = [Unit(str(index), items) for index, items in enumerate([[1, 2], [3, 13, 4], [5], [14]])]
+    with cluster(at(machines)):
+        found = list(results(POOL, ray_work.set_up, {"folder": str(tmp_path)}, units, Unit.singles))
+    assert sorted(found) == [
+        ("doubled", [2, 4]),
+        ("doubled", [6]),
+        ("doubled", [8]),
+        ("doubled", [10]),
+        ("doubled", [28]),  # its second worker lived
+        ("looked", [13]),
     ]
 
 
@@ -60,15 +54,15 @@ def test_what_ends_a_run_ends_it_in_one_line(machines: Machines) -> None:
         ({}, 15, StopRun, "no room"),
         ({}, 16, UserError, "sixteen: not a number"),
     ]
-    with cluster(machines.address, shared_code=True):
+    with cluster(at(machines)):
         for plan, number, error, said in cases:
             with pytest.raises(error) as raised:
-                list(reports(POOL, ray_work.make, plan, [{"id": "0", "items": [number]}], singly))
+                list(results(POOL, ray_work.set_up, plan, [Unit("0", [number])], Unit.singles))
             assert str(raised.value) == said
 
 
 def test_no_cluster_at_an_address_is_one_line() -> None:
-    with pytest.raises(UserError) as raised, cluster("127.0.0.1:1", shared_code=True):
+    with pytest.raises(UserError) as raised, cluster(ClusterOptions("127.0.0.1:1")):
         pass
     assert "127.0.0.1:1: nobody listens there" in str(raised.value) and "\n" not in str(raised.value)
 

@@ -1,6 +1,5 @@
 """Files on fsspec addresses, here `memory://`: what is found, fetched and put, and what is refused."""
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,10 +9,9 @@ pytest.importorskip("fsspec", reason="needs requirements-ray.txt")
 
 import fsspec
 
+from cli import engines
 from common.errors import UserError
-from engine import ray_options
-from engine.ray_options import Address, place
-from engine.remote import StandIn, below, fetch, is_there, put, put_small
+from engine.remote import Address, StandIn, below, fetch, is_there, place, put, put_small
 from engine.shared_place import check_mark, marked
 from engine.stand_in import standing_in
 from tests.support import Command, write_world
@@ -58,7 +56,7 @@ def test_the_stand_in_of_an_address_and_back(here: StandIn) -> None:
     path = here.path("s3://bucket/photos/a 1.jpg")
     assert path == here.folder / "s3" / "bucket" / "photos" / "a 1.jpg"
     assert here.told(f"{path}: no such image") == "s3://bucket/photos/a 1.jpg: no such image"
-    assert here.local("photos") == Path("photos")
+    assert here.address(path) == "s3://bucket/photos/a 1.jpg" and here.address(Path("photos")) == ""
 
 
 @pytest.mark.parametrize("address", ["s3://bucket/../../etc/passwd", "s3://", "../x://bucket/a", "s3://b/\0"])
@@ -105,8 +103,8 @@ def test_signs_of_patterns_in_names_are_names(here: StandIn) -> None:
 
 def test_files_that_are_not_there_are_left_out(here: StandIn) -> None:
     put_small(f"{BUCKET}/a", b"abcdef")
-    assert fetch([f"{BUCKET}/a", f"{BUCKET}/b"], here, first_bytes=3) == {}
-    assert here.path(f"{BUCKET}/a").read_bytes() == b"abc" and not here.path(f"{BUCKET}/b").exists()
+    assert fetch([f"{BUCKET}/a", f"{BUCKET}/b"], here) == {}
+    assert [path.name for path in here.path(BUCKET).iterdir()] == ["a"]
 
 
 def test_a_file_that_cannot_be_read_is_told_by_its_address(
@@ -165,26 +163,20 @@ def test_a_mark_that_is_seen_and_one_that_is_not(tmp_path: Path, monkeypatch: py
 WORLD = {"a": ((8, 9), ["dog"]), "b": ((9, 8), ["cat"])}
 
 
-def options(**given: object) -> argparse.Namespace:
-    told = dict.fromkeys(("labels", "model", "cam_out_dir", "split_file", "classes", "gt_root"))
-    return argparse.Namespace(**{"dataset": "voc12", "device": "cuda", **told, **given})
-
-
 @pytest.mark.parametrize("root", ["VOC2012", "VOC2012/JPEGImages"])
 def test_a_data_set_in_vocs_layout_stands_in(root: str, store: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
     uploaded(store, write_world(tmp_path / "VOC2012", WORLD), "bucket/VOC2012")
-    args = options(img_root=Address(f"{BUCKET}/{root}"))
     from cli.lookup import select
 
-    with standing_in(args, ray_options.addresses(args)) as view:
-        assert view.device == "cpu" and view.worker_device == "cuda"
-        selection = select("voc12", view.img_root, None, None)
+    given = {"img_root": Address(f"{BUCKET}/{root}")}
+    with standing_in(given, "cam_out_dir", ("ImageSets", "Annotations")) as (here, paths):
+        selection = select("voc12", paths["img_root"], None, None)
         samples, failures = selection.samples()
         assert [(sample.id, sample.labels) for sample in samples] == [("a", (11,)), ("b", (7,))] and failures == []
         assert [sample.image.stat().st_size for sample in samples] == [0, 0]  # no image is fetched
-        told = [StandIn(view.stand_in).told(sample.image) for sample in samples]
-    assert told == [f"{BUCKET}/VOC2012/JPEGImages/{key}.jpg" for key in "ab"]
-    assert not view.stand_in.exists()
+        spelled = [here.told(sample.image) for sample in samples]
+    assert spelled == [f"{BUCKET}/VOC2012/JPEGImages/{key}.jpg" for key in "ab"]
+    assert not here.folder.exists()
 
 
 def test_small_files_are_fetched_and_notes_go_back(store: fsspec.AbstractFileSystem) -> None:
@@ -197,21 +189,20 @@ def test_small_files_are_fetched_and_notes_go_back(store: fsspec.AbstractFileSys
     }.items():
         store.pipe_file(f"bucket/{name}", content)
     places = {"img_root": "photos", "classes": "classes.txt", "labels": "labels.csv", "cam_out_dir": "cams"}
-    args = options(dataset="folder", **{name: Address(f"{BUCKET}/{where}") for name, where in places.items()})
-    with standing_in(args, ray_options.addresses(args)) as view:
-        assert view.classes.read_bytes() == b"dog" and Path(view.labels).read_bytes() == b"image,labels\n"
-        assert view.img_root.parts[-2:] == ("bucket", "photos")
-        assert (view.cam_out_dir / "run.json").read_bytes() == b"{}"
-        (view.cam_out_dir / "run.json").write_bytes(b"new")
-        (view.cam_out_dir / "failures.jsonl").unlink()
+    given = {name: Address(f"{BUCKET}/{where}") for name, where in places.items()}
+    with standing_in(given, "cam_out_dir") as (_, paths):
+        assert paths["classes"].read_bytes() == b"dog" and paths["labels"].read_bytes() == b"image,labels\n"
+        assert paths["img_root"].parts[-2:] == ("bucket", "photos")
+        assert (paths["cam_out_dir"] / "run.json").read_bytes() == b"{}"
+        (paths["cam_out_dir"] / "run.json").write_bytes(b"new")
+        (paths["cam_out_dir"] / "failures.jsonl").unlink()
     assert store.cat_file("bucket/cams/run.json") == b"new" and not store.exists("bucket/cams/failures.jsonl")
 
 
 @pytest.mark.parametrize("name", ["img_root", "classes", "labels", "split_file"])
 def test_an_address_with_nothing_there_is_one_line(name: str) -> None:
-    args = options(dataset="folder", **{name: Address(f"{BUCKET}/none")})
-    given = ray_options.addresses(args)
-    with pytest.raises(UserError, match=f"--{name} {BUCKET}/none: nothing there"), standing_in(args, given):
+    given = {name: Address(f"{BUCKET}/none")}
+    with pytest.raises(UserError, match=f"--{name} {BUCKET}/none: nothing there"), standing_in(given, "cam_out_dir"):
         pass
 
 
@@ -226,6 +217,7 @@ def test_an_address_with_nothing_there_is_one_line(name: str) -> None:
         (("--dataset", "folder", "--labels", "s3://bucket/l.csv"), "s3://bucket/l.csv: an address"),
         (("--ray_workers", "3"), "--ray_workers goes with --engine ray"),
         (("--engine", "ray", "--labels", "clip"), "scripts.tag_images"),
+        (("--engine", "ray", "--shard", "1/2"), "--shard 1/2 with --engine ray"),
     ],
 )
 def test_what_goes_with_ray_only_is_said_in_one_line(
@@ -236,6 +228,6 @@ def test_what_goes_with_ray_only_is_said_in_one_line(
 
 
 def test_without_ray_the_remedy_is_named(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_options, "find_spec", lambda name: None)
+    monkeypatch.setattr(engines, "find_spec", lambda name: None)
     ended = command("generate_cams", "--engine", "ray")
     assert ended.code == 2 and "pip install -r requirements-ray.txt" in ended.err

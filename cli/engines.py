@@ -9,27 +9,16 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from cli import console, run_log
+from cli.datasets import FOLDER, spec_of
+from cli.model_options import BY_CLIP
 from common.arguments import positive
-from common.errors import UserError
+from common.errors import StopRun, UserError
+from dataset.spec import VOC
+from engine.ray_cluster import ClusterOptions
+from engine.remote import Address, StandIn, place
 
 TEXTS = ("labels", "model", "pretrained")  # options that may be a path or something else
-BY_CLIP = "clip"
-PLACES = ("img_root", "split_file", "gt_root", "classes", "cam_out_dir", "pseudo_mask_save_path", *TEXTS)
 OF_RAY = ("address", "ray_workers", "worker_cpus", "shared_code")
-
-
-class Address(str):
-    """The address of a file or folder that is not on this machine, such as `s3://bucket/photos`; no slash at its end.
-
-    Not a path: pathlib would make `s3:/bucket` of it.
-    """
-
-
-def place(text: str) -> Path | Address:
-    """argparse type: a path, or an address as it was typed."""
-    if text.startswith("file://"):
-        return Path(text.removeprefix("file://"))
-    return Address(text.rstrip("/")) if "://" in text else Path(text)
 
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
@@ -72,9 +61,10 @@ def addresses(args: argparse.Namespace) -> Mapping[str, Address]:
 
 
 def run(name: str, stage: str, argv: Sequence[str] | None, args: argparse.Namespace, body: run_log.Body) -> int:
-    """`run_log.run` for a command with these options; on Ray, paths of this machine stand in for addresses.
+    """`run_log.run` for a command with these options.
 
-    An address without `--engine ray` is a user's mistake, and so are options of Ray without it.
+    On Ray the body's options hold `cluster`, the ClusterOptions, and paths of this machine in place of addresses. An
+    address without `--engine ray` is a user's mistake, and so are options of Ray without it.
     """
     if args.engine == "local":
         return run_log.run(name, stage, argv, args, lambda args, log: body(_local(args), log))
@@ -93,9 +83,46 @@ def _local(args: argparse.Namespace) -> argparse.Namespace:
 def _on_ray(name: str, stage: str, argv: Sequence[str] | None, args: argparse.Namespace, body: run_log.Body) -> int:
     if args.labels == BY_CLIP:
         raise UserError("--labels clip with --engine ray: first `python -m scripts.tag_images`, then --labels tags.txt")
+    if args.shard is not None:
+        raise UserError(f"--shard {args.shard} with --engine ray: Ray shares out the list itself")
     if find_spec("ray") is None or find_spec("fsspec") is None:
         raise UserError("--engine ray needs Ray: pip install -r requirements-ray.txt, on every machine")
-    from engine.stand_in import standing_in, told
+    from engine.stand_in import standing_in
 
-    with standing_in(args, addresses(args)) as view:
-        return run_log.run(name, stage, argv, view, told(body))
+    output = "pseudo_mask_save_path" if hasattr(args, "pseudo_mask_save_path") else "cam_out_dir"
+    given = addresses(args)
+    with standing_in(given, output, _beside_images(args)) as (stand_in, paths):
+        local = {option: str(path) if option in TEXTS else path for option, path in paths.items()}
+        cluster = ClusterOptions(
+            args.address,
+            args.ray_workers,
+            args.worker_cpus,
+            args.shared_code,
+            args.device != "cpu",
+            stand_in if given else None,
+        )
+        # This process computes on the CPU. It has the whole list, whatever SLURM's variables say.
+        view = argparse.Namespace(**{**vars(args), **local, "device": "cpu", "shard": "0/1", "cluster": cluster})
+        return run_log.run(name, stage, argv, view, _with_addresses(body, stand_in))
+
+
+def _beside_images(args: argparse.Namespace) -> list[str]:
+    """What the command reads beside the images of a data set in VOC's layout."""
+    if args.dataset == FOLDER or spec_of(args.dataset).layout != VOC:
+        return []
+    masks = ["SegmentationClass"] if getattr(args, "gt_root", "no option") is None else []
+    labels = ["Annotations"] if not hasattr(args, "gt_root") and args.labels is None else []
+    return ["ImageSets", *masks, *labels]
+
+
+def _with_addresses(body: run_log.Body, stand_in: StandIn) -> run_log.Body:
+    """A command's body that tells people addresses, in place of the paths that stand in for them."""
+
+    def spelled(args: argparse.Namespace, log: run_log.RunLog) -> int:
+        log.spell = stand_in.told
+        try:
+            return body(args, log)
+        except (UserError, StopRun) as error:
+            raise type(error)(log.spell(error)) from error
+
+    return spelled

@@ -1,0 +1,258 @@
+"""The CAM stage and the CRF stage on Ray: units of the list through workers that set the job up once.
+
+A job travels as the driver has it. Where its paths stand in for addresses, a worker puts a folder of its own in the
+place of the driver's, fetches what it needs into that folder and puts the results.
+
+Batches of CAMs are cut from windows of the list (pipeline/stages/batches.py), so a unit is such a window, and the files
+have the same bytes as those of one process. Images that go one by one depend on no other; then units are as small as
+keeps every worker busy. `--crf torch` takes images in groups, and units are whole groups.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from common.cores import available_cores
+from common.errors import StopRun, UserError
+from common.outcome import Outcome
+from dataset.spec import Sample
+from engine.ray_cluster import ROOT, ClusterOptions, Unit, Work, cluster, pool_for, results, unit_size, units_of
+from engine.remote import StandIn, fetch
+from engine.shared_place import check_mark, marked
+from engine.unit_files import UnitFiles
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from pipeline.stages.cams import CamJob, CamWork
+    from pipeline.stages.crf import CrfJob
+    from pipeline.stages.evaluate import Totals
+
+Job = TypeVar("Job")
+LOST = "its worker process ended unexpectedly each time it was tried (out of memory?)"
+
+
+@dataclass(frozen=True)
+class Plan(Generic[Job]):
+    """What every worker gets.
+
+    job        with the driver's paths
+    overwrite  make again what is there
+    stand_in   the driver's folder in place of addresses, in which paths of the job may lie; None: there is none
+    mark       a file that a worker must see where the results go; "" when none are written
+    threads    of a worker
+    made_by    the record that the job must have on every machine, where setting it up gives one
+    root       the driver's folder of the code
+    """
+
+    job: Job
+    overwrite: bool
+    stand_in: StandIn | None
+    mark: str
+    threads: int
+    made_by: Mapping[str, Any] = field(default_factory=dict)
+    root: Path = ROOT
+
+    def moved(self, path: Path, here: StandIn) -> Path:
+        """A path of the job on this machine, where the folder `here` stands in for addresses."""
+        if self.stand_in and path.is_relative_to(self.stand_in.folder):
+            return here.folder / path.relative_to(self.stand_in.folder)
+        return path
+
+    def check(self) -> None:
+        """In a worker, before its work. Raises UserError when it does not see where the results go."""
+        import torch
+
+        torch.set_num_threads(self.threads)
+        if self.mark:
+            check_mark(self.mark)
+
+
+def _place(options: ClusterOptions, folder: Path | None) -> str:
+    """A folder as all machines know it: a path or an address; "" for none."""
+    if folder is None:
+        return ""
+    return options.stand_in.told(folder) if options.stand_in else str(folder)
+
+
+@contextmanager
+def _own_folder() -> Iterator[StandIn]:
+    with TemporaryDirectory(prefix="clip-pseudo-masks-") as folder:
+        yield StandIn(Path(folder).resolve())
+
+
+# --- CAMs -----------------------------------------------------------------------------------------
+
+
+def cam_outcomes(
+    options: ClusterOptions, work: "CamWork", samples: Sequence[Sample], overwrite: bool
+) -> Iterator[Outcome]:
+    """Make the missing CAM files on the cluster; one outcome an image, in the order in which units end.
+
+    work  the job as it was set up by the driver
+    Raises UserError, from a worker too, when files that are there were made with other settings.
+    """
+    from pipeline.stages.batches import WINDOW
+    from pipeline.stages.cams import GPU_BATCH
+
+    job = work.job
+    with cluster(options), marked(_place(options, job.out_dir)) as mark:
+        pool = pool_for(options)
+        batch_size = job.batch_size or (GPU_BATCH if pool.gpus else 1)
+        job = replace(job, batch_size=batch_size, model=replace(job.model, device=pool.device))
+        plan = Plan(job, overwrite, options.stand_in, mark, pool.cpus, work.made_by)
+        one_by_one = batch_size == 1
+        units = units_of(samples, unit_size(len(samples), pool, WINDOW) if one_by_one else WINDOW)
+        smaller = Unit.singles if one_by_one else (lambda unit: [unit])
+        for outcomes in results(pool, cam_worker, plan, units, smaller):
+            yield from outcomes
+
+
+def cam_worker(plan: "Plan[CamJob]") -> Work:
+    """In a worker: load the model; returns what makes the CAM files of a unit. Raises UserError."""
+    from pipeline.stages import cams
+
+    plan.check()
+    with _own_folder() as here:
+        model = plan.job.model
+        model = replace(
+            model,
+            model=_model_file(plan, here, model.model),
+            pretrained=model.pretrained and _model_file(plan, here, model.pretrained),
+        )
+        work = cams.set_up(replace(plan.job, model=model), processes=max(1, available_cores() // plan.threads))
+    if work.made_by != plan.made_by:
+        names = [name for name in plan.made_by if work.made_by.get(name) != plan.made_by[name]]
+        raise UserError(f"{', '.join(names)}: not the same on all machines; give them the same files and versions")
+    return partial(_make_cams, plan, work)
+
+
+def _model_file(plan: Plan[Any], here: StandIn, text: str) -> str:
+    """A model's name, or its file on this machine: fetched, or the one that came with the code."""
+    path = Path(text)
+    moved = plan.moved(path, here)
+    if moved != path:
+        for trouble in fetch([here.address(moved)], here).values():
+            raise UserError(trouble)
+        return str(moved)
+    if path.is_relative_to(plan.root) and (ROOT / path.relative_to(plan.root)).is_file():
+        return str(ROOT / path.relative_to(plan.root))
+    return text
+
+
+def _make_cams(plan: "Plan[CamJob]", work: "CamWork", unit: Unit) -> list[Outcome]:
+    from pipeline.stages import cams
+
+    ids = [sample.id for sample in unit.items]
+    with _own_folder() as here:
+        work = replace(work, job=replace(work.job, out_dir=plan.moved(work.job.out_dir, here)))
+        samples = [replace(sample, image=plan.moved(sample.image, here)) for sample in unit.items]
+        images = {sample.id: sample.image for sample in samples}
+        files = UnitFiles(here, ids, images, {key: work.path(key) for key in ids})
+
+        def make(finished: set[str]) -> Iterable[Outcome]:
+            missing = set(ids) - finished
+            files.fetch_images(missing if work.batch_size == 1 or not missing else ids)  # a batch is computed whole
+            return cams.run(work, samples, finished, threads=max(2, plan.threads))
+
+        return _outcomes(plan, unit, files, samples, partial(cams.finished_ids, work), make)
+
+
+# --- masks ----------------------------------------------------------------------------------------
+
+
+def crf_outcomes(options: ClusterOptions, job: "CrfJob", ids: Sequence[str], totals: "Totals") -> Iterator[Outcome]:
+    """Make the missing masks on the cluster and add all scores to the totals; one outcome an image.
+
+    Raises UserError, from a worker too, when masks that are there were made with other settings.
+    """
+    from dataset.voc_layout import image_file
+    from pipeline.stages.batches import WINDOW
+    from pipeline.stages.crf import GROUP
+
+    by_address = bool(options.stand_in and options.stand_in.address(job.images))  # then a worker cannot look for a file
+    items = [(key, image_file(job.images, key) if by_address else None) for key in ids]
+    with cluster(options), marked(_place(options, job.out_dir)) as mark:
+        pool = pool_for(options, job.backend == "torch")
+        plan = Plan(replace(job, device=pool.device), job.overwrite, options.stand_in, mark, pool.cpus)
+        size = unit_size(len(items), pool, WINDOW, GROUP if job.backend == "torch" else 1)
+        for outcomes, confusions, images in results(pool, crf_worker, plan, units_of(items, size), Unit.singles):
+            totals.confusions += confusions
+            totals.images += images
+            yield from outcomes
+
+
+def crf_worker(plan: "Plan[CrfJob]") -> Work:
+    """In a worker: what makes the masks of a unit. Raises UserError."""
+    plan.check()
+    return partial(_make_masks, plan)
+
+
+def _make_masks(plan: "Plan[CrfJob]", unit: Unit) -> "tuple[list[Outcome], np.ndarray, int]":
+    from pipeline.stages import crf
+
+    ids = [key for key, _ in unit.items]
+    totals = plan.job.empty_totals()
+    with _own_folder() as here:
+        folders = {name: getattr(plan.job, name) for name in ("cams", "images", "out_dir", "truth")}
+        moved: dict[str, Any] = {name: path and plan.moved(path, here) for name, path in folders.items()}
+        for path in filter(here.address, filter(None, moved.values())):
+            path.mkdir(parents=True, exist_ok=True)
+        job = replace(plan.job, **moved)
+        images = {key: plan.moved(path, here) for key, path in unit.items if path}
+        masks = {key: job.target(key) for key in ids if job.out_dir}
+        truths = [(key, job.truth / f"{key}.png") for key in ids if job.truth]
+        files = UnitFiles(here, ids, images, masks, [*((key, job.cam_file(key)) for key in ids), *truths])
+
+        def make(finished: set[str]) -> Iterable[Outcome]:
+            files.fetch_images(set(ids) - finished if job.truth is None else ids)
+            return crf.run(job, ids, totals, plan.threads)
+
+        look = partial(crf.finished_ids, replace(job, overwrite=False))
+        return _outcomes(plan, unit, files, ids, look, make), totals.confusions, totals.images
+
+
+# --- one unit -------------------------------------------------------------------------------------
+
+
+def _outcomes(
+    plan: Plan[Any],
+    unit: Unit,
+    files: UnitFiles,
+    items: Sequence[Any],
+    look: Callable[[Sequence[Any]], set[str]],
+    make: Callable[[set[str]], Iterable[Outcome]],
+) -> list[Outcome]:
+    """Make what is missing of a unit, or only look; when that fails in a way nobody foresaw, each image has failed.
+
+    look  finds the ids of the items that are finished
+    make  is given these
+    """
+    try:
+        files.fetch_inputs()
+        if unit.only_look:
+            return _only_looked(files, items, look)
+        finished: set[str] = set()
+        if files.results and not plan.overwrite:
+            files.fetch_finished()
+            finished = look(items)
+        return files.put(make(finished))
+    except (UserError, StopRun) as error:
+        raise type(error)(files.here.told(error)) from error
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(files.here.told(error).split())[:200]}"
+        return [Outcome(key, "failed", f"{key}: {reason}") for key in files.ids]
+
+
+def _only_looked(files: UnitFiles, items: Sequence[Any], look: Callable[[Sequence[Any]], set[str]]) -> list[Outcome]:
+    """What became of images whose unit cost every worker its life: some may be finished all the same."""
+    files.fetch_finished()
+    finished: set[str] = set()
+    for item in items if files.results else ():
+        with suppress(UserError):  # made in another way, which is not finished
+            finished |= look([item])
+    return [Outcome(key, "kept") if key in finished else Outcome(key, "failed", f"{key}: {LOST}") for key in files.ids]
