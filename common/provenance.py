@@ -70,19 +70,19 @@ def can_stay(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], re
     """Whether a file can be kept as it is, going by its record and the one that it would get now.
 
     remedy  what to do about a file that was made in another way, such as "pass --overwrite"
-    Returns False when it was made in the same way from another source: the image was replaced, and is worked on again.
-    Raises UserError, which says what differs, when it was made in another way.
+    Returns False when it was made in the same way from another source: the image was replaced, and is worked on again,
+    whatever its labels are now. Raises UserError, which says what differs, when it was made in another way.
     """
+    same_image = found.get(SOURCE) == wanted.get(SOURCE)
     if not found:
         raise UserError(f"{path}: it does not say how it was made; {remedy}")
-    if detail := differences(found, wanted, but=(SOURCE,)):
+    if detail := differences(found, wanted, but=(SOURCE,) if same_image else OF_ONE_IMAGE):
         raise UserError(f"{path}: made with other settings: {detail}; {remedy}")
-    return found.get(SOURCE) == wanted.get(SOURCE)
+    return same_image
 
 
 def check_together(path: Path, record: Mapping[str, Any], first: Path, first_record: Mapping[str, Any]) -> None:
     """Raise UserError for two files of one folder that were made in different ways, and must not be scored together."""
-    detail = differences(first_record, record, but=OF_ONE_IMAGE) if record and first_record else ""
-    if detail:
+    if detail := differences(first_record, record, but=OF_ONE_IMAGE):
         detail = detail.replace("(now ", "(there ")
         raise UserError(f"{first} and {path} were made in different ways: {detail}; give each way a folder of its own")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pipeline.stages.cams import CamWork
     from pipeline.stages.crf import CrfJob, CrfResult
     from pipeline.stages.run import Mapped
+    from pipeline.stages.tags import TagWork
 
 KINDS = ("mask", "overlay", "steps")  # the pictures of a photo
 FREE = "words"  # the name of a data set whose classes are the labels themselves
@@ -62,15 +63,17 @@ def main(argv: list[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     from common.files import need_writable
     from pipeline.stages import run as stage_run
+    from pipeline.stages import tags
 
     names = asked_labels(args.labels)
     spec = choose_names(args, names)
     labels = None if names is None else label_indices(spec, names)
     targets = output_files(args.photos, args.out)
     cams = load_model(cam_job(args, spec, args.out, by_clip=labels is None))
+    tagging = tags.set_up(cams.clip, spec, args.out, tag_settings(args)) if labels is None else None
     need_writable(args.out, "--out")
     tally = console.Tally()
-    samples, notes = labelled(args, cams, labels, tally)
+    samples, notes = labelled(args, tagging, labels or (), tally)
     job = crf_job(args, spec)
     said: dict[str, str] = {}
 
@@ -113,17 +116,16 @@ def crf_job(args: argparse.Namespace, spec: "DatasetSpec") -> "CrfJob":
 
 
 def labelled(
-    args: argparse.Namespace, cams: "CamWork", labels: tuple[int, ...] | None, tally: console.Tally
+    args: argparse.Namespace, tagging: "TagWork | None", labels: tuple[int, ...], tally: console.Tally
 ) -> "tuple[list[Sample], dict[str, list[str]]]":
-    """The photos with their labels, and by id the scores as texts of labels that CLIP supplied."""
+    """The photos with these labels or, with `tagging`, those that CLIP supplies; their scores as texts by id."""
     from dataset.spec import Sample
     from pipeline.stages import tags
 
-    samples = [Sample(photo.stem, photo, labels or ()) for photo in args.photos]
-    if labels is not None:
+    samples = [Sample(photo.stem, photo, labels) for photo in args.photos]
+    if tagging is None:
         return samples, {}
-    work = tags.set_up(cams.clip, cams.job.spec, args.out, tag_settings(args))
-    found = list(tags.tag_samples(work, samples))
+    found = list(tags.tag_samples(tagging, samples))
     for tag in found:
         if tag.scores is None:
             tally.add(tag.outcome)
@@ -161,7 +163,7 @@ def write_pictures(
         files["overlay"], Image.fromarray(label_overlay(photo, enlarge_labels(mask, (photo.shape[0], photo.shape[1]))))
     )
     cam, attn = (to_heat(resize_maps(maps, image.rgb.shape[:2]), image.kind) for maps in mapped.maps)
-    values = mask_values(image.keys, job.has_background)
+    values = mask_values(image.keys, job.has_background)[int(job.has_background) :]  # of the classes
     road = PhotoRoad(image.rgb, mask, values, cam, attn, notes)
     _write(files["steps"], photo_sheet(road, spec.label_names))
     held = ", ".join(f"{name} {100 * share:.1f} %" for _, name, share in shares(mask, spec.label_names))

@@ -49,11 +49,6 @@ def test_files_say_what_they_hold(desk: Desk, options: tuple, kind: str, grid: t
     assert stored_maps(desk, "c").maps.shape[0] == 0  # no labels
 
 
-def test_files_of_clip_es_do_not_speak_of_maskclip(desk: Desk) -> None:
-    assert desk.run("generate_cams").code == 0
-    assert not {"kind", "maskclip"} & set(read_made_by(desk.cams / "a.npz"))
-
-
 @pytest.mark.usefixtures("quick_crf")
 @pytest.mark.parametrize("extra", [(), ("--key_smoothing", 1.0), ("--labels", "all")])
 def test_both_roads_to_masks_give_the_same_bytes(desk: Desk, extra: tuple) -> None:
@@ -71,31 +66,6 @@ def test_both_roads_to_masks_give_the_same_bytes(desk: Desk, extra: tuple) -> No
         name = f"{image_id}.png"
         assert (desk.masks / name).read_bytes() == (direct / name).read_bytes()
     assert json.loads(Path("staged.json").read_text())["miou"] == json.loads(Path("direct.json").read_text())["miou"]
-
-
-def test_scores_have_no_background_to_choose(desk: Desk) -> None:
-    assert desk.run("generate_cams", "--method", "maskclip-v", *BRIEF).code == 0
-    ended = desk.run("eval_cam", "--json", "scores.json")
-    assert ended.code == 0 and "exponent" not in ended.out
-    assert "background" not in json.loads(Path("scores.json").read_text())
-
-
-def test_a_kind_that_nobody_knows_is_a_file_that_fails(desk: Desk) -> None:
-    assert desk.run("generate_cams", "--method", "maskclip-v", *BRIEF).code == 0
-    for image_id in "abc":
-        path = desk.cams / f"{image_id}.npz"
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = dict(archive)
-        arrays["made_by"] = np.array(str(arrays["made_by"]).replace('"logit"', '"heat"'))
-        np.savez(path, **arrays)
-    ended = desk.run("eval_cam")
-    assert ended.code == 3 and "maps of kind heat" in ended.err + ended.out
-
-
-def test_zero_shot_scores_every_class(desk: Desk) -> None:
-    assert desk.run("generate_cams", "--method", "maskclip", *FEW, "--labels", "all").code == 0
-    for image_id in "abc":
-        assert stored_maps(desk, image_id).keys.tolist() == list(range(20))
 
 
 def test_a_folder_without_labels_is_zero_shot(desk: Desk, tmp_path: Path) -> None:
@@ -337,10 +307,13 @@ def test_a_resnet_goes_with_maskclip_only(desk: Desk, resnet_weights: Path) -> N
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--method", "maskclipp"), "expected one of clip-es, maskclip, maskclip-v"),
-        (("--key_smoothing", 0.5), "--method maskclip"),
-        (("--method", "maskclip-v", "--prompt_denoising", 0.5), "--method maskclip"),
-        (("--frame", 96, 48), "--max_side"),
+        (("--method", "maskclipp"), "--method: invalid choice: 'maskclipp'"),
+        (("--key_smoothing", 1), "--key_smoothing goes with --method maskclip"),
+        (("--method", "clip-es", "--key_smoothing=1"), "--key_smoothing goes with --method maskclip"),
+        (("--method", "maskclip-v", "--prompt_denoising", 0.5), "--prompt_denoising goes with --method maskclip"),
+        (("--method", "maskclip", "--box_threshold", 0.5), "--box_threshold goes with --method clip-es"),
+        (("--frame", 96, 48), "--frame goes with --method maskclip or --method maskclip-v"),
+        (("--tag_votes", 2), "--tag_votes goes with --labels clip"),
         (("--method", "maskclip", "--frame", 96), "LONG SHORT"),
         (("--method", "maskclip-v", "--frame", 96, 48), "one side"),
     ],
@@ -348,12 +321,22 @@ def test_a_resnet_goes_with_maskclip_only(desk: Desk, resnet_weights: Path) -> N
 def test_options_that_a_method_does_not_know(desk: Desk, options: tuple, words: str) -> None:
     ended = desk.run("generate_cams", *options)
     assert ended.code == 2 and words in ended.err and len(ended.err.splitlines()) == 1
+    assert "goes with" not in words or ended.err.startswith(f"error: {words} (see ")
 
 
-def test_one_photo(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.stages import segment as stage_segment
+@pytest.mark.parametrize("name", ["generate_cams", "scripts.run", "scripts.segment"])
+def test_help_shows_the_options_of_the_method_that_is_asked_for(desk: Desk, name: str) -> None:
+    needed = ("photo.jpg", "--out", "x") if name == "scripts.segment" else ()
+    plain, maskclip, clip = (
+        desk.command(name, *needed, *more, "--help").out
+        for more in ((), ("--method", "maskclip"), ("--labels", "clip"))
+    )
+    assert "--box_threshold" in plain and "--key_smoothing" not in plain
+    assert "--box_threshold" not in maskclip and "--key_smoothing" in maskclip and "--smoothing_norm" in maskclip
+    assert "--tag_votes" in clip and ("--tag_votes" in plain) == (name == "scripts.segment")
 
-    monkeypatch.setattr(stage_segment, "dense_crf", lambda image, probs, settings, backend: probs / probs.sum(axis=0))
+
+def test_one_photo(desk: Desk, quick_crf: None) -> None:
     ended = desk.command(
         "scripts.segment", desk.image("a"), "--labels", "dog", "person", "--model", desk.weights, "--device", "cpu",
         "--out", "results", "--method", "maskclip", *FEW,

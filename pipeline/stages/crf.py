@@ -201,6 +201,7 @@ class CrfInput:
     maps    (k, H', W') float32
     size    (H, W) of the photo, and of its mask
     record  of the mask that is made of this: it belongs to these maps and this photo, and travels with them
+    cams    the record of the maps; empty when they have none
     kind    of the maps, one of pipeline.steps.kinds.KINDS
     notes   what people should know of how it was made
     """
@@ -212,6 +213,7 @@ class CrfInput:
     maps: np.ndarray
     size: tuple[int, int]
     record: Mapping[str, Any]
+    cams: Mapping[str, Any]
     kind: str = "cam"
     notes: tuple[str, ...] = ()
 
@@ -255,9 +257,8 @@ def prepare_input(
     rgb = np.asarray(read_at(photo, job.working_size))
     if rgb.shape[:2] != working:
         raise UserError(f"{photo}: replaced by another one meanwhile; the same command mends it")
-    return CrfInput(
-        image_id, photo, rgb, keys, maps_at(working), size, job.record(cams_made_by, keys, source), kind, notes
-    )
+    record = job.record(cams_made_by, keys, source)
+    return CrfInput(image_id, photo, rgb, keys, maps_at(working), size, record, cams_made_by, kind, notes)
 
 
 def load(job: CrfJob, image_id: str) -> CrfInput:
@@ -288,16 +289,16 @@ def run(job: CrfJob, ids: Sequence[str], totals: Totals, threads: int) -> Iterat
         except Exception as error:
             return failure(image_id, error)
 
-    yield from _scored(totals, sharpen_all(job, ids, load_one, partial(finish, job, finished), threads))
+    yield from _scored(job, totals, sharpen_all(job, ids, load_one, partial(finish, job, finished), threads))
 
 
-def _scored(totals: Totals, ended: Iterable["Finished"]) -> Iterator[Outcome]:
-    """Add the scores of every image; images whose maps were made in different ways are not scored together."""
+def _scored(job: CrfJob, totals: Totals, ended: Iterable["Finished"]) -> Iterator[Outcome]:
+    """Add the scores of every image; CAM files that were made in different ways do not go together."""
     first: Finished | None = None
     for one in ended:
-        if one.record is not None:
+        if one.cams:  # a CAM file that does not say how it was made is trusted
             first = first or one
-            check_together(one.path, one.record, first.path, first.record or {})
+            check_together(job.cam_file(one.outcome.id), one.cams, job.cam_file(first.outcome.id), first.cams)
         if one.confusion is not None:
             totals.add(one.confusion)
         yield one.outcome
@@ -391,14 +392,12 @@ class Finished:
     """What became of one image.
 
     confusion  (1, C, C+1) confusion matrix, where the image was scored
-    path       of the file that its maps come from, or of the image
-    record     of its mask
+    cams       the record of its maps, with their kind; empty when they have none
     """
 
     outcome: Outcome
     confusion: np.ndarray | None = None
-    path: Path = Path()
-    record: Mapping[str, Any] | None = None
+    cams: Mapping[str, Any] = field(default_factory=dict)
 
 
 def finish(job: CrfJob, finished: Collection[str], result: CrfResult | Outcome) -> Finished:
@@ -417,7 +416,7 @@ def finish(job: CrfJob, finished: Collection[str], result: CrfResult | Outcome) 
     except Exception as error:
         return Finished(failure(image.id, error))
     outcome = Outcome(image.id, "kept" if kept else "made", note="" if kept else "; ".join(result.notes))
-    return Finished(outcome, confusion, image.photo, image.record)
+    return Finished(outcome, confusion, {"kind": image.kind, **image.cams} if image.cams else {})
 
 
 def full_size(job: CrfJob, result: CrfResult) -> tuple[np.ndarray, np.ndarray]:

@@ -67,8 +67,9 @@ def run(job: EvalJob, ids: Sequence[str], totals: Totals, threads: int) -> Itera
     first: Scored | None = None
     for scored in ordered_map(lambda image_id: _scored(job, image_id), ids, threads):
         if scored.confusions is not None:
-            first = first or scored
-            check_together(scored.path, scored.record, first.path, first.record)
+            if scored.record:  # a file that does not say how it was made is trusted
+                first = first or scored
+                check_together(scored.path, scored.record, first.path, first.record)
             totals.add(scored.confusions)
         yield scored.outcome
 
@@ -112,7 +113,7 @@ def _score(job: EvalJob, image_id: str) -> Scored:
     confusions = job.empty_totals().confusions
     for rows in strips(stored.size, len(stored.keys) + 1):
         confusions += _confusions(job, truth[rows], stored, stored.rows(rows))
-    return Scored(made, confusions, path, {"kind": "cam", **stored.made_by})
+    return Scored(made, confusions, path, {"kind": stored.kind, **stored.made_by} if stored.made_by else {})
 
 
 def _confusions(job: EvalJob, truth: np.ndarray, stored: StoredMaps, maps: np.ndarray) -> np.ndarray:

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cli.lookup import DEFAULT_MODELS, FOLDER, SPECS, dataset_spec, select, select_from
+from cli.lookup import FOLDER, SPECS, dataset_spec, select, select_from
 from cli.options import DATASETS, add_data_options, add_own_data_options
 from common.errors import UserError
 from tests.support import annotation
 
 
 def test_every_data_set_of_the_command_line_has_a_spec_and_a_model() -> None:
-    assert set(DATASETS) == {*SPECS, FOLDER} == set(DEFAULT_MODELS)
+    assert set(DATASETS) == {*SPECS, FOLDER}
     for name in SPECS:
-        assert dataset_spec(name).name == name
+        assert dataset_spec(name).name == name and dataset_spec(name).clip[0]
 
 
 def test_a_selection_has_samples_and_masks(world: Path) -> None:

@@ -1,12 +1,12 @@
 """Options shared by the commands: types, one-line errors, spellings of the reference."""
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from cli.options import Parser, add_cam_dir, add_data_options, add_json, output_dir
-from common.arguments import positive, share
+from cli.options import Pack, Parser, add_cam_dir, add_data_options, add_json, add_settings, output_dir, settings_from
+from common.arguments import option, positive, share
 
 
 @pytest.fixture
@@ -36,7 +36,14 @@ def test_options(parser: Parser, argv: list[str], name: str, value: object) -> N
 
 
 @pytest.mark.parametrize(
-    "argv", [["--dataset", "voc"], ["--no_such"], ["--json"], ["--num_workers", "0"], ["--share", "2"]]
+    "argv",
+    [
+        ["--dataset", "voc"],
+        ["--no_such"],
+        ["--json"],
+        *(["--num_workers", text] for text in ("0", "-3", "1.5", "x")),
+        *(["--share", text] for text in ("1.01", "-0.1", "nan")),
+    ],
 )
 def test_mistakes_are_one_line(parser: Parser, argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     parser.add_argument("--num_workers", type=positive)
@@ -45,28 +52,47 @@ def test_mistakes_are_one_line(parser: Parser, argv: list[str], capsys: pytest.C
         parser.parse_args(argv)
     err = capsys.readouterr().err
     assert ended.value.code == 2 and err.startswith("error: ") and err.count("\n") == 1 and argv[0].strip("-") in err
+    found = parser.parse_args(["--num_workers", "12", "--share", "0.95"])
+    assert (found.num_workers, found.share) == (12, 0.95)
 
 
-@pytest.mark.parametrize(
-    ("text", "value"), [("1", 1), ("12", 12), ("0", None), ("-3", None), ("1.5", None), ("x", None)]
-)
-def test_positive(text: str, value: int | None) -> None:
-    if value is None:
-        with pytest.raises((ValueError, argparse.ArgumentTypeError)):
-            positive(text)
-    else:
-        assert positive(text) == value
+# --- settings as options --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("text", "value"), [("0", 0.0), ("1", 1.0), ("0.95", 0.95), ("1.01", None), ("-0.1", None), ("nan", None)]
-)
-def test_share(text: str, value: float | None) -> None:
-    if value is None:
-        with pytest.raises((ValueError, argparse.ArgumentTypeError)):
-            share(text)
-    else:
-        assert share(text) == value
+@dataclass(frozen=True)
+class Settings:
+    """hidden is no option."""
+
+    speed: float = option(0.5, "how fast", flag="--top_speed")
+    sides: tuple[int, ...] | None = option(None, "of what", type=positive, many=True)
+    form: str = option("round", "its form", choices=("round", "square"))
+    loud: bool = option(False, "noise")
+    hidden: int = 7
+
+
+def test_a_settings_dataclass_is_a_group_of_options(parser: Parser, capsys: pytest.CaptureFixture[str]) -> None:
+    add_settings(parser, "machine", Settings, {"form": "square"})
+    plain, asked = parser.parse_args([]), parser.parse_args("--top_speed 1 --sides 3 4 --form round --loud".split())
+    assert settings_from(plain, Settings) == Settings(form="square")
+    assert settings_from(asked, Settings, hidden=9) == Settings(1.0, (3, 4), "round", True, 9)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--form", "flat"])
+    assert "invalid choice: 'flat'" in capsys.readouterr().err
+
+
+def test_options_that_go_with_others(parser: Parser, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are taken when they apply; else it is said what they go with."""
+    parser.add_argument("--method", choices=("one", "two"), default="one")
+    parser.add_argument("--labels")
+    parser.packs.append(Pack("machine", Settings, "--method two", lambda method, labels: method == "two"))
+    parser.packs.append(Pack("other", Settings, "--labels clip", lambda method, labels: labels == ["clip"]))
+    assert "top_speed" not in vars(parser.parse_args([]))
+    for argv in (["--top_speed", "1"], ["--method", "one", "--top_speed=1"], ["--labels", "a", "--top_speed", "1"]):
+        with pytest.raises(SystemExit) as ended:
+            parser.parse_args(argv)
+        said = capsys.readouterr().err
+        assert ended.value.code == 2 and said.startswith("error: --top_speed goes with --method two or --labels clip (")
+    assert parser.parse_args(["--method=two", "--labels", "clip", "--top_speed", "1"]).top_speed == 1
 
 
 def test_default_output_folder() -> None:

@@ -2,7 +2,6 @@
 
 import argparse
 import errno
-import io
 import json
 import platform
 import subprocess
@@ -135,12 +134,6 @@ def test_how_a_run_ended(desk: Desk, error: BaseException, status: str, code: in
     assert [failure["id"] for failure in desk.failures()] == ["c", "lost"]
 
 
-def test_a_bug_is_written_down_too(desk: Desk) -> None:
-    with pytest.raises(ZeroDivisionError):
-        desk.run(desk.making(*ok("a"), ZeroDivisionError()))
-    assert desk.record()["status"] == "stopped"
-
-
 def test_while_it_runs_it_says_so_and_failures_can_be_read(desk: Desk) -> None:
     """What is on the disk then is what kill -9 leaves."""
     seen: list[Any] = []
@@ -222,8 +215,9 @@ def test_other_settings_are_refused_with_the_difference(desk: Desk) -> None:
     changed = desk.output(settings={**SETTINGS, "scales": (1.0,), "new": 1})
     with pytest.raises(UserError) as caught:
         check_same_settings(changed)
-    said = "scales [1.0, 0.5] (now [1.0]), new None (now 1); pass --overwrite or another --out"
-    assert said in str(caught.value) and str(desk.folder / "run.json") in str(caught.value)
+    said = str(caught.value)
+    assert "scales [1.0, 0.5] (now [1.0])" in said and "new None (now 1)" in said
+    assert said.endswith("; pass --overwrite or another --out") and str(desk.folder / "run.json") in said
     check_same_settings(desk.output(settings=changed.settings, overwrite=True))
     assert tree(desk.folder) == before
     (desk.folder / "a.txt").unlink()  # nothing is left to be mixed up with
@@ -235,19 +229,20 @@ OF_ANOTHER_FORM = b'{"format": 99, "settings": {"model": "other"}}'
 TOO_LARGE = b'{"format": 1, "settings": {"model": "other"}}'.ljust(1 << 21)
 
 
-@pytest.mark.parametrize("content", [*NONE, OF_ANOTHER_FORM, TOO_LARGE], ids=lambda content: str(content[:20]))
-def test_a_record_that_is_damaged_counts_as_absent(desk: Desk, content: bytes) -> None:
+def test_a_record_that_is_damaged_counts_as_absent(desk: Desk) -> None:
     (desk.folder / "a.txt").write_text("a")
-    (desk.folder / "run.json").write_bytes(content)
-    assert read_record(desk.folder / "run.json") is None
-    check_same_settings(desk.output())
+    for content in (*NONE, OF_ANOTHER_FORM, TOO_LARGE):
+        (desk.folder / "run.json").write_bytes(content)
+        assert read_record(desk.folder / "run.json") is None
+        check_same_settings(desk.output())
     assert desk.run(desk.making(*ok("b"))) == 3 and desk.record()["status"] == "incomplete"
 
 
-def test_a_folder_in_its_place_is_told(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
-    (desk.folder / "run.json").mkdir()
+@pytest.mark.parametrize("name", ["run.json", "failures.jsonl"])
+def test_a_folder_in_their_place_is_told(desk: Desk, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (desk.folder / name).mkdir()
     assert desk.run(desk.making(*ok("a"))) == 2
-    assert capsys.readouterr().err.startswith(f"error: {desk.folder / 'run.json'}: cannot be written")
+    assert capsys.readouterr().err.startswith(f"error: {desk.folder / name}: cannot be written")
 
 
 def test_files_of_another_kind_keep_their_record(desk: Desk) -> None:
@@ -265,12 +260,6 @@ def test_files_of_another_kind_keep_their_record(desk: Desk) -> None:
     check_same_settings(Output(desk.folder, ".png", "--masks", desk.ids, {"model": "other"}, "cpu", True))
 
 
-def test_a_folder_in_place_of_the_failures_is_told(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
-    (desk.folder / "failures.jsonl").mkdir()
-    assert desk.run(desk.making(*ok("a"))) == 2
-    assert capsys.readouterr().err.startswith(f"error: {desk.folder / 'failures.jsonl'}: cannot be written")
-
-
 def test_what_a_worker_that_died_left_goes_at_the_end_of_the_run(desk: Desk) -> None:
     left = desk.folder / ".77.0123abcd.tmp"
 
@@ -281,15 +270,32 @@ def test_what_a_worker_that_died_left_goes_at_the_end_of_the_run(desk: Desk) -> 
         assert left.exists()
         return 0
 
-    assert desk.run(body) == 0
-    assert not left.exists()
-
-
-def test_what_a_killed_run_left_is_removed(desk: Desk) -> None:
     (desk.folder / "deep").mkdir()
-    (desk.folder / "deep" / ".77.0123abcd.tmp").write_text("half")
-    desk.run(desk.making(*ok("a")))
-    assert made(desk.folder).keys() == {"a.txt", "failures.jsonl"}
+    (desk.folder / "deep" / ".77.0123abcd.tmp").write_text("half")  # of a run that was killed before
+    assert desk.run(body) == 0
+    assert made(desk.folder).keys() == set()
+
+
+def test_every_shard_has_records_of_its_own(desk: Desk) -> None:
+    """Those of another split go; the first shard writes the folder's run.json."""
+
+    def body(shard: tuple[int, int], *outcomes: Outcome) -> Body:
+        def working(args: argparse.Namespace, log: RunLog) -> int:
+            log.into(desk.output(), shard)
+            log.follow(outcomes, len(outcomes), "texts")
+            return log.report("texts")
+
+        return working
+
+    for index in range(3):
+        assert desk.run(body((index, 3), BAD)) == 3
+    assert desk.run(body((0, 2), *ok("a", "b"))) == 0
+    assert desk.run(body((1, 2), BAD, *ok("d"))) == 3
+    assert tree(desk.folder).keys() == {"run.json", "run-1-of-2.json", "failures-1-of-2.jsonl"}
+    assert desk.record()["counts"]["made"] == 2 and desk.record()["shard"] == "0/2"
+    assert json.loads((desk.folder / "run-1-of-2.json").read_text())["counts"]["failed"] == 1
+    assert desk.run(body((0, 1), *ok("a", "b"))) == 0
+    assert tree(desk.folder).keys() == {"run.json"} and "shard" not in desk.record()
 
 
 # --- a full disk ----------------------------------------------------------------------------------
@@ -392,17 +398,6 @@ def test_without_a_file_stderr_holds_nothing_else(desk: Desk, capsys: pytest.Cap
     assert told[-2]["status"] == "stopped"
     print("as before", file=sys.stderr)
     assert capsys.readouterr().err == "as before\n"
-
-
-def test_no_bar_where_lines_are_events(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    desk.run(desk.making(*ok("a")), "--log_json")
-    assert len(lines(terminal.getvalue())) == 4
 
 
 def test_a_log_in_an_impossible_place_is_one_line(

@@ -7,21 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clip.load import Clip, load_clip
+from cli.lookup import dataset_spec
 from common.errors import UserError
-from common.images import read_image
 from dataset.mask_png import read_mask
-from pipeline.files.cam_file import load_cams
-from pipeline.methods.method import CamSettings
-from pipeline.stages import segment as stage_segment
-from pipeline.stages.cams import text_set
 from pipeline.steps.maps import resize_maps
-from pipeline.steps.masks import labels_of
+from pipeline.steps.masks import labels_of, smooth_labels
 from report.photo_sheet import PhotoRoad, photo_sheet, shares
 from report.pictures import label_colours
 from scripts import segment
 from tests.support import Command, photo
-from voc12.spec import SPEC
 
 
 @pytest.fixture
@@ -56,15 +50,22 @@ def test_the_mask_is_the_one_that_the_stages_write(
     assert np.array_equal(mask, read_mask(masks / "b.png")) and len(np.unique(mask)) > 2
 
 
-def test_the_maps_are_those_of_the_cam_file(command: Command, world: Path, weights: Path, tmp_path: Path) -> None:
-    data = ("--dataset", "voc12", "--img_root", world, "--cam_out_dir", tmp_path)
-    assert command("generate_cams", *data, "--model", weights, "--batch_size", 1).code == 0
-    clip, image = load_clip(str(weights), activation="quick_gelu"), read_image(world / "JPEGImages" / "b.jpg")
-    keys, attn = load_cams(tmp_path / "b.npz", "attn_highres", 20)
-    settings = stage_segment.SegmentSettings(CamSettings(box_threshold=0.4))
-    done = stage_segment.segment(clip, text_set(clip, SPEC), image, keys.tolist(), settings)
-    assert np.array_equal(done.keys, keys) and np.array_equal(done.attn, attn)
-    assert np.array_equal(done.cam, load_cams(tmp_path / "b.npz", "highres", 20)[1])
+@pytest.mark.parametrize("name", ["voc20", "context59", "cocostuff", "ade20k", "cityscapes"])
+def test_classes_of_a_data_set_without_background_are_mask_values(
+    name: str, command: Command, shot: Path, weights: Path, tmp_path: Path
+) -> None:
+    """The class indices themselves, as the data set counts; dog and car of voc20 are 11 and 6."""
+    classes = [dataset_spec(name).classes[index] for index in (6, 11)]
+    options = ("--dataset", name, "--model", weights, "--confidence", 0.5, "--out", tmp_path / "out")
+    ended = command("scripts.segment", shot, "--labels", *reversed(classes), *options)
+    assert ended.code == 0, ended.err
+    mask = written(tmp_path / "out", "shot_mask.png")
+    assert set(np.unique(mask)) <= {6, 11, 255} and set(np.unique(mask)) & {6, 11}
+    (line,) = (line for line in ended.out.splitlines() if line.startswith(str(shot)))
+    assert "background" not in line
+    for value, label in zip((6, 11), classes):
+        share = 100 * float((mask == value).mean())
+        assert (f"{label} {share:.1f} %" in line) == (share > 0)
 
 
 def test_overlay_and_sheet_go_with_the_mask(command: Command, shot: Path, weights: Path, tmp_path: Path) -> None:
@@ -95,7 +96,7 @@ def test_a_large_photo_is_worked_on_small_and_its_mask_is_large(
     large.save(tmp_path / "large.png")
     words = ("--labels", "dog", "--dataset", "voc12", "--model", weights, "--confidence", 0, "--out", tmp_path)
     assert command("scripts.segment", tmp_path / "large.png", *words, "--max_side", 47).code == 0
-    stage_segment.shrink(large, 47).save(tmp_path / "little.png")
+    large.resize((47, 33), Image.Resampling.BOX).save(tmp_path / "little.png")
     assert command("scripts.segment", tmp_path / "little.png", *words).code == 0
     mask, little = written(tmp_path, "large_mask.png"), written(tmp_path, "little_mask.png")
     assert mask.shape == (330, 470) and little.shape == (33, 47)
@@ -103,14 +104,29 @@ def test_a_large_photo_is_worked_on_small_and_its_mask_is_large(
     assert 0 < little.mean() < 12 and (centres == little).mean() > 0.95
 
 
+def test_the_shrunk_size_and_the_pixel_limit_reach_the_crf(
+    command: Command, shot: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.stages import crf as stage_crf
+
+    sizes, crf = [], stage_crf.dense_crf
+    monkeypatch.setattr(stage_crf, "dense_crf", lambda image, *rest: sizes.append(image.shape) or crf(image, *rest))
+    words = ("--labels", "dog", "--dataset", "voc12", "--model", weights, "--out", tmp_path / "out")
+    for more in ((), ("--max_side", 24), ("--max_pixels", 400)):
+        assert command("scripts.segment", shot, *words, *more).code == 0
+        assert written(tmp_path / "out", "shot_mask.png").shape == (33, 47)
+    assert sizes[:2] == [(33, 47, 3), (17, 24, 3)] and sizes[2][0] * sizes[2][1] <= 400
+
+
 def test_labels_at_size_are_the_argmax_of_the_scaled_probabilities() -> None:
     probabilities = np.random.default_rng(0).random((4, 6, 5), np.float32)
     probabilities[2, 2:4] = probabilities[1, 2:4] = 2  # ties go to the first, as argmax has it
-    keys = np.array([7, 0, 3])
     for size in ((6, 5), (17, 23)):
-        found, highest = stage_segment.labels_at(probabilities, keys, size)
-        scaled = resize_maps(probabilities, size)
-        assert np.array_equal(found, labels_of(scaled, keys)) and np.array_equal(highest, scaled.max(axis=0))
+        for keys, background in (([7, 0, 3], True), ([7, 0, 3, 5], False)):
+            found, highest = smooth_labels(probabilities, np.array(keys), size, background)
+            scaled = resize_maps(probabilities, size)
+            assert np.array_equal(found, labels_of(scaled, np.array(keys), background))
+            assert np.array_equal(highest, scaled.max(axis=0))
 
 
 def test_an_upright_copy_gives_the_same(command: Command, shot: Path, weights: Path, tmp_path: Path) -> None:
@@ -157,23 +173,17 @@ def test_shares_are_counted_and_255_comes_last() -> None:
 # --- labels ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("given", "wanted"),
-    [
+def test_labels_as_typed() -> None:
+    for given, wanted in (
         (None, None),
         (["clip"], None),
         (["dog", "cat", "dog"], ["dog", "cat"]),
         (["dog,cat", "a bird "], ["dog", "cat", "a bird"]),
-    ],
-)
-def test_labels_as_typed(given: list[str] | None, wanted: list[str] | None) -> None:
-    assert segment.asked_labels(given) == wanted
-
-
-@pytest.mark.parametrize("given", [[""], [","], ["clip", "dog"]])
-def test_labels_that_say_nothing_or_two_things(given: list[str]) -> None:
-    with pytest.raises(UserError, match="--labels"):
-        segment.asked_labels(given)
+    ):
+        assert segment.asked_labels(given) == wanted
+    for given in ([""], [","], ["clip", "dog"]):
+        with pytest.raises(UserError, match="--labels"):
+            segment.asked_labels(given)
 
 
 def test_any_word_is_a_class_with_an_own_model(command: Command, shot: Path, weights: Path, tmp_path: Path) -> None:
@@ -199,9 +209,10 @@ def test_without_labels_clip_supplies_them(
 ) -> None:
     classes = tmp_path / "classes.txt"
     classes.write_text("dog\ncat\ncar\n")
-    words = ("--classes", classes, "--model", weights, "--templates", "dataset", "--confidence", 0)
-    asked = command("scripts.segment", shot, *words, "--labels", "clip", "--out", tmp_path / "asked")
-    silent = command("scripts.segment", shot, *words, "--out", tmp_path / "silent")
+    words = ("--classes", classes, "--model", weights, "--confidence", 0)
+    plain = ("--templates", "dataset")  # of TagCLIP
+    asked = command("scripts.segment", shot, *words, *plain, "--labels", "clip", "--out", tmp_path / "asked")
+    silent = command("scripts.segment", shot, *words, *plain, "--out", tmp_path / "silent")
     assert asked.code == silent.code == 0 and "labels by CLIP: " in silent.out
     names = silent.out.split("labels by CLIP: ")[1].split(")")[0].split(", ")
     given = command(
@@ -222,9 +233,10 @@ MISTAKES = {
     "folder without classes": (["--dataset", "folder", "--labels", "dog"], "--classes"),
     "two sets of names": (["--dataset", "voc12", "--classes", "HERE/c.txt", "--labels", "dog"], "--classes"),
     "no classes file": (["--classes", "HERE/none.txt", "--labels", "dog"], "none.txt"),
-    "method": (["--labels", "dog", "--dataset", "voc12", "--method", "magic"], "clip-es"),
+    "method": (["--labels", "dog", "--dataset", "voc12", "--method", "magic"], "invalid choice: 'magic'"),
     "no such model": (["--labels", "dog", "--model", "HERE/none.pt"], "none.pt"),
     "blocks": (["--model", "WEIGHTS", "--dataset", "voc12", "--tag_blocks", "9"], "blocks 0 to 2"),
+    "an option of TagCLIP": (["--labels", "dog", "--tag_votes", "2"], "--tag_votes goes with --labels clip"),
     "scale": (["--labels", "dog", "--scales", "-1"], "positive"),
     "unknown dataset": (["--dataset", "imagenet"], "imagenet"),
     "out is a file": (["--labels", "dog", "--dataset", "voc12", "--out", "HERE/shot.png"], "expected a folder"),
@@ -257,11 +269,9 @@ def test_no_photo_and_no_other_photos_picture_is_overwritten(tmp_path: Path) -> 
     with pytest.raises(UserError, match="rename"):
         segment.output_files([Path("one/a.jpg"), Path("two/a.jpg")], tmp_path)
     files = segment.output_files([tmp_path / "a.jpg", tmp_path / "b.jpg"], tmp_path)
-    assert files[1]["overlay"] == tmp_path / "b_overlay.png"
+    assert files["b"]["overlay"] == tmp_path / "b_overlay.png"
 
 
-def test_toyworld_names_are_the_default(tiny_clip: Clip) -> None:
+def test_toyworld_names_are_the_default() -> None:
     args = segment.parse(["photo.jpg", "--out", "x"])
-    assert (
-        segment.choose_names(args, None).name == "toyworld" and segment.choose_names(args, ["car"]).name == "toyworld"
-    )
+    assert segment.choose_names(args, None).name == segment.choose_names(args, ["car"]).name == "toyworld"

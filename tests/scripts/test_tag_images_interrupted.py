@@ -9,7 +9,7 @@ import pytest
 
 from dataset.mask_png import write_mask
 from pipeline.stages import tags as stage_tags
-from tests.support import Command, Ended
+from tests.support import Command, Ended, replace_photo
 
 Tagging = Callable[..., Ended]
 
@@ -77,6 +77,15 @@ def test_so_does_one_that_was_killed_in_the_middle_of_a_line(
     interrupt(tagging, scorer, after=1)
     assert tagging().code == 0 and scorer.looks == 2
     assert (tmp_path / "tags.txt").read_bytes() == whole
+
+
+def test_a_photo_that_was_replaced_meanwhile_is_looked_at_again(
+    tagging: Tagging, scorer: Scorer, whole: bytes, world: Path
+) -> None:
+    interrupt(tagging, scorer, after=2)
+    replace_photo(world / "JPEGImages" / "a.jpg")
+    ended = tagging()
+    assert ended.code == 0 and scorer.looks == 4 and "4 label lines written, 1 already there" in ended.out
 
 
 def test_a_crash_loses_nothing_and_leaves_the_old_file(

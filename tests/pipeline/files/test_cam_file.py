@@ -1,14 +1,13 @@
 """CAM files: both forms come back, the same input gives the same bytes, damage of any kind is named."""
 
 import errno
-import json
 import os
 import pickle
 import struct
 import tracemalloc
-import warnings
 import zipfile
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +16,12 @@ import pytest
 
 from common.errors import UserError
 from common.files import check_output
-from pipeline.files.cam_file import (
-    StoredMaps,
-    load_cams,
-    parse_record,
-    read_arrays,
-    read_made_by,
-    read_maps,
-    read_origin,
-    save_cams,
-)
+from pipeline.files.cam_file import StoredMaps, load_cams, read_made_by, read_maps, read_record, save_cams
 from pipeline.steps.maps import Cams
 from tests.support import bilinear
 
 SIZE = (21, 13)
-READERS = (read_arrays, read_made_by, read_origin, lambda path: load_cams(path, "attn_highres", 20))
+READERS = (read_record, read_made_by, lambda path: load_cams(path, "attn_highres", 20))
 MADE_BY = {"model": "abc", "scales": [1.0], "flip": False}
 
 
@@ -41,8 +31,7 @@ def example(keys: tuple[int, ...] = (14, 3)) -> Cams:
     return Cams(np.array(keys, np.int64), maps[0], maps[1], SIZE)
 
 
-@pytest.mark.parametrize("keys", [(14, 3), (7,), ()])
-@pytest.mark.parametrize("full_size", [False, True])
+@pytest.mark.parametrize(("keys", "full_size"), [((14, 3), False), ((), False), ((7,), True), ((), True)])
 def test_maps_come_back_at_full_size(tmp_path: Path, keys: tuple[int, ...], full_size: bool) -> None:
     cams, path = example(keys), tmp_path / "deep" / "a.npz"
     save_cams(path, cams, MADE_BY, full_size)
@@ -51,7 +40,7 @@ def test_maps_come_back_at_full_size(tmp_path: Path, keys: tuple[int, ...], full
         assert found_keys.tolist() == list(keys) and found_keys.dtype == np.int64
         assert found.shape == (len(keys), *SIZE) and found.dtype == np.float32
         assert np.allclose(found, np.array([bilinear(one, SIZE) for one in maps]).reshape(found.shape), atol=5e-4)
-    assert read_made_by(path) == MADE_BY
+    assert read_made_by(path) == MADE_BY and read_record(path) == {**MADE_BY, "keys": list(keys)}
 
 
 @pytest.mark.parametrize(
@@ -86,61 +75,67 @@ def test_the_references_files_can_be_read(tmp_path: Path) -> None:
 
 ONE = np.ones((1, 2, 2), np.float16)
 GRID = {"keys": np.array([0]), "cam": ONE, "attn": ONE, "size": np.array([4, 4])}
-HOLED = np.array([[[np.nan, 0], [0, 0]]], np.float16)
-ENDLESS = np.array([[[np.inf, 0], [0, 0]]], np.float16)
+HOLED, ENDLESS = (np.array([[[value, 0], [0, 0]]], np.float16) for value in (np.nan, np.inf))
+UNFIT: list[tuple[str, Any, str]] = [  # which array is another, and what is said
+    ("keys", np.array([20]), "class index 20 where the data set has 20"),
+    ("keys", np.array([-1]), "class index -1"),
+    ("keys", np.array([2**64 - 1], np.uint64), "class index 18446744073709551615"),
+    ("keys", np.array([0.5]), "no class indices"),
+    ("keys", np.array([[0]]), "no class indices"),
+    ("keys", np.array(["a"]), "no class indices"),
+    ("keys", np.arange(300), "no class indices"),
+    ("keys", None, "no class indices"),
+    ("keys", np.array([3, 3]), "the same class twice"),
+    ("keys", np.array([0, 1]), "no maps"),
+    ("keys", np.array([{"a": 1}]), "damaged, or holds something else"),  # a pickled object
+    ("attn", None, "no maps"),
+    ("attn", np.ones((2, 2), np.float16), "no maps"),
+    ("attn", np.ones((2, 2, 2), np.float16), "no maps"),
+    ("attn", np.ones((1, 2, 2), np.int64), "no maps"),
+    ("attn", np.ones((1, 0, 2), np.float16), "no maps"),
+    ("attn", ONE.astype(np.complex64), "no maps"),
+    ("attn", np.full((1, 2, 2), "0.5"), "no maps"),
+    ("attn", np.zeros((1, 2, 2), [("a", "f4")]), "no maps"),
+    ("attn", np.ones((1, 5, 2), np.float16), r"`attn` of \(5, 2\) for an image of \(4, 4\)"),
+    ("attn", 1.01 * ONE, "values from 1.01 to 1.01"),
+    ("attn", -0.01 * ONE, "values from -0.01 to -0.01"),
+    ("attn", HOLED, "not finite"),
+    ("attn", ENDLESS, "not finite"),
+    ("size", None, "no image `size`"),
+    ("size", np.array([4]), "no image `size`"),
+    ("size", np.array([0, 4]), "no image `size`"),
+    ("size", np.array([4.0, 4.0]), "no image `size`"),
+    ("size", np.array([100_000, 100_000]), "no image `size`"),
+    ("size", np.array([2**63, 2**63], np.uint64), "no image `size`"),
+    ("size", np.array([20_000, 20_000]), "too large to be read at full size"),
+    ("made_by", np.array(["{}"]), "a record that is no text"),
+    ("made_by", np.array(5), "a record that is no text"),
+    ("made_by", np.array('{"kind": "heat"}'), "maps of kind heat"),
+    ("made_by", np.array("not json"), "Expecting"),
+    ("made_by", np.array("[1]"), "no JSON object"),
+    ("made_by", np.array("[" * 200_000), "too deep"),
+    ("made_by", np.array('{"a": "' + "x" * (1 << 18) + '"}'), "a record of 262153 characters"),
+    ("made_by", np.array('{"a": ' + "9" * 5000 + "}"), "4300 digits"),
+]
 
 
-@pytest.mark.parametrize(
-    ("change", "complaint"),
-    [
-        ({"keys": np.array([20])}, "class index 20 where the data set has 20"),
-        ({"keys": np.array([-1])}, "class index -1"),
-        ({"keys": np.array([0.5])}, "no class indices"),
-        ({"keys": np.array([[0]])}, "no class indices"),
-        ({"keys": np.array(0)}, "no class indices"),
-        ({"keys": None}, "no class indices"),
-        ({"keys": np.array([2**64 - 1], np.uint64)}, "class index 18446744073709551615"),
-        ({"keys": np.array(["a"])}, "no class indices"),
-        ({"keys": np.array([3, 3]), "attn": np.ones((2, 2, 2))}, "the same class twice"),
-        ({"keys": np.arange(300)}, r"`keys` of shape \(300,\)"),
-        ({"keys": np.array([0, 1])}, "no maps"),
-        ({"attn": None}, "no maps"),
-        ({"attn": np.ones((2, 2), np.float16)}, "no maps"),
-        ({"attn": np.ones((1, 2, 2), np.int64)}, "no maps"),
-        ({"attn": np.ones((1, 0, 2), np.float16)}, "no maps"),
-        ({"attn": ONE.astype(np.complex64)}, "no maps"),
-        ({"attn": np.full((1, 2, 2), "0.5")}, "no maps"),
-        ({"attn": np.full((1, 2, 2), b"0.5")}, "no maps"),
-        ({"attn": np.zeros((1, 2, 2), [("a", "f4")])}, "damaged, or holds something else"),
-        ({"attn": np.zeros((1, 2, 2), "M8[s]")}, "damaged, or holds something else"),
-        ({"attn": np.ones((2, 2, 2), np.float16)}, "no maps"),
-        ({"attn": np.ones((1, 5, 2), np.float16)}, r"`attn` of \(5, 2\) for an image of \(4, 4\)"),
-        ({"attn": 1.01 * ONE}, "values from 1.01 to 1.01"),
-        ({"attn": -0.01 * ONE}, "values from -0.01 to -0.01"),
-        ({"attn": 1e300 * ONE.astype(np.float64)}, r"values from 1e\+300"),
-        ({"attn": HOLED}, "not finite"),
-        ({"attn": ENDLESS}, "not finite"),
-        ({"size": None}, "no image `size`"),
-        ({"size": np.array([4])}, "no image `size`"),
-        ({"size": np.array([0, 4])}, "no image `size`"),
-        ({"size": np.array([4.0, 4.0])}, "no image `size`"),
-        ({"size": np.array([-4, -4])}, "no image `size`"),
-        ({"size": np.array([100_000, 100_000])}, "no image `size`"),
-        ({"size": np.array([2**63, 2**63], np.uint64)}, "no image `size`"),
-        ({"size": np.array([20_000, 20_000])}, "too large to be read at full size"),
-        ({"keys": np.array([{"a": 1}])}, "damaged, or holds something else"),  # a pickled object
-        ({"extra": np.array([None])}, "damaged, or holds something else"),
-    ],
-)
-def test_an_unfit_file_is_named(tmp_path: Path, change: dict, complaint: str) -> None:
-    arrays = {name: array for name, array in {**GRID, **change}.items() if array is not None}
-    np.savez(tmp_path / "a.npz", **arrays)
-    with pytest.raises(UserError, match=rf"a\.npz: .*{complaint}"):
-        load_cams(tmp_path / "a.npz", "attn_highres", 20)
+def test_an_unfit_file_is_named(tmp_path: Path) -> None:
+    for name, array, complaint in UNFIT:
+        arrays = {**GRID, name: array}
+        np.savez(tmp_path / "a.npz", **{key: value for key, value in arrays.items() if value is not None})
+        with pytest.raises(UserError, match=rf"a\.npz: .*{complaint}") as caught:
+            load_cams(tmp_path / "a.npz", "attn_highres", 20)
+        assert str(caught.value).isprintable() and len(str(caught.value)) < 400
 
 
-@pytest.mark.parametrize("dtype", [">f2", ">f4", ">f8", "<f2", "<f8"])
-@pytest.mark.parametrize("order", ["C", "F"])
+def test_logits_may_have_any_value(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", **{**GRID, "attn": -30 * ONE, "made_by": np.array('{"kind": "logit"}')})
+    assert read_maps(tmp_path / "a.npz", "attn_highres", 20).maps.min() == -30
+    heat = load_cams(tmp_path / "a.npz", "attn_highres", 20)[1]
+    assert 0 <= heat.min() <= heat.max() <= 1
+
+
+@pytest.mark.parametrize(("dtype", "order"), [(">f2", "C"), (">f4", "F"), ("<f8", "C")])
 def test_other_machines_files_can_be_read(tmp_path: Path, dtype: str, order: Any) -> None:
     maps = (np.arange(12).reshape(2, 2, 3) / 16).astype(dtype, order=order)
     made_by = np.array('{"a": "\u00e4\U0001f600"}').astype(">U20")
@@ -208,9 +203,11 @@ def test_a_pickle_is_never_run(tmp_path: Path, form: str) -> None:
             np.save(stream, array)
         else:
             pickle.dump(array, stream)
-    for read in READERS:
+    for read in (read_record, READERS[-1]):
         with pytest.raises(UserError, match=r"a\.npz"):
             read(path)
+    with suppress(UserError):  # it reads nothing but the record
+        read_made_by(path)
     assert not (tmp_path / "executed").exists()
 
 
@@ -236,83 +233,34 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
         load_cams(path, "highres", 20)
 
 
-@pytest.mark.parametrize("full_size", [False, True])
-def test_any_changed_byte_is_named_or_changes_no_value(tmp_path: Path, full_size: bool) -> None:
-    """What a bad disk does, at every place of the file. Only bits of packed data may change and mean the same."""
-    path = tmp_path / "a.npz"
-    save_cams(path, example(), MADE_BY, full_size)
-    whole, arrays = path.read_bytes(), read_arrays(path)
-    packed = packed_places(path)
-    for place in range(len(whole)):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
-        try:
-            found = read_arrays(path)
-        except UserError as error:
-            assert str(error).startswith(str(path))
-            continue
-        assert place in packed and found.keys() == arrays.keys()
-        assert all(np.array_equal(found[name], array) for name, array in arrays.items())
+def test_any_changed_byte_is_named_or_changes_no_value(tmp_path: Path) -> None:
+    """What a bad disk does, at every place of the file: checksums tell it, or it does not matter.
 
-
-def packed_places(path: Path) -> set[int]:
-    """The places in a zip file that hold the data of its entries."""
-    places: set[int] = set()
-    with zipfile.ZipFile(path) as archive:
-        for entry in archive.infolist():
-            start = entry.header_offset + 30 + len(entry.filename) + 20  # the header, the name, the 64-bit field
-            places |= set(range(start, start + entry.compress_size))
-    return places
-
-
-@pytest.mark.parametrize("read", [read_origin, lambda path: load_cams(path, "highres", 20)])
-def test_any_changed_byte_is_named_by_those_who_read_a_part(tmp_path: Path, read: Any) -> None:
-    """Or what they return is the same: what they do not need, they do not unpack."""
+    A directory that is harmed may hide the record: such a file counts as one that does not say how it was made.
+    """
     path = tmp_path / "a.npz"
     save_cams(path, example(), MADE_BY)
-    whole, expected = path.read_bytes(), repr(read(path))
+    whole, readers = path.read_bytes(), (read_record, lambda path: load_cams(path, "highres", 20))
+    expected = [{repr(read(path)), repr({"keys": [14, 3]})} for read in readers]
     for place in range(len(whole)):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
-        try:
-            found = repr(read(path))
-        except UserError as error:
-            assert str(error).startswith(str(path))
-        else:
-            assert found == expected, place
+        for read, right in zip(readers, expected):
+            try:
+                found = repr(read(path))
+            except UserError as error:
+                assert str(error).startswith(str(path))
+            else:
+                assert found in right, place
 
 
-RECORDS = {"{": "Expecting", "not json": "Expecting", "[1]": "no JSON object", "null": "no JSON object",
-           "[" * 200_000: "too deep",
-           '{"a":' * 50_000: "too deep", '{"a": "' + "x" * (1 << 18) + '"}': "a record of 262153 characters",
-           '{"a": ' + "9" * 5000 + "}": "4300 digits"}  # fmt: skip
-
-
-@pytest.mark.parametrize(("text", "words"), list(RECORDS.items()), ids=range(len(RECORDS)))
-def test_an_unreadable_record_is_named(tmp_path: Path, text: str, words: str) -> None:
-    np.savez_compressed(tmp_path / "a.npz", **GRID, made_by=np.array(text))
-    for read in (read_made_by, read_origin, read_arrays):
-        with pytest.raises(UserError, match=rf"a\.npz: .*{words}") as caught:
-            read(tmp_path / "a.npz")
-        assert str(caught.value).isprintable() and len(str(caught.value)) < 400
-    with pytest.raises(ValueError, match=words):
-        parse_record(text)
-
-
-@pytest.mark.parametrize("record", [np.array(["{}"]), np.array(b"{}"), np.array(5), np.array(["{}", "{}"])])
-def test_a_record_that_is_no_text_is_named(tmp_path: Path, record: np.ndarray) -> None:
-    np.savez(tmp_path / "a.npz", **GRID, made_by=record)
-    with pytest.raises(UserError, match=r"a\.npz: damaged"):
-        read_made_by(tmp_path / "a.npz")
-
-
-def npy(descr: str, shape: str, data: bytes, version: bytes = b"\1\0", fortran: str = "False") -> bytes:
+def npy(descr: str, shape: str, data: bytes) -> bytes:
     """An array file with any header."""
-    head = f"{{'descr': {descr}, 'fortran_order': {fortran}, 'shape': {shape}, }}".encode()
-    return b"\x93NUMPY" + version + struct.pack("<H", len(head)) + head + data
+    head = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}".encode()
+    return b"\x93NUMPY\1\0" + struct.pack("<H", len(head)) + head + data
 
 
-def packed(path: Path, entries: list[tuple[str, bytes]], **options: Any) -> None:
-    with warnings.catch_warnings(), zipfile.ZipFile(path, "w", **options) as archive:
-        warnings.simplefilter("ignore")  # of two entries of one name
+def packed(path: Path, entries: list[tuple[str, bytes]]) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
         for name, data in entries:
             archive.writestr(name, data)
 
@@ -321,67 +269,42 @@ KEYS = ("keys.npy", npy("'<i8'", "(1,)", bytes(8)))
 ATTN = ("attn_highres.npy", npy("'<f2'", "(1, 2, 2)", bytes(8)))
 
 
-def test_the_parts_of_the_files_below_are_read(tmp_path: Path) -> None:
+HARMFUL: dict[str, list[tuple[str, bytes]]] = {
+    "too many arrays": [KEYS, ATTN, *((f"more{index}.npy", KEYS[1]) for index in range(20))],
+    "too few bytes": [KEYS, ("attn_highres.npy", npy("'<f2'", "(1, 2, 3)", bytes(8)))],
+    "an endless shape": [KEYS, ("attn_highres.npy", npy("'<f2'", "(1, 9999999999, 9999999999)", bytes(8)))],
+    "a negative shape": [KEYS, ("attn_highres.npy", npy("'<f2'", "(1, -2, -2)", bytes(8)))],
+    "a pickle": [KEYS, ("attn_highres.npy", npy("'|O'", "(1, 2, 2)", b"cos\nsystem\n(S'true'\ntR."))],
+    "a header too deep": [KEYS, ("attn_highres.npy", npy("'<f2'" + "(" * 9000, "(1, 2, 2)", bytes(8)))],
+    "code in the header": [KEYS, ("attn_highres.npy", npy("__import__('os').getcwd()", "(1, 2, 2)", bytes(8)))],
+    "an empty entry": [KEYS, ("attn_highres.npy", b"")],
+    "no text": [("keys.npy", npy("'<U1'", "(1,)", b"\xff\xff\xff\xff")), ATTN],
+}
+
+
+def test_archives_that_mean_harm_are_refused(tmp_path: Path) -> None:
     packed(tmp_path / "a.npz", [KEYS, ATTN])
     assert load_cams(tmp_path / "a.npz", "attn_highres", 20)[1].tolist() == [[[0, 0], [0, 0]]]
-
-
-@pytest.mark.parametrize(
-    "entries",
-    [
-        [KEYS, ATTN, KEYS],
-        [KEYS, ATTN, ("../evil.npy", KEYS[1])],
-        [KEYS, ATTN, ("/tmp/evil.npy", KEYS[1])],
-        [KEYS, ATTN, ("folder/", b"")],
-        [KEYS, ATTN, ("readme.txt", b"hello")],
-        [KEYS, ATTN, *((f"more{index}.npy", KEYS[1]) for index in range(20))],
-        [KEYS, ATTN, *((f"{index:0100}.npy", b"") for index in range(3000))],
-        [KEYS, ("attn_highres.npy", npy("'<f2'", "(1, 2, 3)", bytes(8)))],  # too few bytes
-        [KEYS, ("attn_highres.npy", npy("'<f2'", "(1, 2, 2)", bytes(9)))],  # too many
-        [KEYS, ("attn_highres.npy", npy("'<f2'", "(1, 9999999999, 9999999999)", bytes(8)))],
-        [KEYS, ("attn_highres.npy", npy("'<f2'", "(1, -2, -2)", bytes(8)))],
-        [KEYS, ("attn_highres.npy", npy("'<f2'", "(1, 2, 2)", bytes(8), version=b"\3\0"))],
-        [KEYS, ("attn_highres.npy", npy("'|O'", "(1, 2, 2)", b"cos\nsystem\n(S'true'\ntR."))],
-        [KEYS, ("attn_highres.npy", npy("'<f2'" + "(" * 9000, "(1, 2, 2)", bytes(8)))],  # a literal too deep to parse
-        [KEYS, ("attn_highres.npy", npy("__import__('os').getcwd()", "(1, 2, 2)", bytes(8)))],
-        [KEYS, ("attn_highres.npy", npy("'<f3'", "(1, 2, 2)", bytes(12)))],
-        [KEYS, ("attn_highres.npy", b"")],
-        [("keys.npy", npy("'<U0'", "(1,)", b"")), ATTN],
-        [("keys.npy", npy("'<U1'", "(1,)", b"\xff\xff\xff\xff")), ATTN],
-    ],
-)
-def test_archives_of_an_unusual_form_are_refused(tmp_path: Path, entries: list) -> None:
-    packed(tmp_path / "a.npz", entries)
-    for read in (read_arrays, READERS[-1]):
-        with pytest.raises(UserError, match=r"a\.npz: ") as caught:
-            read(tmp_path / "a.npz")
-        assert len(str(caught.value)) < 400 and str(caught.value).isprintable()
-
-
-@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_compression_that_numpy_does_not_use_is_refused(tmp_path: Path, method: int) -> None:
-    packed(tmp_path / "a.npz", [KEYS, ATTN], compression=method)
-    with pytest.raises(UserError, match="an entry that is no array"):
-        read_arrays(tmp_path / "a.npz")
-
-
-def test_an_encrypted_entry_is_refused(tmp_path: Path) -> None:
-    packed(tmp_path / "a.npz", [KEYS, ATTN])
-    data = bytearray((tmp_path / "a.npz").read_bytes())
-    data[data.index(b"PK\1\2") + 8] |= 1  # the flag in the directory
-    data[6] |= 1  # and in front of the entry
-    (tmp_path / "a.npz").write_bytes(data)
-    with pytest.raises(UserError, match="an entry that is no array"):
-        read_arrays(tmp_path / "a.npz")
+    for name, entries in HARMFUL.items():
+        packed(tmp_path / "a.npz", entries)
+        try:
+            load_cams(tmp_path / "a.npz", "attn_highres", 20)
+        except UserError as error:
+            assert (
+                str(error).startswith(f"{tmp_path / 'a.npz'}: ") and str(error).isprintable() and len(str(error)) < 400
+            )
+        else:
+            raise AssertionError(name)
+        with suppress(UserError):
+            assert read_record(tmp_path / "a.npz") == {"keys": [0]}
 
 
 def test_gigabytes_in_a_few_megabytes_are_not_unpacked(tmp_path: Path) -> None:
     """10 GB of zeros, declared as they are; the archive is made of one packed gigabyte's beginning, told to be ten."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     zeros = packer.compress(npy("'<f2'", "(1, 50000, 100000)", bytes(1 << 24))) + packer.flush()
-    packed(tmp_path / "a.npz", [KEYS, ("attn_highres.npy", b"x")])
-    for claimed in (10_000_000_000, 2**32 - 2, 2 << 30):
-        write_claim(tmp_path / "b.npz", zeros, min(claimed, 2**32 - 2))
+    for claimed in (2**32 - 2, 2 << 30):
+        write_claim(tmp_path / "b.npz", zeros, claimed)
         tracemalloc.start()
         for read in READERS:
             with pytest.raises(UserError, match="more than 16 arrays or 1024 MiB"):
@@ -407,7 +330,7 @@ def test_an_entry_that_unpacks_to_more_than_it_says_is_cut(tmp_path: Path) -> No
     write_claim(tmp_path / "a.npz", zeros, len(data))
     tracemalloc.start()
     with pytest.raises(UserError, match=r"a\.npz: damaged"):  # what was checked is not what lies there
-        read_arrays(tmp_path / "a.npz")
+        read_record(tmp_path / "a.npz")
     assert tracemalloc.get_traced_memory()[1] < 10 << 20
     tracemalloc.stop()
 
@@ -457,8 +380,3 @@ def test_a_link_in_place_of_a_file_is_replaced_and_not_followed(tmp_path: Path) 
     (tmp_path / "out/a.npz").symlink_to(tmp_path / "elsewhere.npz")
     save_cams(check_output(tmp_path / "out/a.npz", tmp_path / "out"), example(), MADE_BY)
     assert (tmp_path / "elsewhere.npz").read_bytes() == b"kept" and not (tmp_path / "out/a.npz").is_symlink()
-
-
-def test_record_is_json_text(tmp_path: Path) -> None:
-    save_cams(tmp_path / "a.npz", example(), MADE_BY)
-    assert json.loads(str(np.load(tmp_path / "a.npz")["made_by"])) == MADE_BY

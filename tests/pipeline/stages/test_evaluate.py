@@ -1,5 +1,6 @@
 """The loop of the evaluation: large images strip by strip, and what one image may cost."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.errors import StopRun
+from common.errors import StopRun, UserError
 from dataset.mask_png import write_mask
 from pipeline.files.cam_file import save_cams
 from pipeline.stages import evaluate as stage_eval
@@ -86,13 +87,52 @@ def test_masks_scored_in_strips_give_the_counts_of_every_pixel(strips_of_two_row
     assert np.array_equal(confusion_of(truth, labels, 3), wanted)
 
 
-@pytest.mark.parametrize("row", [0, 7, 22])
-def test_a_strange_label_is_found_in_every_strip(job: EvalJob, strips_of_two_rows: None, row: int) -> None:
-    truth = np.zeros(SIZE, np.uint8)
-    truth[row, 30] = 77
-    write_mask(job.truth / "a.png", truth)
-    with pytest.raises(Exception, match="holds label 77"):
-        read_truth(job.truth, "a", CLASSES + 1)
+def test_a_strange_label_is_found_in_every_strip(job: EvalJob, strips_of_two_rows: None) -> None:
+    for row in (0, 7, 22):
+        truth = np.zeros(SIZE, np.uint8)
+        truth[row, 30] = 77
+        write_mask(job.truth / "a.png", truth)
+        with pytest.raises(UserError, match="holds label 77"):
+            read_truth(job.truth, "a", CLASSES + 1)
+
+
+# --- files made in different ways -------------------------------------------------------------------
+
+
+def record(job: EvalJob, image_id: str, **record: Any) -> None:
+    """A CAM file with such a record."""
+    maps = np.full((2, 2, 2), 0.5, np.float32)
+    save_cams(job.folder / f"{image_id}.npz", Cams(np.array([2, 7]), maps, maps, SIZE), record)
+
+
+@pytest.mark.parametrize("other", [{"method": "maskclip", "kind": "logit"}, {"model": "another"}, {"kind": "logit"}])
+@pytest.mark.parametrize("last", ["b", "c"])
+def test_maps_made_in_different_ways_are_not_scored_together(job: EvalJob, other: dict, last: str) -> None:
+    """A file without record is trusted, wherever it stands; images and labels may differ."""
+    ways = {"method": "clip-es", "model": "tiny"}
+    record(job, "a", **ways, source="1-a", keys=[2])
+    record(job, last, **ways, source="2-b", keys=[7])
+    assert run(job)[2] == 3
+    record(job, last, **{**ways, **other}, source="2-b", keys=[7])
+    with pytest.raises(UserError, match=rf"/a\.npz and .*/{last}\.npz were made in different ways: ") as caught:
+        run(job)
+    said = str(caught.value).split("different ways: ")[1]
+    assert all(f"{key} {ways.get(key, 'cam')} (there {value})" in said for key, value in other.items())
+    assert said.count("(there") == len(other) and "\n" not in said
+    save_cams(job.folder / "a.npz", Cams(np.array([2]), np.ones((1, 2, 2)), np.ones((1, 2, 2)), SIZE), {})
+    assert run(job)[2] == 3
+
+
+def test_masks_made_in_different_ways_are_not_scored_together(job: EvalJob, tmp_path: Path) -> None:
+    masks = replace(job, folder=tmp_path / "masks", cam_type="png", backgrounds=(1.0,))
+    ways = {"a": {"confidence": 0.5, "source": "1-a"}, "b": None, "c": {"confidence": 0.95, "source": "2-c"}}
+    for image_id, way in ways.items():
+        made_by = "" if way is None else json.dumps(way)
+        write_mask(masks.folder / f"{image_id}.png", np.full(SIZE, 3, np.uint8), made_by=made_by)
+    with pytest.raises(UserError, match=r"/a\.png and .*/c\.png were made in different ways: confidence 0\.5 \(there"):
+        run(masks)
+    write_mask(masks.folder / "c.png", np.full(SIZE, 3, np.uint8))
+    assert run(masks)[2] == 3
 
 
 @pytest.mark.parametrize("error", [MemoryError("no room"), ValueError("odd"), StopRun("full")])
