@@ -8,6 +8,7 @@ size and date is noticed. CAM files, masks, tags, predictions and run.json are a
 import hashlib
 import json
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,26 @@ def can_stay(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], re
     return same_image
 
 
-def check_together(path: Path, record: Mapping[str, Any], first: Path, first_record: Mapping[str, Any]) -> None:
-    """Raise UserError for two files of one folder that were made in different ways, and must not be scored together."""
-    if detail := differences(first_record, record, but=OF_ONE_IMAGE):
-        detail = detail.replace("(now ", "(there ")
-        raise UserError(f"{first} and {path} were made in different ways: {detail}; give each way a folder of its own")
+@dataclass
+class Together:
+    """Files that are scored together must have been made in one way: their sum would be the score of neither.
+
+    A file that does not say how it was made is trusted, but for the kind of its maps.
+    """
+
+    recorded: tuple[Path, Mapping[str, Any]] | None = None
+    kinds: tuple[Path, str] | None = None
+
+    def add(self, path: Path, record: Mapping[str, Any]) -> None:
+        """Raise UserError, which names two files and says what differs, for one that does not go with the others."""
+        remedy = "give each way a folder of its own"
+        kind = str(record.get("kind", "cam"))
+        self.kinds = self.kinds or (path, kind)
+        if record:
+            self.recorded = self.recorded or (path, record)
+            first, first_record = self.recorded
+            if detail := differences(first_record, record, but=OF_ONE_IMAGE):
+                detail = detail.replace("(now ", "(there ")
+                raise UserError(f"{first} and {path} were made in different ways: {detail}; {remedy}")
+        if kind != self.kinds[1]:
+            raise UserError(f"{self.kinds[0]} and {path} hold maps of kind {self.kinds[1]} and {kind}; {remedy}")

@@ -21,7 +21,7 @@ from common.limits import MAX_PIXELS
 from common.memory import out_of_memory
 from common.outcome import Outcome
 from common.parallel import ordered_map
-from common.provenance import SOURCE, can_stay, check_together, record_text, source_of
+from common.provenance import SOURCE, Together, can_stay, record_text, source_of
 from common.version import VERSION
 from dataset.mask_png import write_mask
 from dataset.spec import Sample
@@ -294,11 +294,10 @@ def run(job: CrfJob, ids: Sequence[str], totals: Totals, threads: int) -> Iterat
 
 def _scored(job: CrfJob, totals: Totals, ended: Iterable["Finished"]) -> Iterator[Outcome]:
     """Add the scores of every image; CAM files that were made in different ways do not go together."""
-    first: Finished | None = None
+    together = Together()
     for one in ended:
-        if one.cams:  # a CAM file that does not say how it was made is trusted
-            first = first or one
-            check_together(job.cam_file(one.outcome.id), one.cams, job.cam_file(first.outcome.id), first.cams)
+        if one.cams is not None:
+            together.add(job.cam_file(one.outcome.id), one.cams)
         if one.confusion is not None:
             totals.add(one.confusion)
         yield one.outcome
@@ -392,12 +391,12 @@ class Finished:
     """What became of one image.
 
     confusion  (1, C, C+1) confusion matrix, where the image was scored
-    cams       the record of its maps, with their kind; empty when they have none
+    cams       the record of its maps, empty when they have none; None for an image without maps
     """
 
     outcome: Outcome
     confusion: np.ndarray | None = None
-    cams: Mapping[str, Any] = field(default_factory=dict)
+    cams: Mapping[str, Any] | None = None
 
 
 def finish(job: CrfJob, finished: Collection[str], result: CrfResult | Outcome) -> Finished:
@@ -416,7 +415,7 @@ def finish(job: CrfJob, finished: Collection[str], result: CrfResult | Outcome) 
     except Exception as error:
         return Finished(failure(image.id, error))
     outcome = Outcome(image.id, "kept" if kept else "made", note="" if kept else "; ".join(result.notes))
-    return Finished(outcome, confusion, {"kind": image.kind, **image.cams} if image.cams else {})
+    return Finished(outcome, confusion, image.cams)
 
 
 def full_size(job: CrfJob, result: CrfResult) -> tuple[np.ndarray, np.ndarray]:

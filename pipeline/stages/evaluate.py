@@ -11,7 +11,7 @@ import numpy as np
 from common.errors import StopRun, UserError, in_short
 from common.outcome import Outcome
 from common.parallel import ordered_map
-from common.provenance import check_together, parse_record
+from common.provenance import Together, parse_record
 from dataset.mask_png import mask_made_by, read_mask
 from dataset.spec import IGNORE_INDEX
 from dataset.voc_layout import is_file
@@ -64,12 +64,10 @@ def run(job: EvalJob, ids: Sequence[str], totals: Totals, threads: int) -> Itera
 
     Raises UserError for files that were made in different ways: their sum would be the score of neither.
     """
-    first: Scored | None = None
+    together = Together()
     for scored in ordered_map(lambda image_id: _scored(job, image_id), ids, threads):
         if scored.confusions is not None:
-            if scored.record:  # a file that does not say how it was made is trusted
-                first = first or scored
-                check_together(scored.path, scored.record, first.path, first.record)
+            together.add(scored.path, scored.record)
             totals.add(scored.confusions)
         yield scored.outcome
 
@@ -113,7 +111,7 @@ def _score(job: EvalJob, image_id: str) -> Scored:
     confusions = job.empty_totals().confusions
     for rows in strips(stored.size, len(stored.keys) + 1):
         confusions += _confusions(job, truth[rows], stored, stored.rows(rows))
-    return Scored(made, confusions, path, {"kind": stored.kind, **stored.made_by} if stored.made_by else {})
+    return Scored(made, confusions, path, stored.made_by)
 
 
 def _confusions(job: EvalJob, truth: np.ndarray, stored: StoredMaps, maps: np.ndarray) -> np.ndarray:
