@@ -97,6 +97,7 @@ class Together:
         remedy = "give each way a folder of its own"
         kind = str(record.get("kind", "cam"))
         self.kinds = self.kinds or (path, kind)
+        record = {"kind": kind, **record} if record else record
         if record:
             self.recorded = self.recorded or (path, record)
             first, first_record = self.recorded

@@ -54,7 +54,7 @@ def ids() -> list[str]:
 
 def stages(command: Command, weights: Path, data: tuple[str, ...], labels: tuple[str, ...], *crf: str) -> None:
     """CAMs and masks in the folders of MADE."""
-    model = ("--model", weights, "--device", "cpu", "--templates", "dataset")
+    model = ("--model", weights, "--device", "cpu")
     ended = command("generate_cams", *data, *labels, *model, "--cam_out_dir", "cams")
     assert ended.code == 0, ended.err
     read = () if "clip" in labels else labels

@@ -108,7 +108,7 @@ def record(job: EvalJob, image_id: str, **record: Any) -> None:
 @pytest.mark.parametrize("other", [{"method": "maskclip", "kind": "logit"}, {"model": "another"}, {"kind": "logit"}])
 @pytest.mark.parametrize("last", ["b", "c"])
 def test_maps_made_in_different_ways_are_not_scored_together(job: EvalJob, other: dict, last: str) -> None:
-    """A file without record is trusted, wherever it stands; images and labels may differ."""
+    """A file without record is trusted wherever it stands, but for its kind; images and labels may differ."""
     ways = {"method": "clip-es", "model": "tiny"}
     record(job, "a", **ways, source="1-a", keys=[2])
     record(job, last, **ways, source="2-b", keys=[7])
@@ -120,7 +120,11 @@ def test_maps_made_in_different_ways_are_not_scored_together(job: EvalJob, other
     assert all(f"{key} {ways.get(key, 'cam')} (there {value})" in said for key, value in other.items())
     assert said.count("(there") == len(other) and "\n" not in said
     save_cams(job.folder / "a.npz", Cams(np.array([2]), np.ones((1, 2, 2)), np.ones((1, 2, 2)), SIZE), {})
-    assert run(job)[2] == 3
+    if "kind" not in other:
+        assert run(job)[2] == 3
+        return
+    with pytest.raises(UserError, match=rf"{last}\.npz hold maps of kind cam and logit"):
+        run(job)
 
 
 def test_masks_made_in_different_ways_are_not_scored_together(job: EvalJob, tmp_path: Path) -> None:
