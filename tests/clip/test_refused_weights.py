@@ -81,31 +81,6 @@ def test_the_attacks_would_work(tmp_path: Path) -> None:
         marker.unlink()
 
 
-def torchscript_asking_for(size: tuple[int, ...], stride: tuple[int, ...], offset: int) -> bytes:
-    """A data.pkl with one tensor on a storage of two floats, written by hand."""
-    stream = io.BytesIO()
-
-    class Pickler(pickle.Pickler):
-        def persistent_id(self, item: object) -> object:
-            return ("storage", torch.FloatStorage, "0", "cpu", 2) if item == "the storage" else None
-
-    call = Reduced(torch._utils._rebuild_tensor_v2, "the storage", offset, size, stride, False, {})
-    Pickler(stream, protocol=2).dump(call)
-    return stream.getvalue()
-
-
-@pytest.mark.parametrize(("size", "stride", "offset"), [((3,), (1,), 0), ((2,), (1,), 1), ((2,), (1 << 40,), 0)])
-def test_a_tensor_that_reaches_beyond_its_storage_is_refused(
-    tmp_path: Path, size: tuple[int, ...], stride: tuple[int, ...], offset: int
-) -> None:
-    path = tmp_path / "beyond.pt"
-    as_torchscript(path, torchscript_asking_for(size, stride, offset))
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("archive/data/0", bytes(8))
-    with pytest.raises(UserError, match=r"beyond\.pt"):
-        read_weights(path)
-
-
 def broken_files(state: State) -> dict[str, bytes]:
     stream = io.BytesIO()
     torch.save(state, stream)
