@@ -8,7 +8,6 @@ that knows tensors, containers and nothing else.
 
 import hashlib
 import io
-import os
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -21,6 +20,7 @@ from typing import Any
 import torch
 
 from common.errors import UserError
+from common.files import is_file
 
 StateDict = dict[str, torch.Tensor]
 
@@ -46,7 +46,7 @@ def read_weights(path: Path) -> Weights:
 
     Raises UserError, naming the file, when it is missing, truncated, of another kind, or holds anything but tensors.
     """
-    if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises for a name too long
+    if not is_file(path):
         raise UserError(f"{path}: no such weight file; expected {ACCEPTED}")
     try:
         container, state = _read(path)

@@ -1,19 +1,17 @@
 """Images as the stages see them: upright RGB. Too many pixels are refused from the header, before they are decoded."""
 
-import os
-import stat
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import sqrt
 from pathlib import Path
 from threading import Lock
-from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from common.errors import StopRun, UserError
+from common.files import open_regular
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")  # others of PIL's start programs, or are rare
 MOST_PIXELS = 500_000_000  # by the header; 2 GB once decoded
@@ -23,7 +21,6 @@ LARGE = 1 << 25  # pixels; larger images are decoded one at a time, and at a sma
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # above it PIL warns; above twice as many it refuses to open the file
 warnings.filterwarnings("ignore", module="PIL")  # many pixels, odd EXIF data: nothing that a user could act on
 
-_STRIP = 1 << 22  # pixels that are converted at once
 _ORIENTATION = 0x0112  # EXIF tag
 _SIDEWAYS = (5, 6, 7, 8)
 _UPRIGHT = {  # what makes a picture of an orientation upright; the last four swap width and height
@@ -50,13 +47,12 @@ def read_image(path: Path, enough: tuple[int, int] | None = None) -> Image.Image
     Of animations and files with several pages the first is read. Raises UserError, naming the file, when it is
     missing, truncated, not an image, no regular file or absurdly large.
     """
-    with opened(path) as image:
-        orientation = _orientation(image)
-        size = _upright_size(image, orientation)
+
+    def working(size: tuple[int, int]) -> tuple[int, int]:
         fits = enough is not None and enough[0] <= size[0] and enough[1] <= size[1]
-        if enough is not None and fits and _pixels(image) > LARGE:
-            return _shrunk(image, enough, orientation)
-        return _turned(_decoded(image), orientation)
+        return enough if enough is not None and fits and size[0] * size[1] > LARGE else size
+
+    return read_at(path, working)
 
 
 def read_within(path: Path, most_pixels: int) -> Image.Image:
@@ -101,16 +97,6 @@ def working_size(size: tuple[int, int], most_pixels: int) -> tuple[int, int]:
 def one_at_a_time(pixels: int) -> AbstractContextManager[object]:
     """Large images wait for each other, so that several threads need no more memory than one. Not to be nested."""
     return _one_large if pixels > LARGE else nullcontext()
-
-
-def open_regular(path: Path) -> BinaryIO:
-    """A regular file, opened for reading. Anything else is an OSError, and is not waited for as a pipe would be."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    kind = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(kind):
-        return os.fdopen(descriptor, "rb")
-    os.close(descriptor)
-    raise IsADirectoryError("a folder") if stat.S_ISDIR(kind) else OSError("a pipe, socket or device")
 
 
 @contextmanager
@@ -177,10 +163,7 @@ def _decoded(image: Image.Image) -> Image.Image:
     """RGB, as it lies in the file."""
     with one_at_a_time(_pixels(image)):
         image.load()
-        if _pixels(image) <= LARGE:
-            return _rgb(image)
-        # a copy would double the memory; what the file gives is as good as one, and other modes go strip by strip
-        return image._new(image.im) if image.mode == "RGB" else _averaged(image, (1, 1))
+        return _rgb(image)
 
 
 def _shrunk(image: Image.Image, size: tuple[int, int], orientation: object) -> Image.Image:
@@ -197,23 +180,15 @@ def _shrunk(image: Image.Image, size: tuple[int, int], orientation: object) -> I
             image.draft(None, (2 * width, 2 * height))
         image.load()
         factors = max(1, image.width // (2 * width)), max(1, image.height // (2 * height))
-        near = _averaged(image, factors) if _pixels(image) > LARGE else _rgb(image)
+        rgb = _rgb(image)
+        near = rgb.reduce(factors) if _pixels(image) > LARGE else rgb
     small = cv2.resize(np.asarray(near), (width, height), interpolation=cv2.INTER_AREA)
     return _turned(Image.fromarray(small), orientation)
 
 
-def _averaged(image: Image.Image, factors: tuple[int, int]) -> Image.Image:
-    """RGB with each block of `factors` (x, y) pixels made one; strip by strip, as conversion multiplies the memory."""
-    across, down = factors
-    result = Image.new("RGB", (-(-image.width // across), -(-image.height // down)))
-    rows = max(1, _STRIP // (image.width * down)) * down
-    for top in range(0, image.height, rows):
-        strip = _rgb(image.crop((0, top, image.width, min(top + rows, image.height))))
-        result.paste(strip.reduce(factors), (0, top // down))
-    return result
-
-
 def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image  # a copy would double the memory
     if image.mode.startswith("I"):  # 16-bit grey; convert("RGB") would clip instead of scaling
         return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
     image.info.pop("transparency", None)  # PIL warns of some kinds of it, which do not change the colours

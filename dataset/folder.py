@@ -18,7 +18,6 @@ EXPECTED = "a folder of jpg, png or webp images, at any depth"
 # Pictures that are not read: each is named as a problem, so that none is lost in silence.
 OTHER_PICTURES = (".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jfif", ".jp2", ".svg", ".raw", ".dng")
 WRITTEN = Path("output")  # where the commands write when they are not told, below the working folder
-MAX_DEPTH = 100  # folders within folders; os.walk recurses before Python 3.12
 
 
 @dataclass
@@ -51,8 +50,6 @@ def find_images(root: Path) -> Images:
     images, written = Images(), list[Path]()
     for place, subfolders, names in os.walk(root):
         folder = Path(place)
-        if len(folder.parts) - len(root.parts) > MAX_DEPTH:
-            raise UserError(f"{root}: folders in folders, more than {MAX_DEPTH} deep; move the files further up")
         below = sorted(folder / name for name in subfolders if name[0] != ".")
         subfolders.clear()
         for path in below:

@@ -4,14 +4,15 @@ Nothing here waits for a pipe, reads more than it should, or hands control chara
 """
 
 import json
+import os
 import re
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from common import files
 from common.errors import UserError
+from common.files import open_regular
 
 MAX_BYTES = 256 << 20  # COCO's largest label file as text is a hundredth of it
 MAX_LINE = 1 << 20  # characters
@@ -19,14 +20,6 @@ SHOWN = 60  # characters of a name that are repeated in a message
 MAX_MESSAGE = 480
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|\Z)")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # a terminal would obey them; none is of use in text
-
-
-def is_file(path: Path) -> bool:
-    """Whether there is such a file; a name that is too long for one is none."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
 
 
 def files_below(root: Path, endings: str | tuple[str, ...]) -> list[Path]:
@@ -37,15 +30,12 @@ def files_below(root: Path, endings: str | tuple[str, ...]) -> list[Path]:
 def read_bytes(path: Path, expected: str, max_bytes: int = MAX_BYTES) -> bytes:
     """All of a file. Raises UserError, naming it and what was `expected`, when it is too large or no regular file."""
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise UserError(f"{path}: cannot be read (a folder, pipe or device); expected {expected}")
-        if status.st_size > max_bytes:
-            raise UserError(f"{path}: larger than {max_bytes >> 20} MiB; expected {expected}")
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
+            if os.fstat(stream.fileno()).st_size > max_bytes:
+                raise UserError(f"{path}: larger than {max_bytes >> 20} MiB; expected {expected}")
             return stream.read(max_bytes)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); expected {expected}") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}); expected {expected}") from error
 
 
 def read_text(path: Path, expected: str, max_bytes: int = MAX_BYTES) -> str:

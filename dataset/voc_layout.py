@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
+from common.files import is_file as is_file
 from common.files import need_dir, need_file
 from dataset.ids import IMAGE_SUFFIXES, plain_id
 from dataset.names import hint, one_form
 from dataset.readers.voc_xml import read_names
 from dataset.spec import Sample
-from dataset.text_files import is_file as is_file
 from dataset.text_files import numbered_lines, read_text, shown
 
 

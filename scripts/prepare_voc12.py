@@ -56,21 +56,19 @@ def _convert(sbd: Path | None, root: Path) -> int:
         raise UserError(f"--sbd {sbd}: no .mat file in it or its cls; expected SBD's benchmark_RELEASE/dataset")
     if mats is None:
         return EXIT_OK
-    from dataset.annotations import MaskJob, prepare
+    from cli.preparing import make_masks
+    from dataset.annotations import MaskJob
     from voc12.sbd import read_source, sources
 
-    found, tally = sources(mats, root / "SegmentationClass"), console.Tally()
-    job = MaskJob(AUG, lambda key: read_source(found[key]), root / AUG, keep_any=True)
-    outcomes = (outcome for outcome, _ in prepare(job, found))
-    for outcome in console.progress(outcomes, len(found), "masks"):
-        tally.add(outcome)
+    found = sources(mats, root / "SegmentationClass")
+    tally, _ = make_masks(MaskJob(AUG, lambda key: read_source(found[key]), root / AUG, keep_any=True), found)
     return tally.report(f"masks of {mats} and SegmentationClass", root / AUG)
 
 
 def _write(root: Path, there: dict[str, list[str]], made: dict[str, list[str]], aug_masks: list[str]) -> int:
     """Write the new split files, and print every count beside the expected one."""
     from common.files import write_text
-    from voc12.splits import EXPECTED, EXPECTED_AUG_MASKS, SEGMENTATION, outdated_train_aug
+    from voc12.splits import ARCHIVE, EXPECTED, EXPECTED_AUG_MASKS, SEGMENTATION, outdated_train_aug
 
     missing = False
     for name, expected in EXPECTED.items():
@@ -79,7 +77,8 @@ def _write(root: Path, there: dict[str, list[str]], made: dict[str, list[str]], 
             write_text(path, "".join(f"{key}\n" for key in made[name]))
         ids = made.get(name, there.get(name))
         if ids is None:
-            print(f"{name:<10} missing: {_remedy(name, path)}")
+            remedy = f"it needs val and {AUG}; put that folder there, or give SBD's .mat files with --sbd DIR"
+            print(f"{name:<10} missing: {remedy if name == 'train_aug' else f'{path} comes with {ARCHIVE}'}")
             missing = True
             continue
         verdict = "as expected" if len(ids) == expected else f"expected {expected}: not the whole of VOC 2012"
@@ -91,14 +90,6 @@ def _write(root: Path, there: dict[str, list[str]], made: dict[str, list[str]], 
         print(outdated)
         missing = True
     return EXIT_INCOMPLETE if missing else EXIT_OK
-
-
-def _remedy(name: str, path: Path) -> str:
-    from voc12.splits import ARCHIVE
-
-    if name == "train_aug":
-        return f"it needs val and {AUG}; put that folder there, or give SBD's .mat files with --sbd DIR"
-    return f"{path} comes with {ARCHIVE}"
 
 
 if __name__ == "__main__":

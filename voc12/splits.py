@@ -71,10 +71,9 @@ def outdated_train_aug(splits: dict[str, list[str]], aug_masks: list[str]) -> st
     has, gives = set(splits["train_aug"]), set(_without(aug_masks, splits["val"]))
     if has == gives:
         return ""
-    counts = f"train_aug.txt has {len(has)} ids, SegmentationClassAug gives {len(gives)}"
-    if has > gives:
-        return f"{counts}: put the missing masks there, or delete train_aug.txt to have it made again"
-    return f"{counts}{' others' * (len(has) == len(gives))}: delete it to have it made again"
+    others = " others" if len(has) == len(gives) else ""
+    counts = f"train_aug.txt has {len(has)} ids, SegmentationClassAug gives {len(gives)}{others}"
+    return f"{counts}: complete the masks, or delete train_aug.txt to have it made again"
 
 
 def _without(ids: list[str], others: list[str]) -> list[str]:

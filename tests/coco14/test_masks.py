@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as rle
 
-from coco14.masks import draw_mask, drawn, runs_of, uncompressed
+from coco14.masks import draw_mask, drawn, runs_of
 from common.errors import UserError
 
 SIZE = (24, 31)
@@ -102,10 +102,14 @@ def test_of_two_as_large_the_later_is_seen() -> None:
 
 def test_compressed_run_lengths_are_read_as_pycocotools_writes_them() -> None:
     rng = np.random.default_rng(1)
-    for _ in range(50):
-        region = rng.random(rng.integers(1, 60, 2)) < rng.random()
-        text = rle.encode(np.asfortranarray(region.astype(np.uint8)))["counts"].decode()
-        assert uncompressed(text) == runs(region)["counts"]
+    for shape in ((1, 1), *rng.integers(1, 60, (50, 2)).tolist()):
+        region = rng.random(shape) < rng.random()
+        compressed = rle.encode(np.asfortranarray(region.astype(np.uint8)))
+        text = {"size": list(shape), "counts": compressed["counts"].decode()}
+        assert np.array_equal(drawn(runs_of(text, tuple(shape), "here")), region)
+        if region.size > 1:
+            with pytest.raises(UserError, match="run lengths of another size"):
+                runs_of({**text, "size": [shape[0] + 1, shape[1]]}, (shape[0] + 1, shape[1]), "here")
 
 
 @pytest.mark.parametrize(
@@ -115,8 +119,8 @@ def test_compressed_run_lengths_are_read_as_pycocotools_writes_them() -> None:
         ({"size": [24, 31]}, "no segmentation"),
         ({"size": [24, 31], "counts": [744.0]}, "no segmentation"),
         ({"size": [24, 31], "counts": [-1, 745]}, "no segmentation"),
-        ({"size": [24, 31], "counts": "\x00zz"}, "no segmentation"),
-        ({"size": [24, 31], "counts": "oooooooooooo"}, "no segmentation"),
+        ({"size": [24, 31], "counts": "\x00zz"}, "run lengths of another size"),
+        ({"size": [24, 31], "counts": "oooooooooooo"}, "run lengths of another size"),
         ({"size": [24, 31], "counts": [700]}, "run lengths of another size than the image 31 x 24"),
         ({"size": [31, 24], "counts": [744]}, "run lengths of another size"),
         ({"size": [24, 31], "counts": [10**30]}, "run lengths of another size"),

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from common.errors import UserError
-from common.images import image_size, open_regular, read_image, read_within
+from common.files import open_regular
+from common.images import image_size, read_image, read_within
 from tests.support import ROOT, photo
 
 READERS: list[Callable[[Path], object]] = [read_image, image_size, lambda path: read_within(path, 100)]

@@ -61,21 +61,8 @@ def test_any_bytes(data: bytes) -> None:
 
 SIMPLE = st.one_of(st.none(), st.booleans(), st.integers(-2, 9), st.floats(), st.text(max_size=4))
 HARSH: tuple[Any, ...] = (
-    10**30,
-    -(10**30),
-    10**4000,
-    1e999,
-    "../a",
-    "/a",
-    "a\nb",
-    "\ud800",
-    "x" * 5000,
-    {},
-    [[]],
-    7,
-    5,
-    9,
-)
+    10**30, -(10**30), 10**4000, 1e999, "../a", "/a", "a\nb", "\ud800", "x" * 5000, {}, [[]], 7, 5, 9
+)  # fmt: skip
 ODD = st.one_of(SIMPLE, st.lists(st.integers(0, 9), max_size=7), st.sampled_from(HARSH))
 
 
@@ -109,19 +96,6 @@ def test_any_segmentation(segmentations: list[Any], crowd: bool) -> None:
     check_mask((4, 6), items, {5: 0})
 
 
-def naive_runs(size: tuple[int, int], counts: list[int]) -> np.ndarray:
-    values = [index % 2 for index, count in enumerate(counts) for _ in range(count)]
-    return np.array(values, np.uint8).reshape(size[::-1]).T
-
-
-@given(st.lists(st.integers(0, 30), min_size=1, max_size=9), st.integers(1, 5))
-def test_run_lengths_that_fit_are_drawn_as_a_loop_would(counts: list[int], height: int) -> None:
-    counts = [*counts, -sum(counts) % height + height]
-    size = (height, sum(counts) // height)
-    items = [{"category_id": 5, "segmentation": {"size": list(size), "counts": counts}}]
-    np.testing.assert_array_equal(check_mask(size, items, {5: 0}), naive_runs(size, counts))
-
-
 SQUARE = [[0, 0, 4, 0, 4, 4, 0, 4]]
 HOSTILE: dict[str, tuple[tuple[int, int], list[Any]]] = {
     "a huge image": ((1 << 20, 1 << 20), [SQUARE]),
@@ -130,10 +104,6 @@ HOSTILE: dict[str, tuple[tuple[int, int], list[Any]]] = {
     "a size that lies": ((4, 6), [{"size": [1 << 20, 1 << 20], "counts": [24]}]),
     "no counts": ((4, 6), [{"size": [4, 6], "counts": []}]),
     "compressed, too long": ((4, 6), [{"size": [4, 6], "counts": "o" * 100_000}]),
-    "compressed, not ASCII": ((4, 6), [{"size": [4, 6], "counts": "\u0130\u0131"}]),
-    "bytes": ((4, 6), [{"size": [4, 6], "counts": {"0": 1}}]),
-    "nested": ((4, 6), [[[[[0]]]]]),
-    "none": ((4, 6), [None]),
 }
 
 
