@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from common.errors import UserError
+from common.errors import UserError, in_short
 from common.files import is_file
 
 StateDict = dict[str, torch.Tensor]
@@ -53,16 +53,11 @@ def read_weights(path: Path) -> Weights:
     except UserError:
         raise
     except Exception as error:  # every reader has its own exceptions for a broken file
-        reason = plain(str(error)) or type(error).__name__
+        reason = in_short(error) or type(error).__name__
         raise UserError(f"{path}: cannot be read as weights ({reason}); expected {ACCEPTED}") from error
     tensors = _plain_names(state, path)
     _check_numbers(tensors, path)
     return Weights(tensors, container, fingerprint(path))
-
-
-def plain(text: str, length: int = 120) -> str:
-    """Foreign text for a message: in one line, cut, and with control characters escaped."""
-    return ascii(" ".join(text.split())[:length])[1:-1]
 
 
 def fingerprint(path: Path) -> str:
@@ -102,7 +97,7 @@ def _plain_names(state: dict[str, Any], path: Path) -> StateDict:
     named = {key: value for key, value in state.items() if isinstance(key, str) and torch.is_tensor(value)}
     tensors = {key.removeprefix("module."): value for key, value in named.items()}
     if "visual.conv1.weight" not in tensors or "token_embedding.weight" not in tensors:
-        found = plain(", ".join(sorted(tensors)[:2])) or "no tensors"
+        found = in_short(", ".join(sorted(tensors)[:2])) or "no tensors"
         raise UserError(f"{path}: not the weights of a CLIP (found {found}); expected {ACCEPTED}")
     return tensors
 
@@ -113,7 +108,7 @@ def _check_numbers(tensors: StateDict, path: Path) -> None:
         dense = value.layout is torch.strided and value.device.type == "cpu"
         if not dense or not (value.dtype.is_floating_point or value.dtype in NUMBERS):
             kind = f"{str(value.dtype).removeprefix('torch.')}, {value.device.type}, {tuple(value.shape)[:6]}"
-            raise UserError(f"{path}: weight {plain(key)} is no array of real numbers ({kind}); expected {ACCEPTED}")
+            raise UserError(f"{path}: weight {in_short(key)} is no array of real numbers ({kind}); expected {ACCEPTED}")
 
 
 # --- OpenAI's TorchScript archives ---------------------------------------------------------------

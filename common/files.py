@@ -98,12 +98,8 @@ def write_text(path: Path, text: str) -> None:
 def check_output(path: Path, folder: Path) -> Path:
     """The path of a file that is about to be written, if it lies in its output folder once links are followed.
 
-    The rule for links, here and where files are read:
-      written  Nothing goes through a link out of the output folder. The folder itself may be a link, a link in place of
-               the file is replaced and not followed (atomic_write renames), but a sub-folder that leads out is refused.
-      read     The folder that is named may be a link. Images that lead out of it are refused, as `../` is
-               (dataset.voc_layout.inside); CAM files and masks may be links to files elsewhere, which only this
-               project's readers see. Only regular files are opened, whatever leads to them.
+    Nothing is written through a link out of the output folder: a link in place of the file is replaced, a sub-folder
+    that leads out is refused. The output folder itself may be a link. docs/reliability.md says what is read.
     Raises UserError.
     """
     if not path.parent.resolve().is_relative_to(folder.resolve()):

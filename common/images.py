@@ -10,7 +10,7 @@ from threading import Lock
 import numpy as np
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
-from common.errors import StopRun, UserError
+from common.errors import StopRun, UserError, in_short
 from common.files import open_regular
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")  # others of PIL's start programs, or are rare
@@ -130,8 +130,7 @@ def _reason(error: Exception, path: Path, what: str) -> str:
     if isinstance(error, UnidentifiedImageError):
         return f"not a readable {what} (of no known format); replace or remove it"
     words = error.strerror if isinstance(error, OSError) else None  # str() would repeat the number and the path
-    said = " ".join((words or str(error).replace(str(path), "it")).split())[:80]
-    said = "".join(letter if letter.isprintable() else "?" for letter in said)
+    said = in_short(words or str(error).replace(str(path), "it"))
     return f"not a readable {what} ({said or type(error).__name__}); replace or remove it"
 
 

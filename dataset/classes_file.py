@@ -30,8 +30,8 @@ def read_classes(path: Path, name: str = "folder") -> DatasetSpec:
     """Read a classes file; raises UserError, naming the line, for whatever is wrong with it."""
     text = read_text(need_file(path, "--classes", EXPECTED), EXPECTED, MAX_BYTES)
     groups: dict[str, tuple[str, ...]] = {}
-    background: dict[str, int] | None = None
-    for number, line in numbered_lines(path, text):
+    background: dict[str, None] | None = None
+    for number, line in numbered_lines(text):
         line = re.split(r"\s#", line, maxsplit=1)[0].strip()
         where = f"{path}, line {number}"
         if line.startswith("["):
@@ -39,7 +39,7 @@ def read_classes(path: Path, name: str = "folder") -> DatasetSpec:
                 raise UserError(f"{where}: {shown(line)} is not expected here; the only section is {SECTION}, once")
             background = {}
         elif background is not None:
-            _add_background(background, line, number, where)
+            background[plain_name(line)] = None
         else:
             _add_class(groups, line, where)
     return _spec(path, name, groups, background)
@@ -71,15 +71,7 @@ def _add_class(groups: dict[str, tuple[str, ...]], line: str, where: str) -> Non
         raise UserError(f"{where}: {len(groups)} classes; masks hold at most {IGNORE_INDEX - 1} beside the background")
 
 
-def _add_background(background: dict[str, int], line: str, number: int, where: str) -> None:
-    prompt = plain_name(line)
-    if prompt in background:
-        before = background[prompt]
-        raise UserError(f"{where}: background prompt {shown(prompt)} is on line {before} already; list it once")
-    background[prompt] = number
-
-
-def _spec(path: Path, name: str, groups: dict[str, tuple[str, ...]], background: dict[str, int] | None) -> DatasetSpec:
+def _spec(path: Path, name: str, groups: dict[str, tuple[str, ...]], background: dict[str, None] | None) -> DatasetSpec:
     if not groups:
         raise UserError(f"{path}: no classes in it; expected {EXPECTED}")
     if background is not None and not background:

@@ -96,10 +96,6 @@ def _add_twins(images: Images) -> None:
 
 def _add(images: Images, root: Path, path: Path) -> None:
     relative = _below(root, path)
-    if unfit(relative) and path.suffix.lower() in IMAGE_SUFFIXES:
-        reason = f"{root}: a file name that is not UTF-8 or holds control characters; rename it"
-        images.problems.append((ascii(relative), reason))
-        return
     if path.suffix not in IMAGE_SUFFIXES:
         if path.suffix.lower() in (*OTHER_PICTURES, *IMAGE_SUFFIXES):
             images.problems.append((relative, f"{path}: save it as .jpg, .png or .webp; other pictures are not read"))
@@ -109,7 +105,7 @@ def _add(images: Images, root: Path, path: Path) -> None:
         plain_id(key, root)
         inside(path, root)
     except UserError as error:
-        images.problems.append((key, str(error)))
+        images.problems.append((ascii(key) if unfit(key) else key, str(error)))
         return
     if key in images.paths:
         images.twice.setdefault(key, [images.paths[key].name]).append(path.name)

@@ -124,17 +124,18 @@ def _meant(name: str, spec: DatasetSpec, table: LabelTable) -> str:
 
 def repeated_images(root: Path, images: Images) -> list[str]:
     """The error line for ids that several image files share."""
-    twice = [f"{key} ({_examples(names, len(names))})" for key, names in images.twice.items()]
     reason = "results are named after the id: rename or remove all but one"
-    count = _counted(len(twice), "id")
-    return [f"{root}: {count} of several images: {_examples(twice, len(twice))}; {reason}"] if twice else []
+    return _repeated(f"{root}: {_counted(len(images.twice), 'id')} of several images", images.twice, reason)
 
 
 def _repeated_labels(table: LabelTable) -> list[str]:
-    twice = [f"{key} ({_examples(places, len(places))})" for key, places in table.repeated.items()]
-    reason = "put all labels of an image in one place"
-    count = _counted(len(twice), "duplicate id")
-    return [f"{table.source}: {count}: {_examples(twice, len(twice))}; {reason}"] if twice else []
+    count = _counted(len(table.repeated), "duplicate id")
+    return _repeated(f"{table.source}: {count}", table.repeated, "put all labels of an image in one place")
+
+
+def _repeated(what: str, places: Mapping[str, Sequence[str]], reason: str) -> list[str]:
+    each = [f"{key} ({_examples(where, len(where))})" for key, where in places.items()]
+    return [f"{what}: {_examples(each, len(each))}; {reason}"] if each else []
 
 
 def _nothing_fits(root: Path, images: Images, table: LabelTable, problems: Sequence[tuple[str, str]]) -> str:

@@ -1,12 +1,12 @@
 """Files of users, found and read within bounds, and how what they say is shown.
 
-Nothing here waits for a pipe, reads more than it should, or hands control characters on to a terminal.
+Nothing here waits for a pipe or reads more than it should.
 """
 
 import json
 import os
-import re
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,8 @@ from common.errors import UserError
 from common.files import open_regular
 
 MAX_BYTES = 256 << 20  # COCO's largest label file as text is a hundredth of it
-MAX_LINE = 1 << 20  # characters
 SHOWN = 60  # characters of a name that are repeated in a message
 MAX_MESSAGE = 480
-_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|\Z)")
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # a terminal would obey them; none is of use in text
 
 
 def files_below(root: Path, endings: str | tuple[str, ...]) -> list[Path]:
@@ -53,9 +50,6 @@ def read_text(path: Path, expected: str, max_bytes: int = MAX_BYTES) -> str:
         raise UserError(f"{path}, line {line}: not UTF-8 text; expected {expected}") from error
     if "\0" in text:
         raise UserError(f"{path}: a binary file; expected {expected}")
-    if found := _CONTROL.search(text):
-        line = text.count("\n", 0, found.start()) + 1
-        raise UserError(f"{path}, line {line}: a control character ({found[0]!a}); remove it")
     return text
 
 
@@ -69,17 +63,9 @@ def parse_json(path: Path, text: str, expected: str) -> Any:
         raise UserError(f"{path}: not JSON that can be read; expected {expected}") from error
 
 
-def lines_of(path: Path, text: str) -> Iterator[str]:
-    """The lines with their ends (LF, CR LF or CR); raises UserError, naming the file, for one too long to be meant."""
-    for number, found in enumerate(_LINE.finditer(text), 1):
-        if len(found[0]) > MAX_LINE:
-            raise UserError(f"{path}, line {number}: longer than {MAX_LINE} characters; is it the right file?")
-        yield found[0]
-
-
-def numbered_lines(path: Path, text: str) -> Iterator[tuple[int, str]]:
+def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
     """(line number from 1, stripped line) of the lines that are neither empty nor a `#` comment."""
-    for number, line in enumerate(lines_of(path, text), 1):
+    for number, line in enumerate(StringIO(text, newline=""), 1):
         stripped = line.strip()
         if stripped and not stripped.startswith("#"):
             yield number, stripped

@@ -56,7 +56,7 @@ def read_split(path: Path) -> list[str]:
 def read_lines(path: Path, id_of: Callable[[str, str], str]) -> list[str]:
     """The ids of a split file: what `id_of` makes of a line and the place it stands; raises UserError, see above."""
     expected = "a text file with one image id a line"
-    lines = numbered_lines(path, read_text(need_file(path, "--split_file", expected), expected))
+    lines = numbered_lines(read_text(need_file(path, "--split_file", expected), expected))
     ids = dict.fromkeys(id_of(line, f"{path}, line {number}") for number, line in lines)
     if not ids:
         raise UserError(f"{path}: an empty split; expected one image id a line")

@@ -60,21 +60,5 @@ def derived_splits(there: dict[str, list[str]], masks: list[str], aug_masks: lis
     return {name: ids for name, ids in known.items() if name not in there and ids}
 
 
-def outdated_train_aug(splits: dict[str, list[str]], aug_masks: list[str]) -> str:
-    """What to say of a train_aug that is not the one its masks give; empty when it is, or when there is none to give.
-
-    splits     those that are there, and those worked out from them
-    aug_masks  ids of SegmentationClassAug
-    """
-    if not aug_masks or not {"train_aug", "val"} <= set(splits):
-        return ""
-    has, gives = set(splits["train_aug"]), set(_without(aug_masks, splits["val"]))
-    if has == gives:
-        return ""
-    others = " others" if len(has) == len(gives) else ""
-    counts = f"train_aug.txt has {len(has)} ids, SegmentationClassAug gives {len(gives)}{others}"
-    return f"{counts}: complete the masks, or delete train_aug.txt to have it made again"
-
-
 def _without(ids: list[str], others: list[str]) -> list[str]:
     return sorted(set(ids) - set(others))

@@ -49,7 +49,7 @@ def test_split(tmp_path: Path, text: str, ids: list[str]) -> None:
     ("content", "complaint"),
     [(None, "no such file"), (b"", "empty split"), (b" \n\n", "empty split"), (b"\xff\xfe\x00", "UTF-16 text"),
      (b"a\n../b\n", "line 2: id '../b' leaves"), (b"/etc/passwd\n", "leaves"), (b"a\0b\n", "a binary file"),
-     (b"a\nb\n\xe9\n", "line 3: not UTF-8 text"), (b"a\nb\x1b[2J\n", r"line 2: a control character \('\\x1b'\)")],
+     (b"a\nb\n\xe9\n", "line 3: not UTF-8 text"), (b"a\nb\x1b[2J\n", r"line 2: id 'b\\x1b\[2J' holds control")],
 )  # fmt: skip
 def test_a_bad_split_is_named(tmp_path: Path, content: bytes | None, complaint: str) -> None:
     if content is not None:

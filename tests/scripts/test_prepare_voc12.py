@@ -141,21 +141,6 @@ def test_wrong_roots(root: Path, command: Command, tmp_path: Path) -> None:
     assert ended.code == 2 and "no .mat file in it or its cls" in ended.err
 
 
-@pytest.mark.parametrize(
-    ("written", "message"),
-    [
-        ("a\nc\ne\n", "train_aug.txt has 3 ids, SegmentationClassAug gives 4: complete the masks, or delete train_aug"),
-        ("a\nc\ne\nx\n", "train_aug.txt has 4 ids, SegmentationClassAug gives 4 others: complete"),
-    ],
-)
-def test_a_train_aug_of_other_masks_is_told(written: str, message: str, root: Path, command: Command) -> None:
-    with_aug(root, *"abcdef")
-    (root / SETS / "train_aug.txt").write_text(written)
-    ended = command("scripts.prepare_voc12", "--root", root)
-    assert ended.code == 3 and ended.out.count("SegmentationClassAug gives") == 1 and message in ended.out
-    assert (root / SETS / "train_aug.txt").read_text() == written
-
-
 def test_the_recipe_says_what_it_lacks_before_it_installs_anything(root: Path, tmp_path: Path) -> None:
     script = Path(__file__).resolve().parents[2] / "scripts" / "run_voc12.sh"
     weights = tmp_path / "clip.pt"
