@@ -25,7 +25,6 @@ from common.files import is_file
 StateDict = dict[str, torch.Tensor]
 
 ACCEPTED = "an OpenAI CLIP archive or state dict (.pt), a safetensors file or an open_clip checkpoint"
-NUMBERS = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool}
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,10 @@ def read_weights(path: Path) -> Weights:
         reason = in_short(error) or type(error).__name__
         raise UserError(f"{path}: cannot be read as weights ({reason}); expected {ACCEPTED}") from error
     tensors = _plain_names(state, path)
-    _check_numbers(tensors, path)
+    for key, value in tensors.items():
+        if value.layout is not torch.strided or value.device.type != "cpu" or value.is_complex() or value.is_quantized:
+            kind = f"{value.dtype}, {value.device}, {value.layout}"
+            raise UserError(f"{path}: weight {in_short(key)} is no array of real numbers ({kind}); expected {ACCEPTED}")
     return Weights(tensors, container, fingerprint(path))
 
 
@@ -100,15 +102,6 @@ def _plain_names(state: dict[str, Any], path: Path) -> StateDict:
         found = in_short(", ".join(sorted(tensors)[:2])) or "no tensors"
         raise UserError(f"{path}: not the weights of a CLIP (found {found}); expected {ACCEPTED}")
     return tensors
-
-
-def _check_numbers(tensors: StateDict, path: Path) -> None:
-    """Raise UserError for complex, quantized or sparse tensors, and for those without memory."""
-    for key, value in tensors.items():
-        dense = value.layout is torch.strided and value.device.type == "cpu"
-        if not dense or not (value.dtype.is_floating_point or value.dtype in NUMBERS):
-            kind = f"{str(value.dtype).removeprefix('torch.')}, {value.device.type}, {tuple(value.shape)[:6]}"
-            raise UserError(f"{path}: weight {in_short(key)} is no array of real numbers ({kind}); expected {ACCEPTED}")
 
 
 # --- OpenAI's TorchScript archives ---------------------------------------------------------------
@@ -166,13 +159,8 @@ def _view(storage: torch.Tensor, offset: int, size: tuple, stride: tuple, *_: ob
 
 _LISTS = ("int", "bool", "double", "tensor")
 _STORAGES = {
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "FloatStorage": torch.float32,
-    "DoubleStorage": torch.float64,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "BoolStorage": torch.bool,
+    f"{kind}Storage": getattr(torch, f"{kind}Storage").dtype
+    for kind in ("Half", "BFloat16", "Float", "Double", "Long", "Int", "Bool")
 }
 
 

@@ -16,7 +16,6 @@ from common.files import open_regular
 
 MAX_BYTES = 256 << 20  # COCO's largest label file as text is a hundredth of it
 SHOWN = 60  # characters of a name that are repeated in a message
-MAX_MESSAGE = 480
 
 
 def files_below(root: Path, endings: str | tuple[str, ...]) -> list[Path]:
@@ -75,11 +74,3 @@ def shown(text: str) -> str:
     """Foreign text in quotes, for a message: control characters escaped, cut where it is long."""
     written = repr(text[: SHOWN + 1])
     return written if len(written) <= SHOWN + 2 else f"{written[:SHOWN]}..."
-
-
-def in_short(message: str) -> str:
-    """A message in one line: what cannot be seen is escaped, and of a long one the middle is left out."""
-    if not message.isprintable():
-        message = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in message)
-    half = MAX_MESSAGE // 2 - 3
-    return message if len(message) <= MAX_MESSAGE else f"{message[:half]} ... {message[-half:]}"

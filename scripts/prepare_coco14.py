@@ -6,12 +6,16 @@ python -m scripts.prepare_coco14 --annotations instances_train2014.json --masks_
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cli import console
 from cli.options import Parser
 from cli.preparing import add_outputs, make_masks, parse_outputs, report, verdict, write_lines
 from common.errors import UserError
 from common.files import need_file
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -30,7 +34,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from coco14.annotations import class_indices, images_by_id, labels_of, mask_of
+    from coco14.annotations import class_indices, images_by_id, labels_of
+    from coco14.masks import draw_mask
     from coco14.spec import WHOLE
     from dataset.annotations import MaskJob
     from dataset.readers.coco import EXPECTED, read_coco
@@ -47,7 +52,12 @@ def _run(args: argparse.Namespace) -> int:
         print(f"split   {len(images)} lines in {args.split_out}")
     if args.masks_out is None:
         return report(console.Tally(), None)
-    job = MaskJob("coco14", lambda key: mask_of(coco, images[key], indices), args.masks_out, overwrite=True)
+
+    def read(key: str) -> "np.ndarray":
+        image = images[key]
+        return draw_mask(image.size, coco.annotations[image.id], indices, f"{coco.path}, image id {image.id}")
+
+    job = MaskJob("coco14", read, args.masks_out, overwrite=True)
     tally, _ = make_masks(job, images)
     return report(tally, args.masks_out)
 

@@ -438,7 +438,7 @@ WEIGHTS: dict[str, tuple[Prepare, str]] = {
     "a huge scale": (save(lambda state: {**state, "logit_scale": torch.tensor(1e4)}), "logit_scale 1e+04 is no CLIP's"),
     "without memory": (
         save(lambda state: {**state, "visual.proj": torch.empty(64, 32, device="meta")}),
-        "is no array of real numbers (float32, meta",
+        "is no array of real numbers (torch.float32, meta",
     ),
 }
 

@@ -1,10 +1,9 @@
-"""VOC's split files, and those that are missing worked out from the others."""
+"""The folder VOC2012: how it is recognised, and how many ids its split files have."""
 
 from pathlib import Path
 
 from common.errors import UserError
 from dataset.ids import split_id
-from dataset.voc_layout import read_split
 
 # Number of ids of each split.
 EXPECTED = {"train": 1_464, "val": 1_449, "trainval": 2_913, "train_aug": 10_582}
@@ -35,30 +34,3 @@ def find_sbd(folder: Path) -> Path | None:
         if next(candidate.glob("*.mat"), None) is not None:
             return candidate
     return None
-
-
-def read_splits(root: Path) -> dict[str, list[str]]:
-    """The split files that are there."""
-    paths = {name: root / SEGMENTATION / f"{name}.txt" for name in EXPECTED}
-    return {name: read_split(path) for name, path in paths.items() if path.is_file()}
-
-
-def derived_splits(there: dict[str, list[str]], masks: list[str], aug_masks: list[str]) -> dict[str, list[str]]:
-    """The missing splits that follow from those `there`.
-
-    masks, aug_masks  ids of SegmentationClass, which are train and val, and of SegmentationClassAug
-    """
-    known = dict(there)
-    both = there.get("trainval", masks)
-    for name, other in (("train", "val"), ("val", "train")):
-        if name not in known and other in there and both:
-            known[name] = _without(both, there[other])
-    if "trainval" not in known and {"train", "val"} <= set(known):
-        known["trainval"] = sorted({*known["train"], *known["val"]})
-    if "train_aug" not in known and "val" in known and aug_masks:
-        known["train_aug"] = _without(aug_masks, known["val"])
-    return {name: ids for name, ids in known.items() if name not in there and ids}
-
-
-def _without(ids: list[str], others: list[str]) -> list[str]:
-    return sorted(set(ids) - set(others))

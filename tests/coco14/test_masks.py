@@ -75,26 +75,6 @@ def test_holes_crowds_and_overlaps_as_a_loop_over_pixels() -> None:
     np.testing.assert_array_equal(draw_mask(SIZE, annotations, INDICES, "here"), wanted)
 
 
-def test_random_scenes_as_a_loop_over_pixels() -> None:
-    rng = np.random.default_rng(5)
-    for _ in range(20):
-        annotations, objects, crowds = [], [], []
-        for _ in range(rng.integers(1, 7)):
-            (y0, y1), (x0, x1) = (np.sort(rng.choice(limit + 1, 2, replace=False)).tolist() for limit in SIZE)
-            region = rectangle(y0, x0, y1, x1)
-            category, crowd = int(rng.choice(list(INDICES))), bool(rng.random() < 0.3)
-            polygon = [[y0, x0, y1, x1]] if not crowd and rng.random() < 0.5 else None
-            if polygon is None:
-                region &= rng.random(SIZE) < 0.8
-            segmentation = [corners(*polygon[0])] if polygon else runs(region)
-            annotations.append({"category_id": category, "iscrowd": int(crowd), "segmentation": segmentation})
-            if crowd:
-                crowds.append(region)
-            else:
-                objects.append((region, INDICES[category] + 1))
-        np.testing.assert_array_equal(draw_mask(SIZE, annotations, INDICES, "here"), loop(objects, crowds))
-
-
 def test_of_two_as_large_the_later_is_seen() -> None:
     items = [{"category_id": key, "segmentation": [corners(0, 0, 4, 4)]} for key in (1, 5)]
     assert draw_mask(SIZE, items, INDICES, "here")[0, 0] == 4

@@ -63,32 +63,18 @@ def test_devices_and_links_that_lead_nowhere(tmp_path: Path) -> None:
     refused(tmp_path / "gone.png", "no such image")
 
 
-@pytest.mark.parametrize("name", ["x" * 300 + ".png", "a\0b.png"])
-def test_names_that_no_file_can_have(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UserError, match="not a readable image"):
-        read_image(tmp_path / name)
-
-
-SAID = {
-    errno.EACCES: "the image cannot be read (Permission denied); change its rights or remove it",
-    errno.EIO: "not a readable image (Input/output error); replace or remove it",
-    errno.ENAMETOOLONG: "not a readable image (File name too long); replace or remove it",
-}
-
-
-@pytest.mark.parametrize("number", SAID)
-def test_what_the_system_refuses_is_said_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+def test_what_the_system_refuses_is_said_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without numbers, and with the file's name once. Whoever runs the tests may be allowed to read everything."""
 
     def refuse(path: Path, *_: object) -> int:
-        raise OSError(number, os.strerror(number), str(path))
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
     (tmp_path / "i.jpg").write_bytes(b"")
     monkeypatch.setattr(os, "open", refuse)
-    for read in READERS:
-        with pytest.raises(UserError) as caught:
-            read(tmp_path / "i.jpg")
-        assert str(caught.value) == f"{tmp_path / 'i.jpg'}: {SAID[number]}"
+    with pytest.raises(UserError) as caught:
+        read_image(tmp_path / "i.jpg")
+    said = "the image cannot be read (Permission denied); change its rights or remove it"
+    assert str(caught.value) == f"{tmp_path / 'i.jpg'}: {said}"
 
 
 def test_a_regular_file_is_read_through_a_link(tmp_path: Path) -> None:

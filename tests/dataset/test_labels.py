@@ -86,14 +86,6 @@ def test_names_are_compared_in_one_unicode_form(form: str, tmp_path: Path) -> No
         assert [sample.labels for sample in selection.samples()[0]] == [(0,)], labels
 
 
-def test_what_was_read_is_said(tmp_path: Path) -> None:
-    for name, form in (("csv", "CSV"), ("json lines in .json", "JSON Lines"), ("coco", "COCO instances")):
-        file, text = FORMATS[name]
-        (tmp_path / file).write_text(text)
-        wanted = f"{tmp_path / file}: {form}, 2 images, 3 different labels"
-        assert read_label_file(tmp_path / file).summary() == wanted
-
-
 def test_voc_annotations(tmp_path: Path) -> None:
     for key, names in WANTED.items():
         path = tmp_path / f"{key}.xml"

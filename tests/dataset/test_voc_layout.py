@@ -107,15 +107,6 @@ def test_bad_annotations_are_named(tmp_path: Path, xml: str | None, complaint: s
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_an_external_entity_is_refused(tmp_path: Path, there: bool) -> None:
-    if there:
-        (tmp_path / "secret").write_text("cat")
-    (tmp_path / "a.xml").write_text(EXTERNAL.format((tmp_path / "secret").as_uri()))
-    with pytest.raises(UserError, match="declares a DOCTYPE"):
-        read_labels(tmp_path / "a.xml", CLASSES)
-
-
 @pytest.mark.parametrize("name", ["a.jpg", "a.jpeg", "a.png", "a.JPG", "a.PNG", "a.JPEG"])
 def test_images_are_found_by_any_usual_suffix(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"")
