@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     from common.files import write_text
     from dataset.voc_layout import read_split
-    from voc12.splits import SEGMENTATION, check_root, mask_ids
+    from voc12.sbd import SEGMENTATION, check_root, mask_ids
 
     folder = check_root(args.root) / SEGMENTATION
     code = _convert(args.sbd, args.root)
@@ -54,7 +54,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _convert(sbd: Path | None, root: Path) -> int:
     """Fill SegmentationClassAug from SBD's files, where there are any; 3 if some could not be read."""
-    from voc12.splits import find_sbd
+    from voc12.sbd import find_sbd, read_source, sources
 
     mats = find_sbd(sbd or root)
     if mats is None and sbd is not None:
@@ -63,7 +63,6 @@ def _convert(sbd: Path | None, root: Path) -> int:
         return EXIT_OK
     from cli.preparing import make_masks
     from dataset.annotations import MaskJob
-    from voc12.sbd import read_source, sources
 
     found = sources(mats, root / "SegmentationClass")
     tally, _ = make_masks(MaskJob(AUG, lambda key: read_source(found[key]), root / AUG, keep_any=True), found)
@@ -73,7 +72,7 @@ def _convert(sbd: Path | None, root: Path) -> int:
 def _report(folder: Path, masks: int) -> int:
     """Print the number of ids of every split beside the expected one; 3 if a split is missing."""
     from dataset.voc_layout import read_split
-    from voc12.splits import ARCHIVE, EXPECTED, EXPECTED_AUG_MASKS
+    from voc12.sbd import ARCHIVE, EXPECTED, EXPECTED_AUG_MASKS
 
     code = EXIT_OK
     for name, expected in EXPECTED.items():

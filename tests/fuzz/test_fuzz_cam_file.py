@@ -89,30 +89,6 @@ def test_any_bytes_of_an_array_in_a_whole_archive(whole: bytes, data: st.DataObj
     check(zipped(parts))
 
 
-DTYPES = arrays.floating_dtypes() | arrays.integer_dtypes() | arrays.complex_number_dtypes() | arrays.boolean_dtypes()
-ANY = arrays.arrays(DTYPES, arrays.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4))
-MAPS = arrays.arrays(arrays.floating_dtypes(), st.tuples(st.integers(0, 2), st.integers(0, 3), st.integers(0, 3)))
-KEYS = arrays.arrays(arrays.integer_dtypes(), st.integers(0, 2), elements=st.integers(0, 21))
-TEXTS = st.sampled_from(("", "{}", "[]", '{"kind": "x"}', '{"kind": 3}', '{"size": 1e999}')).map(np.array)
-NAMED = st.fixed_dictionaries(
-    {},
-    optional={
-        "keys": ANY | KEYS,
-        "size": ANY | arrays.arrays(arrays.integer_dtypes(), st.just(2)),
-        "made_by": ANY | TEXTS,
-        **dict.fromkeys(("cam", "attn", "highres", "attn_highres"), MAPS | ANY),
-        "another": ANY,
-    },
-)
-
-
-@given(NAMED)
-def test_any_arrays(named: dict[str, np.ndarray]) -> None:
-    stream = BytesIO()
-    np.savez(stream, **named)  # type: ignore[arg-type]
-    check(stream.getvalue())
-
-
 SIDES = st.tuples(st.integers(1, 40), st.integers(1, 40))
 UNIT = st.floats(0, 1, width=16)
 

@@ -4,7 +4,6 @@ What runs code is in tests/clip/test_refused_weights.py.
 """
 
 import io
-import json
 import pickle
 import struct
 import zipfile
@@ -16,7 +15,6 @@ import pytest
 import safetensors.torch
 import torch
 from hypothesis import given
-from hypothesis import strategies as st
 
 from clip.archive import Weights, read_weights
 from clip.load import load_clip
@@ -119,32 +117,6 @@ def test_any_bytes(name: str) -> None:
 def test_any_pickle_in_a_traced_archive(data: bytes) -> None:
     """The checksum of a zip file would otherwise keep most mutations from getting far."""
     check("w.pt", archive(data, _0=FLOATS))
-
-
-# --- safetensors ------------------------------------------------------------------------------------
-
-
-def tensors(header: object, data: bytes = b"", length: int | None = None) -> bytes:
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return struct.pack("<Q", len(text) if length is None else length) + text + data
-
-
-def entry(dtype: object = "F32", shape: object = (2,), offsets: object = (0, 8)) -> dict[str, object]:
-    return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
-
-
-NAMES = tuple(STATE)
-SIDES = st.lists(st.sampled_from((0, 1, 2, 8, -1, 2**31, 2**40, 2**62)), max_size=4)
-VALUE = st.sampled_from((2**31, 2**63, 2**64, 1e999, "F32", "F64", "C64", "F8_E4M3"))
-ODD = st.one_of(st.none(), st.integers(-2, 20), VALUE, SIDES)
-
-
-@given(
-    st.dictionaries(st.sampled_from((*NAMES, "__metadata__", "x\x1b[2J")), st.builds(entry, ODD, ODD, ODD)),
-    st.binary(max_size=40),
-)
-def test_any_safetensors_header(header: dict[str, Any], data: bytes) -> None:
-    check("w.safetensors", tensors(header, data))
 
 
 # --- archives ---------------------------------------------------------------------------------------

@@ -79,12 +79,6 @@ def test_context_in_matlab_files(desk: Desk, kind: str) -> None:
     assert desk.labels() == "2008_000002 0 1 58\n"
 
 
-def test_context_in_pngs(desk: Desk) -> None:
-    put(desk.raw / "2008_000002.png", [[0, 1, 59, 255]])
-    assert desk.prepare("context59").code == 0
-    assert desk.mask("2008_000002") == [[255, 0, 58, 255]]
-
-
 def test_stuff_of_several_folders(desk: Desk) -> None:
     put(desk.raw / "train2017/000000000009.png", [[12, 91, 181], [171, 0, 255]])
     put(desk.raw / "val2017/000000000139.png", [[10, 13, 255]])
