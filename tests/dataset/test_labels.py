@@ -112,14 +112,6 @@ def test_more_names_than_a_file_name_may_have_letters() -> None:
     assert read_labels_argument(",".join(classes), spec, ["x"]).entries["x"].names == classes
 
 
-def test_places_are_kept(tmp_path: Path) -> None:
-    path = tmp_path / "labels.csv"
-    path.write_text("image,labels\na,dog\nb,dog\na.jpg,person\n")
-    table = read_label_file(path)
-    assert table.repeated == {"a": ["line 2", "line 4"]}
-    assert table.entries["b"].where == "line 3"
-
-
 @pytest.mark.parametrize(
     ("image", "wanted"),
     [("a.jpg", "a"), ("./a/b.JPEG", "a/b"), ("a//b.webp", "a/b"), ("a.b", "a.b"), ("a.jpg.png", "a.jpg")],
@@ -197,14 +189,6 @@ def test_damaged_files(file: str, content: str | bytes, message: str, tmp_path: 
     with pytest.raises(UserError) as raised:
         read_labels_argument(str(path), SPEC, [])
     assert message in str(raised.value) and "\n" not in str(raised.value) and file in str(raised.value)
-
-
-def test_too_large_is_refused_unread(tmp_path: Path) -> None:
-    path = tmp_path / "l.txt"
-    with path.open("wb") as stream:
-        stream.truncate(300 << 20)
-    with pytest.raises(UserError, match="larger than 256 MiB"):
-        read_label_file(path)
 
 
 @pytest.mark.parametrize(
