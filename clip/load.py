@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from clip import hub
-from clip.archive import Weights, plain, read_weights
+from clip.archive import Weights, read_weights
 from clip.model import CLIP, ImageSizes, Texts, fill, holds_resnet, sizes_of_config, sizes_of_weights, towers
 from clip.resnet import STRIDE, ModifiedResNet
 from clip.transformer import TextSizes, VitSizes
-from common.errors import UserError
+from common.errors import UserError, in_short
 
 BOOKKEEPING = {"input_resolution", "context_length", "vocab_size", "attn_mask"}  # in OpenAI's files
 WEIGHT_SUFFIXES = {".pt", ".pth", ".bin", ".ckpt", ".safetensors"}
@@ -123,7 +123,7 @@ def _check_fit(wanted: Mapping[str, torch.Tensor], state: Mapping[str, torch.Ten
             raise UserError(f"{source}: weight {key} has the shape {found}, expected {expected}; wrong file?")
         if not _is_finite(state[key]):
             raise UserError(f"{source}: weight {key} has values that are not finite; a damaged or diverged model")
-    if left_over := plain(", ".join(sorted(state.keys() - wanted.keys())[:2])):
+    if left_over := in_short(", ".join(sorted(state.keys() - wanted.keys())[:2])):
         raise UserError(f"{source}: the weights do not fit the model: it has no place for {left_over}")
 
 

@@ -3,14 +3,11 @@
 Category ids run from 1 to 90 with gaps; in ascending order they are the classes 0 to 79.
 """
 
-import numpy as np
-
-from coco14.masks import draw_mask
 from coco14.spec import CLASSES, OFFICIAL_NAMES
 from common.errors import UserError
 from dataset.ids import image_id, split_id
 from dataset.readers.coco import CocoFile, CocoImage
-from dataset.text_files import in_short, shown
+from dataset.text_files import shown
 
 
 def class_indices(coco: CocoFile) -> dict[int, int]:
@@ -40,15 +37,10 @@ def images_by_id(coco: CocoFile) -> dict[str, CocoImage]:
     keys = [split_id(image_id(image.file_name, where), where) for image in coco.images]
     if len(set(keys)) < len(keys):
         twice = next(key for number, key in enumerate(keys) if key in keys[:number])
-        raise UserError(in_short(f"{coco.path}: two images are called {twice}; expected file names that differ"))
+        raise UserError(f"{coco.path}: two images are called {twice}; expected file names that differ")
     return {key: image for key, image in zip(keys, coco.images) if coco.annotations[image.id]}
 
 
 def labels_of(coco: CocoFile, image: CocoImage, indices: dict[int, int]) -> tuple[int, ...]:
     """The classes of an image, ascending, as in CLIP-ES's split file: `COCO_train2014_000000000009 45 49 50`."""
     return tuple(sorted({indices[item["category_id"]] for item in coco.annotations[image.id]}))
-
-
-def mask_of(coco: CocoFile, image: CocoImage, indices: dict[int, int]) -> np.ndarray:
-    """(H, W) uint8, see `draw_mask`; raises UserError, naming image and annotation, for a damaged segmentation."""
-    return draw_mask(image.size, coco.annotations[image.id], indices, f"{coco.path}, image id {image.id}")

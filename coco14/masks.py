@@ -51,8 +51,34 @@ def runs_of(segmentation: Any, size: tuple[int, int], where: str) -> dict[str, A
     if isinstance(segmentation, list):
         polygons = [_polygon(points, size, where) for points in segmentation]
         return rle.merge(rle.frPyObjects(polygons, height, width))
-    runs = {"size": [height, width], "counts": _counts(segmentation, size, where)}
-    return rle.frPyObjects(runs, height, width)
+    counts = segmentation.get("counts") if isinstance(segmentation, dict) else None
+    if isinstance(counts, str):
+        runs = {"size": [height, width], "counts": counts.encode()}
+        whole = _stand_for(runs, height * width)
+    elif isinstance(counts, list) and all(type(count) is int and count >= 0 for count in counts):
+        runs = {"size": [height, width], "counts": counts}
+        whole = sum(counts) == height * width
+    else:
+        raise UserError(f"{where}: no segmentation; expected polygons or run lengths (counts, size)")
+    if not whole or segmentation.get("size") != [height, width]:
+        raise UserError(f"{where}: run lengths of another size than the image {width} x {height}")
+    return runs if isinstance(counts, str) else rle.frPyObjects(runs, height, width)
+
+
+def _stand_for(runs: Mapping[str, Any], pixels: int) -> bool:
+    """Whether compressed run lengths stand for so many pixels: they fill these, and are too long for one pixel less.
+
+    pycocotools refuses run lengths that are too long. Of those that are too short it leaves the rest undefined.
+    """
+    try:
+        rle.decode(runs)
+    except ValueError:
+        return False
+    try:
+        rle.decode({**runs, "size": [pixels - 1, 1]})
+    except ValueError:
+        return True
+    return False
 
 
 def _polygon(points: Any, size: tuple[int, int], where: str) -> list[float]:
@@ -64,37 +90,3 @@ def _polygon(points: Any, size: tuple[int, int], where: str) -> list[float]:
     if not numbers or not all(abs(value) <= reach for value in points):  # false for NaN too
         raise UserError(f"{where}: a polygon with a corner far outside of the image {size[1]} x {size[0]}")
     return [float(value) for value in points]
-
-
-def _counts(segmentation: Any, size: tuple[int, int], where: str) -> list[int]:
-    """Run lengths, zeros first, down the columns; exactly as many pixels as the image has."""
-    counts = segmentation.get("counts") if isinstance(segmentation, dict) else None
-    if isinstance(counts, str):
-        counts = uncompressed(counts)
-    if not isinstance(counts, list) or not all(type(count) is int and count >= 0 for count in counts):
-        raise UserError(f"{where}: no segmentation; expected polygons or run lengths (counts, size)")
-    if segmentation.get("size") != list(size) or sum(counts) != size[0] * size[1]:
-        raise UserError(f"{where}: run lengths of another size than the image {size[1]} x {size[0]}")
-    return counts
-
-
-def uncompressed(text: str) -> list[int] | None:
-    """COCO's compressed run lengths as numbers, None when they are damaged.
-
-    Six bits a character from code 48 on: five of the number, lowest first, and whether more follow; the sign is in
-    the last. From the fourth number on, the difference to the one two before is stored.
-    """
-    counts: list[int] = []
-    value = shift = 0
-    for character in text:
-        bits = ord(character) - 48
-        if not 0 <= bits < 64 or shift > 30:
-            return None
-        value |= (bits & 31) << shift
-        shift += 5
-        if bits & 32:
-            continue
-        value -= (1 << shift) if bits & 16 else 0
-        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
-        value = shift = 0
-    return None if shift else counts

@@ -58,5 +58,4 @@ SPEC = DatasetSpec(
     images="the folder of COCO's images (train2014)",
 )
 
-TRAIN_IMAGES, VAL_IMAGES = 82_081, 40_137  # those with at least one of the classes
-ALL_TRAIN_IMAGES, ALL_VAL_IMAGES = 82_783, 40_504
+WHOLE = {"train": 82_081, "val": 40_137}  # images with at least one of the classes; there are 82,783 and 40,504

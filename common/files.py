@@ -1,16 +1,17 @@
-"""Files that are whole or absent, and names that stay inside their folder."""
+"""Files that are whole or absent, and the files and folders that options name."""
 
 import errno
 import fcntl
 import os
 import re
 import secrets
+import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path, PurePosixPath
-from typing import IO
+from pathlib import Path
+from typing import IO, BinaryIO
 
 from common.errors import StopRun, UserError
 
@@ -97,12 +98,8 @@ def write_text(path: Path, text: str) -> None:
 def check_output(path: Path, folder: Path) -> Path:
     """The path of a file that is about to be written, if it lies in its output folder once links are followed.
 
-    The rule for links, here and where files are read:
-      written  Nothing goes through a link out of the output folder. The folder itself may be a link, a link in place of
-               the file is replaced and not followed (atomic_write renames), but a sub-folder that leads out is refused.
-      read     The folder that is named may be a link. Images that lead out of it are refused, as `../` is
-               (dataset.voc_layout.inside); CAM files and masks may be links to files elsewhere, which only this
-               project's readers see. Only regular files are opened, whatever leads to them.
+    Nothing is written through a link out of the output folder: a link in place of the file is replaced, a sub-folder
+    that leads out is refused. The output folder itself may be a link. docs/reliability.md says what is read.
     Raises UserError.
     """
     if not path.parent.resolve().is_relative_to(folder.resolve()):
@@ -161,34 +158,36 @@ def _without_owner(stream: IO[bytes]) -> bool:
         return time.time() - os.fstat(stream.fileno()).st_mtime > ABANDONED_S
 
 
-# --- names ----------------------------------------------------------------------------------------
+# --- what a command is given ----------------------------------------------------------------------
 
 
-def check_id(image_id: str, source: Path) -> str:
-    """The id itself, if it names a file below a folder and nowhere else.
+def open_regular(path: Path) -> BinaryIO:
+    """A regular file, opened for reading. Anything else is an OSError, and is not waited for as a pipe would be."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    kind = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(kind):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise IsADirectoryError("a folder") if stat.S_ISDIR(kind) else OSError("a pipe, socket or device")
 
-    Raises UserError naming `source`, the file it came from, for absolute ids, `..`, NUL and backslashes.
-    """
-    parts = PurePosixPath(image_id).parts
-    outside = not parts or image_id.startswith("/") or ".." in parts or "\0" in image_id or "\\" in image_id
-    if outside:
-        raise UserError(f"{source}: id {image_id!r} leaves the image folder; expected plain ids such as 2007_000032")
-    return image_id
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; False for a name that is too long for one, for which `Path.is_file` may raise."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def need_file(path: Path, option: str, holds: str) -> Path:
+    """The path, if it is a file; otherwise a UserError that names the option and what belongs there."""
+    if not is_file(path):
+        raise UserError(f"{option} {path}: no such file; expected {holds}")
+    return path
 
 
 def need_dir(path: Path, option: str, holds: str) -> Path:
     """The path, if it is a folder; otherwise a UserError that names the option and what belongs there."""
-    if not _true(path.is_dir):
+    if not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir may raise for a name that is too long
         raise UserError(f"{option} {path}: no such folder; expected {holds}")
     return path
-
-
-def _true(asked: Callable[[], bool]) -> bool:
-    """What `Path.is_dir` or `Path.is_file` answers; False for a name that is too long, for which they may raise."""
-    try:
-        return asked()
-    except OSError:
-        return False
 
 
 def need_writable(folder: Path, option: str) -> Path:
@@ -209,18 +208,5 @@ def check_place(path: Path | None, option: str, example: str) -> None:
     if path is None:
         return
     need_writable(path.parent, option)
-    try:
-        path.stat()
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise UserError(f"{option} {path}: cannot be written ({error.strerror}); choose another name") from error
     if path.is_dir():
         raise UserError(f"{option} {path}: a folder; expected the name of a file, such as {path / example}")
-
-
-def need_file(path: Path, option: str, holds: str) -> Path:
-    """The path, if it is a file; otherwise a UserError that names the option and what belongs there."""
-    if not _true(path.is_file):
-        raise UserError(f"{option} {path}: no such file; expected {holds}")
-    return path

@@ -23,16 +23,15 @@ BACKGROUND = tuple(  # VOC's background prompts in CLIP-ES
     "mountain ocean road rock street valley bridge sign".split()
 )
 MAX_BYTES = 16 << 20
-MAX_NAME, MAX_PROMPT = 80, 1000  # characters; CLIP's context takes some 300
-MAX_PROMPTS = 1000  # of a class, and of the background
+MAX_NAME = 80  # characters
 
 
 def read_classes(path: Path, name: str = "folder") -> DatasetSpec:
     """Read a classes file; raises UserError, naming the line, for whatever is wrong with it."""
     text = read_text(need_file(path, "--classes", EXPECTED), EXPECTED, MAX_BYTES)
     groups: dict[str, tuple[str, ...]] = {}
-    background: dict[str, int] | None = None
-    for number, line in numbered_lines(path, text):
+    background: dict[str, None] | None = None
+    for number, line in numbered_lines(text):
         line = re.split(r"\s#", line, maxsplit=1)[0].strip()
         where = f"{path}, line {number}"
         if line.startswith("["):
@@ -40,7 +39,7 @@ def read_classes(path: Path, name: str = "folder") -> DatasetSpec:
                 raise UserError(f"{where}: {shown(line)} is not expected here; the only section is {SECTION}, once")
             background = {}
         elif background is not None:
-            _add_background(background, line, number, where)
+            background[plain_name(line)] = None
         else:
             _add_class(groups, line, where)
     return _spec(path, name, groups, background)
@@ -52,7 +51,8 @@ def _add_class(groups: dict[str, tuple[str, ...]], line: str, where: str) -> Non
     prompts = tuple(map(plain_name, rest.split(";"))) if colon else (name,)
     if not name or not all(prompts):
         raise UserError(f"{where}: an empty {'prompt' if name else 'name'}; expected {EXPECTED}")
-    _check_lengths(name, prompts, where)
+    if len(name) > MAX_NAME:  # another kind of file
+        raise UserError(f"{where}: class name {shown(name)} has more than {MAX_NAME} characters; the right file?")
     if re.search(r'[,;"]', name):
         raise UserError(
             f"{where}: class name {name!r} holds a comma, semicolon or quote, which label files use; rename it"
@@ -71,25 +71,7 @@ def _add_class(groups: dict[str, tuple[str, ...]], line: str, where: str) -> Non
         raise UserError(f"{where}: {len(groups)} classes; masks hold at most {IGNORE_INDEX - 1} beside the background")
 
 
-def _check_lengths(name: str, prompts: tuple[str, ...], where: str) -> None:
-    """So that a file which is something else is told here, and not by a tokenizer that never ends."""
-    if len(name) > MAX_NAME:
-        raise UserError(f"{where}: class name {shown(name)} has more than {MAX_NAME} characters; the right file?")
-    if len(prompts) > MAX_PROMPTS or max(map(len, prompts)) > MAX_PROMPT:
-        raise UserError(f"{where}: more than {MAX_PROMPTS} prompts, or one longer than {MAX_PROMPT} characters")
-
-
-def _add_background(background: dict[str, int], line: str, number: int, where: str) -> None:
-    prompt = plain_name(line)
-    if len(background) == MAX_PROMPTS or len(prompt) > MAX_PROMPT:
-        raise UserError(f"{where}: more than {MAX_PROMPTS} prompts, or one longer than {MAX_PROMPT} characters")
-    if prompt in background:
-        before = background[prompt]
-        raise UserError(f"{where}: background prompt {shown(prompt)} is on line {before} already; list it once")
-    background[prompt] = number
-
-
-def _spec(path: Path, name: str, groups: dict[str, tuple[str, ...]], background: dict[str, int] | None) -> DatasetSpec:
+def _spec(path: Path, name: str, groups: dict[str, tuple[str, ...]], background: dict[str, None] | None) -> DatasetSpec:
     if not groups:
         raise UserError(f"{path}: no classes in it; expected {EXPECTED}")
     if background is not None and not background:

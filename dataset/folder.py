@@ -18,7 +18,6 @@ EXPECTED = "a folder of jpg, png or webp images, at any depth"
 # Pictures that are not read: each is named as a problem, so that none is lost in silence.
 OTHER_PICTURES = (".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jfif", ".jp2", ".svg", ".raw", ".dng")
 WRITTEN = Path("output")  # where the commands write when they are not told, below the working folder
-MAX_DEPTH = 100  # folders within folders; os.walk recurses before Python 3.12
 
 
 @dataclass
@@ -51,8 +50,6 @@ def find_images(root: Path) -> Images:
     images, written = Images(), list[Path]()
     for place, subfolders, names in os.walk(root):
         folder = Path(place)
-        if len(folder.parts) - len(root.parts) > MAX_DEPTH:
-            raise UserError(f"{root}: folders in folders, more than {MAX_DEPTH} deep; move the files further up")
         below = sorted(folder / name for name in subfolders if name[0] != ".")
         subfolders.clear()
         for path in below:
@@ -99,10 +96,6 @@ def _add_twins(images: Images) -> None:
 
 def _add(images: Images, root: Path, path: Path) -> None:
     relative = _below(root, path)
-    if unfit(relative) and path.suffix.lower() in IMAGE_SUFFIXES:
-        reason = f"{root}: a file name that is not UTF-8 or holds control characters; rename it"
-        images.problems.append((ascii(relative), reason))
-        return
     if path.suffix not in IMAGE_SUFFIXES:
         if path.suffix.lower() in (*OTHER_PICTURES, *IMAGE_SUFFIXES):
             images.problems.append((relative, f"{path}: save it as .jpg, .png or .webp; other pictures are not read"))
@@ -112,7 +105,7 @@ def _add(images: Images, root: Path, path: Path) -> None:
         plain_id(key, root)
         inside(path, root)
     except UserError as error:
-        images.problems.append((key, str(error)))
+        images.problems.append((ascii(key) if unfit(key) else key, str(error)))
         return
     if key in images.paths:
         images.twice.setdefault(key, [images.paths[key].name]).append(path.name)

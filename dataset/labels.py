@@ -6,6 +6,7 @@ a,b        these classes for every image
 all        all classes for every image, for methods that find out which are there (MaskCLIP)
 """
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -41,20 +42,13 @@ def read_labels_argument(argument: str, spec: DatasetSpec, ids: Iterable[str]) -
         )
     if argument == FOLDERS:
         table = _folder_names(ids)
-    elif _is_path(argument):
+    elif argument and os.path.exists(argument):  # noqa: PTH110 - Path.exists raises for a list of many classes
         table = read_label_file(Path(argument))
     else:
         return _same_for_all(argument, spec, ids)
     if not table.entries and not table.problems:
         raise UserError(f"{table.source}: no labels in it; expected {EXPECTED}")
     return table
-
-
-def _is_path(argument: str) -> bool:
-    try:
-        return bool(argument) and Path(argument).exists()
-    except OSError:  # a list of many classes is longer than a file name may be
-        return False
 
 
 def read_label_file(path: Path) -> LabelTable:

@@ -10,8 +10,6 @@ from common.errors import UserError
 from common.files import atomic_write
 from common.images import opened
 
-MOST_RECORD = 1 << 18  # characters of `made_by`
-
 
 def voc_palette() -> np.ndarray:
     """(256, 3) uint8 RGB: the colours of PASCAL VOC's masks, by spreading the bits of the label."""
@@ -82,7 +80,7 @@ def read_mask(path: Path) -> np.ndarray:
 
 
 def mask_made_by(path: Path) -> str:
-    """What `write_mask` recorded, or an empty text, also for one that is longer than any record.
+    """What `write_mask` recorded, or an empty text.
 
     Raises UserError when the mask is missing or damaged: the checksums of all parts are compared, since PIL decodes an
     image whose last bytes are cut off or changed.
@@ -90,4 +88,4 @@ def mask_made_by(path: Path) -> str:
     with opened(path, ("PNG",), "mask") as image:
         record = image.info.get("made_by", "")
         image.verify()
-    return str(record) if len(record) <= MOST_RECORD else ""
+    return str(record)

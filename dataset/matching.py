@@ -16,7 +16,7 @@ from dataset.ids import IMAGE_SUFFIXES
 from dataset.label_source import LabelTable
 from dataset.names import hint, name_indices
 from dataset.spec import DatasetSpec, Sample
-from dataset.text_files import in_short, shown
+from dataset.text_files import shown
 
 EXAMPLES = 3
 
@@ -33,16 +33,16 @@ class Match:
     def tell(self) -> None:
         """Print a line for each warning and error on stderr; the last error is raised, which prints it likewise."""
         for warning in self.warnings:
-            print(f"warning: {in_short(warning)}", file=sys.stderr)
+            print(f"warning: {warning}", file=sys.stderr)
         tell_errors(self.errors)
 
 
 def tell_errors(errors: Sequence[str]) -> None:
     """Print all errors but the last, which is raised as UserError; nothing when there are none."""
     for error in errors[:-1]:
-        print(f"error: {in_short(error)}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
     if errors:
-        raise UserError(in_short(errors[-1]))
+        raise UserError(errors[-1])
 
 
 def match(
@@ -124,17 +124,18 @@ def _meant(name: str, spec: DatasetSpec, table: LabelTable) -> str:
 
 def repeated_images(root: Path, images: Images) -> list[str]:
     """The error line for ids that several image files share."""
-    twice = [f"{key} ({_examples(names, len(names))})" for key, names in images.twice.items()]
     reason = "results are named after the id: rename or remove all but one"
-    count = _counted(len(twice), "id")
-    return [f"{root}: {count} of several images: {_examples(twice, len(twice))}; {reason}"] if twice else []
+    return _repeated(f"{root}: {_counted(len(images.twice), 'id')} of several images", images.twice, reason)
 
 
 def _repeated_labels(table: LabelTable) -> list[str]:
-    twice = [f"{key} ({_examples(places, len(places))})" for key, places in table.repeated.items()]
-    reason = "put all labels of an image in one place"
-    count = _counted(len(twice), "duplicate id")
-    return [f"{table.source}: {count}: {_examples(twice, len(twice))}; {reason}"] if twice else []
+    count = _counted(len(table.repeated), "duplicate id")
+    return _repeated(f"{table.source}: {count}", table.repeated, "put all labels of an image in one place")
+
+
+def _repeated(what: str, places: Mapping[str, Sequence[str]], reason: str) -> list[str]:
+    each = [f"{key} ({_examples(where, len(where))})" for key, where in places.items()]
+    return [f"{what}: {_examples(each, len(each))}; {reason}"] if each else []
 
 
 def _nothing_fits(root: Path, images: Images, table: LabelTable, problems: Sequence[tuple[str, str]]) -> str:
@@ -143,7 +144,7 @@ def _nothing_fits(root: Path, images: Images, table: LabelTable, problems: Seque
         label, image = next(iter(table.entries)), next(iter(images.paths))
         return (
             f"{table.source}: none of its labels fits an image of {root}; "
-            f"labels are for ids such as {label!r}, images have ids such as {image!r}"
+            f"labels are for ids such as {shown(label)}, images have ids such as {shown(image)}"
         )
     first = f"; the first, {problems[0][0]}: {problems[0][1]}" if problems else ""
     return f"{root}: no image can be used{first}"

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from dataset.spec import DatasetSpec
 
 MAX_NAME = 80  # characters; a class name is shorter
-MAX_FORMED = 4096  # characters; the time that NFC takes grows with the square of a run of accents
 
 
 def one_form(text: str) -> str:
     """The text in NFC, in which names and ids are compared: `é` may be one sign, or two (file names of macOS)."""
-    return unicodedata.normalize("NFC", text) if len(text) <= MAX_FORMED else text
+    return unicodedata.normalize("NFC", text)
 
 
 def plain_name(text: str) -> str:

@@ -1,32 +1,21 @@
 """Files of users, found and read within bounds, and how what they say is shown.
 
-Nothing here waits for a pipe, reads more than it should, or hands control characters on to a terminal.
+Nothing here waits for a pipe or reads more than it should.
 """
 
 import json
-import re
-import stat
+import os
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from common import files
 from common.errors import UserError
+from common.files import open_regular
 
 MAX_BYTES = 256 << 20  # COCO's largest label file as text is a hundredth of it
-MAX_LINE = 1 << 20  # characters
 SHOWN = 60  # characters of a name that are repeated in a message
-MAX_MESSAGE = 480
-_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|\Z)")
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # a terminal would obey them; none is of use in text
-
-
-def is_file(path: Path) -> bool:
-    """Whether there is such a file; a name that is too long for one is none."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
 
 
 def files_below(root: Path, endings: str | tuple[str, ...]) -> list[Path]:
@@ -37,15 +26,12 @@ def files_below(root: Path, endings: str | tuple[str, ...]) -> list[Path]:
 def read_bytes(path: Path, expected: str, max_bytes: int = MAX_BYTES) -> bytes:
     """All of a file. Raises UserError, naming it and what was `expected`, when it is too large or no regular file."""
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise UserError(f"{path}: cannot be read (a folder, pipe or device); expected {expected}")
-        if status.st_size > max_bytes:
-            raise UserError(f"{path}: larger than {max_bytes >> 20} MiB; expected {expected}")
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
+            if os.fstat(stream.fileno()).st_size > max_bytes:
+                raise UserError(f"{path}: larger than {max_bytes >> 20} MiB; expected {expected}")
             return stream.read(max_bytes)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); expected {expected}") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}); expected {expected}") from error
 
 
 def read_text(path: Path, expected: str, max_bytes: int = MAX_BYTES) -> str:
@@ -63,9 +49,6 @@ def read_text(path: Path, expected: str, max_bytes: int = MAX_BYTES) -> str:
         raise UserError(f"{path}, line {line}: not UTF-8 text; expected {expected}") from error
     if "\0" in text:
         raise UserError(f"{path}: a binary file; expected {expected}")
-    if found := _CONTROL.search(text):
-        line = text.count("\n", 0, found.start()) + 1
-        raise UserError(f"{path}, line {line}: a control character ({found[0]!a}); remove it")
     return text
 
 
@@ -79,17 +62,9 @@ def parse_json(path: Path, text: str, expected: str) -> Any:
         raise UserError(f"{path}: not JSON that can be read; expected {expected}") from error
 
 
-def lines_of(path: Path, text: str) -> Iterator[str]:
-    """The lines with their ends (LF, CR LF or CR); raises UserError, naming the file, for one too long to be meant."""
-    for number, found in enumerate(_LINE.finditer(text), 1):
-        if len(found[0]) > MAX_LINE:
-            raise UserError(f"{path}, line {number}: longer than {MAX_LINE} characters; is it the right file?")
-        yield found[0]
-
-
-def numbered_lines(path: Path, text: str) -> Iterator[tuple[int, str]]:
+def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
     """(line number from 1, stripped line) of the lines that are neither empty nor a `#` comment."""
-    for number, line in enumerate(lines_of(path, text), 1):
+    for number, line in enumerate(StringIO(text, newline=""), 1):
         stripped = line.strip()
         if stripped and not stripped.startswith("#"):
             yield number, stripped
@@ -99,11 +74,3 @@ def shown(text: str) -> str:
     """Foreign text in quotes, for a message: control characters escaped, cut where it is long."""
     written = repr(text[: SHOWN + 1])
     return written if len(written) <= SHOWN + 2 else f"{written[:SHOWN]}..."
-
-
-def in_short(message: str) -> str:
-    """A message in one line: what cannot be seen is escaped, and of a long one the middle is left out."""
-    if not message.isprintable():
-        message = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in message)
-    half = MAX_MESSAGE // 2 - 3
-    return message if len(message) <= MAX_MESSAGE else f"{message[:half]} ... {message[-half:]}"

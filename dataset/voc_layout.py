@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
+from common.files import is_file as is_file
 from common.files import need_dir, need_file
 from dataset.ids import IMAGE_SUFFIXES, plain_id
 from dataset.names import hint, one_form
 from dataset.readers.voc_xml import read_names
 from dataset.spec import Sample
-from dataset.text_files import is_file as is_file
 from dataset.text_files import numbered_lines, read_text, shown
 
 
@@ -56,7 +56,7 @@ def read_split(path: Path) -> list[str]:
 def read_lines(path: Path, id_of: Callable[[str, str], str]) -> list[str]:
     """The ids of a split file: what `id_of` makes of a line and the place it stands; raises UserError, see above."""
     expected = "a text file with one image id a line"
-    lines = numbered_lines(path, read_text(need_file(path, "--split_file", expected), expected))
+    lines = numbered_lines(read_text(need_file(path, "--split_file", expected), expected))
     ids = dict.fromkeys(id_of(line, f"{path}, line {number}") for number, line in lines)
     if not ids:
         raise UserError(f"{path}: an empty split; expected one image id a line")

@@ -10,11 +10,11 @@ import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from common.files import check_id
+from dataset.ids import plain_id
 
 OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "r2", "memory"}
 AT_ONCE = 32  # files that are in memory together
@@ -45,7 +45,7 @@ class StandIn:
         scheme, _, rest = address.partition("://")
         if not re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme):
             raise UserError(f"{address}: not an address; expected one such as s3://bucket/photos")
-        return self.folder / scheme / check_id(rest.strip("/"), Path(scheme))
+        return self.folder / scheme / plain_id(rest.strip("/"), scheme)
 
     def address(self, path: Path) -> str:
         """The address that a path of the folder stands in for; "" for other paths."""
@@ -74,7 +74,7 @@ def below(address: str) -> tuple[list[str], list[str]]:
 
 def _is_plain(name: str) -> bool:
     try:
-        return check_id(name, Path()) == PurePosixPath(name).as_posix()
+        return plain_id(name, "") == name
     except UserError:
         return False
 

@@ -1,4 +1,4 @@
-"""The split files train, val, trainval and train_aug of PASCAL VOC 2012, where they are missing.
+"""The masks SegmentationClassAug and the split train_aug of PASCAL VOC 2012, where they are missing.
 
 python -m scripts.prepare_voc12 --root VOC2012                                     # with SegmentationClassAug in it
 python -m scripts.prepare_voc12 --root VOC2012 --sbd benchmark_RELEASE/dataset     # makes it from SBD's .mat files
@@ -17,8 +17,8 @@ AUG = "SegmentationClassAug"
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(
-        "VOC 2012 -> ImageSets/Segmentation/{train,val,trainval,train_aug}.txt where missing; nothing is overwritten.",
-        f"train_aug: the ids of {AUG} that are not in val. Exit code 3: what is missing or out of date is said.",
+        f"VOC 2012 -> {AUG} and ImageSets/Segmentation/train_aug.txt where missing; nothing is overwritten.",
+        f"train_aug: the ids of {AUG} that are not in val. Exit code 3: what is missing is said.",
     )
     parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="the folder VOC2012")
     parser.add_argument(
@@ -36,69 +36,57 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from voc12.splits import check_root, derived_splits, mask_ids, read_splits
+    from common.files import write_text
+    from dataset.voc_layout import read_split
+    from voc12.sbd import SEGMENTATION, check_root, mask_ids
 
-    root = check_root(args.root)
-    there = read_splits(root)
-    code = _convert(args.sbd, root)
+    folder = check_root(args.root) / SEGMENTATION
+    code = _convert(args.sbd, args.root)
+    masks = mask_ids(args.root / AUG)
+    val, train_aug = folder / "val.txt", folder / "train_aug.txt"
     # A train_aug of half the masks would be taken for a whole one by the next run.
-    aug_masks = mask_ids(root / AUG) if code == EXIT_OK else []
-    made = derived_splits(there, mask_ids(root / "SegmentationClass"), aug_masks)
-    return max(code, _write(root, there, made, aug_masks))
+    if code == EXIT_OK and masks and val.is_file() and not train_aug.is_file():
+        ids = sorted(set(masks) - set(read_split(val)))
+        write_text(train_aug, "".join(f"{key}\n" for key in ids))
+        print(f"train_aug  written to {train_aug}")
+    return max(code, _report(folder, len(masks)))
 
 
 def _convert(sbd: Path | None, root: Path) -> int:
     """Fill SegmentationClassAug from SBD's files, where there are any; 3 if some could not be read."""
-    from voc12.splits import find_sbd
+    from voc12.sbd import find_sbd, read_source, sources
 
     mats = find_sbd(sbd or root)
     if mats is None and sbd is not None:
         raise UserError(f"--sbd {sbd}: no .mat file in it or its cls; expected SBD's benchmark_RELEASE/dataset")
     if mats is None:
         return EXIT_OK
-    from dataset.annotations import MaskJob, prepare
-    from voc12.sbd import read_source, sources
+    from cli.preparing import make_masks
+    from dataset.annotations import MaskJob
 
-    found, tally = sources(mats, root / "SegmentationClass"), console.Tally()
-    job = MaskJob(AUG, lambda key: read_source(found[key]), root / AUG, keep_any=True)
-    outcomes = (outcome for outcome, _ in prepare(job, found))
-    for outcome in console.progress(outcomes, len(found), "masks"):
-        tally.add(outcome)
+    found = sources(mats, root / "SegmentationClass")
+    tally, _ = make_masks(MaskJob(AUG, lambda key: read_source(found[key]), root / AUG, keep_any=True), found)
     return tally.report(f"masks of {mats} and SegmentationClass", root / AUG)
 
 
-def _write(root: Path, there: dict[str, list[str]], made: dict[str, list[str]], aug_masks: list[str]) -> int:
-    """Write the new split files, and print every count beside the expected one."""
-    from common.files import write_text
-    from voc12.splits import EXPECTED, EXPECTED_AUG_MASKS, SEGMENTATION, outdated_train_aug
+def _report(folder: Path, masks: int) -> int:
+    """Print the number of ids of every split beside the expected one; 3 if a split is missing."""
+    from dataset.voc_layout import read_split
+    from voc12.sbd import ARCHIVE, EXPECTED, EXPECTED_AUG_MASKS
 
-    missing = False
+    code = EXIT_OK
     for name, expected in EXPECTED.items():
-        path = root / SEGMENTATION / f"{name}.txt"
-        if name in made:
-            write_text(path, "".join(f"{key}\n" for key in made[name]))
-        ids = made.get(name, there.get(name))
-        if ids is None:
-            print(f"{name:<10} missing: {_remedy(name, path)}")
-            missing = True
+        path = folder / f"{name}.txt"
+        if path.is_file():
+            count = len(read_split(path))
+            verdict = "as expected" if count == expected else f"expected {expected}: not the whole of VOC 2012"
+            print(f"{name:<10} {count:>6} ids, {verdict}; {path}")
             continue
-        verdict = "as expected" if len(ids) == expected else f"expected {expected}: not the whole of VOC 2012"
-        print(f"{name:<10} {len(ids):>6} ids, {verdict}; {'written to' if name in made else 'was there,'} {path}")
-    if aug_masks:
-        print(f"{AUG}: {len(aug_masks)} masks, expected {EXPECTED_AUG_MASKS}")
-    outdated = outdated_train_aug({**there, **made}, aug_masks)
-    if outdated:
-        print(outdated)
-        missing = True
-    return EXIT_INCOMPLETE if missing else EXIT_OK
-
-
-def _remedy(name: str, path: Path) -> str:
-    from voc12.splits import ARCHIVE
-
-    if name == "train_aug":
-        return f"it needs val and {AUG}; put that folder there, or give SBD's .mat files with --sbd DIR"
-    return f"{path} comes with {ARCHIVE}"
+        remedy = f"it needs val and {AUG}; put that folder there, or give SBD's .mat files with --sbd DIR"
+        print(f"{name:<10} missing: {remedy if name == 'train_aug' else f'{path} comes with {ARCHIVE}'}")
+        code = EXIT_INCOMPLETE
+    print(f"{AUG}: {masks} masks, expected {EXPECTED_AUG_MASKS}")
+    return code
 
 
 if __name__ == "__main__":

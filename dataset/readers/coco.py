@@ -85,7 +85,7 @@ def _image(path: Path, index: int, entry: Any) -> CocoImage:
 
 def _integer(path: Path, part: str, index: int, entry: Any, key: str) -> int:
     value = entry.get(key) if isinstance(entry, dict) else None
-    if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= 1 << 63:
+    if type(value) is not int or abs(value) >= 1 << 63:
         raise UserError(f"{path}: {part}[{index}] has no whole number `{key}`; expected {EXPECTED}")
     return value
 

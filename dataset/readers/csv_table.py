@@ -4,10 +4,10 @@ holiday/beach.jpg,person;dog
 """
 
 import csv
+from io import StringIO
 
 from common.errors import UserError
 from dataset.label_source import LabelSource, LabelTable
-from dataset.text_files import lines_of
 
 HEADER = ("image", "labels")
 
@@ -20,7 +20,7 @@ def recognises(source: LabelSource) -> bool:
 def read(source: LabelSource) -> LabelTable:
     """Raises UserError, naming the line, for rows that do not fit the header."""
     path, table = source.path, LabelTable(str(source.path))
-    rows = csv.reader(lines_of(path, source.text), strict=True, skipinitialspace=True)
+    rows = csv.reader(StringIO(source.text, newline=""), strict=True, skipinitialspace=True)
     try:
         header = _cells(next(rows, []))
         if [header.count(name) for name in HEADER] != [1, 1]:

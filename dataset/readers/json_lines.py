@@ -23,7 +23,7 @@ def read(source: LabelSource) -> LabelTable:
     if isinstance(source.json, dict):
         table.add(*_fields(source.json, f"{source.path}, line 1"), "line 1")
         return table
-    for number, line in numbered_lines(source.path, source.text):
+    for number, line in numbered_lines(source.text):
         where = f"{source.path}, line {number}"
         try:
             row = json.loads(line)

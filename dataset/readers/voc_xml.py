@@ -5,10 +5,11 @@ from pathlib import Path
 from lxml import etree
 
 from common.errors import UserError
+from common.files import is_file
 from dataset.ids import plain_id, unfit
 from dataset.label_source import LabelSource, LabelTable
 from dataset.names import one_form
-from dataset.text_files import files_below, is_file, read_bytes, shown
+from dataset.text_files import files_below, read_bytes, shown
 
 MAX_XML = 16 << 20  # bytes; VOC's annotations have a few KiB
 

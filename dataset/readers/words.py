@@ -23,7 +23,7 @@ def recognises(source: LabelSource) -> bool:
 def read(source: LabelSource) -> LabelTable:
     """Raises UserError for a quote that is not closed and an id that leaves the folder."""
     table = LabelTable(str(source.path), indices=True)
-    for number, line in numbered_lines(source.path, source.text):
+    for number, line in numbered_lines(source.text):
         image, names = _split(line, f"{source.path}, line {number}")
         table.add(image, names, f"line {number}")
     return table

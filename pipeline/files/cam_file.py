@@ -21,8 +21,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from common.errors import StopRun, UserError, in_short
-from common.files import atomic_write
-from common.images import MOST_PIXELS, open_regular
+from common.files import atomic_write, open_regular
+from common.images import MOST_PIXELS
 from common.provenance import parse_record, record_text
 from dataset.spec import DatasetSpec
 from pipeline.steps.kinds import KINDS, to_heat

@@ -39,10 +39,8 @@ def attacks(marker: Path) -> dict[str, Reduced]:
     return {
         "os.system": Reduced(os.system, f"touch '{marker}'"),
         "builtins.eval": Reduced(builtins.eval, write),
-        "builtins.exec": Reduced(builtins.exec, write),
         "open": Reduced(builtins.open, str(marker), "w"),
         "getattr": Reduced(getattr, "text", "upper"),
-        "import": Reduced(__import__, "antigravity"),
     }
 
 
@@ -75,35 +73,10 @@ def test_a_pickle_that_calls_something_is_refused_and_not_run(
 def test_the_attacks_would_work(tmp_path: Path) -> None:
     """Otherwise the test above would prove nothing."""
     marker = tmp_path / "executed"
-    for attack in ("os.system", "builtins.eval", "builtins.exec", "open"):
+    for attack in ("os.system", "builtins.eval", "open"):
         pickle.loads(pickle.dumps(attacks(marker)[attack]))  # noqa: S301
         assert marker.exists()
         marker.unlink()
-
-
-def torchscript_asking_for(size: tuple[int, ...], stride: tuple[int, ...], offset: int) -> bytes:
-    """A data.pkl with one tensor on a storage of two floats, written by hand."""
-    stream = io.BytesIO()
-
-    class Pickler(pickle.Pickler):
-        def persistent_id(self, item: object) -> object:
-            return ("storage", torch.FloatStorage, "0", "cpu", 2) if item == "the storage" else None
-
-    call = Reduced(torch._utils._rebuild_tensor_v2, "the storage", offset, size, stride, False, {})
-    Pickler(stream, protocol=2).dump(call)
-    return stream.getvalue()
-
-
-@pytest.mark.parametrize(("size", "stride", "offset"), [((3,), (1,), 0), ((2,), (1,), 1), ((2,), (1 << 40,), 0)])
-def test_a_tensor_that_reaches_beyond_its_storage_is_refused(
-    tmp_path: Path, size: tuple[int, ...], stride: tuple[int, ...], offset: int
-) -> None:
-    path = tmp_path / "beyond.pt"
-    as_torchscript(path, torchscript_asking_for(size, stride, offset))
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("archive/data/0", bytes(8))
-    with pytest.raises(UserError, match=r"beyond\.pt"):
-        read_weights(path)
 
 
 def broken_files(state: State) -> dict[str, bytes]:

@@ -14,10 +14,8 @@ from typing import IO
 import pytest
 
 from common.errors import StopRun, UserError
-from common.files import atomic_write, check_id, files_below, need_dir, need_file, sweep_leftovers, write_text
+from common.files import atomic_write, need_dir, need_file, sweep_leftovers, write_text
 from tests.support import ROOT, tree
-
-SOURCE = Path("split.txt")
 
 
 def test_a_file_is_written_with_its_folders(tmp_path: Path) -> None:
@@ -26,7 +24,7 @@ def test_a_file_is_written_with_its_folders(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("before", [None, b"old"])
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit, MemoryError])
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_an_error_in_the_middle_leaves_what_was_there(
     tmp_path: Path, before: bytes | None, error: type[BaseException]
 ) -> None:
@@ -51,29 +49,21 @@ def test_readers_see_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -> 
     assert tree(tmp_path) == {"f": b"new"}
 
 
-def test_content_reaches_the_disk_before_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a power cut a renamed but unsynced file may be empty."""
-    synced: list[bytes] = []
-    monkeypatch.setattr(
-        os, "fsync", lambda number: synced.append(os.pread(number, 100, 0) if _readable(number) else b"?")
-    )
-    real = Path.replace
+def test_content_reaches_the_disk_before_the_name_and_the_folder_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power cut a renamed but unsynced file may be empty, and an unsynced name lost."""
+    seen: list[tuple[str, bool]] = []
+    really = os.fsync
 
-    def replace(self: Path, target: Path) -> Path:
-        assert synced, "renamed before it was synced"
-        return real(self, target)
+    def fsync(number: int) -> None:
+        kind = "folder" if stat.S_ISDIR(os.fstat(number).st_mode) else "file"
+        seen.append((kind, (tmp_path / "f").exists()))
+        really(number)
 
-    monkeypatch.setattr(Path, "replace", replace)
+    monkeypatch.setattr(os, "fsync", fsync)
     write_text(tmp_path / "f", "text")
-    assert (tmp_path / "f").read_text() == "text"
-
-
-def _readable(number: int) -> bool:
-    try:
-        os.pread(number, 1, 0)
-    except OSError:
-        return False
-    return True
+    assert seen == [("file", False), ("folder", True)]
 
 
 def test_two_writers_at_once_do_not_meet(tmp_path: Path) -> None:
@@ -81,21 +71,6 @@ def test_two_writers_at_once_do_not_meet(tmp_path: Path) -> None:
         one.write(b"1" * 10)
         other.write(b"2" * 5)
     assert tree(tmp_path) == {"f": b"1" * 10}
-
-
-def test_the_folder_is_synced_after_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else the name may be lost with the power."""
-    seen: list[list[str]] = []
-    really = os.fsync
-
-    def fsync(number: int) -> None:
-        if stat.S_ISDIR(os.fstat(number).st_mode):
-            seen.append([path.name for path in tmp_path.iterdir()])
-        really(number)
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    write_text(tmp_path / "f", "text")
-    assert seen == [["f"]]
 
 
 def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
@@ -109,32 +84,24 @@ def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
 # --- a full disk ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("before", [None, "old"])
-@pytest.mark.parametrize(
-    ("number", "kind"),
-    [
-        (errno.ENOSPC, StopRun),
-        (errno.EDQUOT, StopRun),
-        (errno.EFBIG, StopRun),
-        (errno.EIO, UserError),
-        (errno.EACCES, UserError),
-    ],
-)
+KINDS = {errno.ENOSPC: StopRun, errno.EDQUOT: StopRun, errno.EFBIG: StopRun, errno.EIO: UserError}
+
+
+@pytest.mark.parametrize("number", KINDS)
 def test_no_room_ends_the_run_and_other_trouble_the_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception], before: str | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    if before is not None:
-        (tmp_path / "f").write_text(before)
+    (tmp_path / "f").write_text("old")
 
     def refused(_: int) -> None:
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "fsync", refused)
-    with pytest.raises(kind) as caught:
+    with pytest.raises(KINDS[number]) as caught:
         write_text(tmp_path / "f", "new")
-    assert type(caught.value) is kind and str(tmp_path / "f") in str(caught.value) and "\n" not in str(caught.value)
-    assert os.strerror(number) in str(caught.value)
-    assert tree(tmp_path) == ({} if before is None else {"f": before.encode()})
+    assert type(caught.value) is KINDS[number] and "\n" not in str(caught.value)
+    assert str(caught.value).startswith(f"{tmp_path / 'f'}: cannot be written ({os.strerror(number)})")
+    assert tree(tmp_path) == {"f": b"old"}
 
 
 LIMITED = """
@@ -151,7 +118,7 @@ except StopRun as error:
 """
 
 
-@pytest.mark.parametrize(("size", "fits"), [(1000, True), (1001, False), (100_000, False)])
+@pytest.mark.parametrize(("size", "fits"), [(1000, True), (1001, False)])
 def test_a_real_limit(tmp_path: Path, size: int, fits: bool) -> None:
     """Of the size of files (`ulimit -f`): the nearest to a full disk that needs no rights."""
     command = [sys.executable, "-c", LIMITED, str(tmp_path / "f"), str(size)]
@@ -197,13 +164,6 @@ def test_what_a_killed_writer_leaves_is_swept_and_a_live_one_is_not_disturbed(tm
     assert tree(tmp_path) == {"a/live.npz": b"half and half", "old.npz": b"whole"}
 
 
-def test_the_same_process_does_not_sweep_its_own_files(tmp_path: Path) -> None:
-    with atomic_write(tmp_path / "f") as stream:
-        stream.write(b"new")
-        assert sweep_leftovers(tmp_path) == 0
-    assert tree(tmp_path) == {"f": b"new"}
-
-
 def test_a_writer_swept_before_it_has_its_lock_writes_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the creation of a file and its lock, it looks as if its owner had been killed."""
     really, swept = fcntl.flock, []
@@ -234,10 +194,6 @@ def test_nothing_else_is_swept(tmp_path: Path) -> None:
     assert sweep_leftovers(out) == 0
     assert {path: path.lstat().st_ino for path in tmp_path.rglob("*")} == before
     assert sweep_leftovers(tmp_path) == 1  # that one lies in a folder of its own now
-
-
-def test_a_folder_that_is_not_there_has_no_leftovers(tmp_path: Path) -> None:
-    assert sweep_leftovers(tmp_path / "none") == 0 and list(files_below(tmp_path / "none")) == []
 
 
 def test_without_locks_only_old_files_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,21 +232,6 @@ def test_processes_that_write_and_sweep_at_once_do_not_disturb_each_other(tmp_pa
 
 
 # --- names and places -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "image_id", ["2007_000032", "COCO_train2014_000000000009", "a/b", "ümlaut", "a..b", "...", "-x"]
-)
-def test_ids_below_the_folder_are_taken(image_id: str) -> None:
-    assert check_id(image_id, SOURCE) == image_id
-
-
-@pytest.mark.parametrize(
-    "image_id", ["../x", "a/../../x", "..", "/etc/passwd", "a\0b", "a\\b", "C:\\x", "", ".", "//x"]
-)
-def test_ids_that_leave_the_folder_are_refused(image_id: str) -> None:
-    with pytest.raises(UserError, match=r"split\.txt: id .* leaves the image folder"):
-        check_id(image_id, SOURCE)
 
 
 def test_needed_paths(tmp_path: Path) -> None:

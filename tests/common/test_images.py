@@ -1,5 +1,6 @@
 """Images of any kind come out as upright RGB, and broken ones as one UserError."""
 
+import struct
 import subprocess
 import sys
 import warnings
@@ -35,21 +36,16 @@ UPRIGHT = {  # what a viewer does with each orientation, by the EXIF standard
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("orientation", sorted(UPRIGHT))
-@pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
-def test_exif_orientation_is_applied(tmp_path: Path, file_format: str, orientation: int) -> None:
-    pixels, path = photo((6, 9), 0), tmp_path / "i"
-    path.write_bytes(with_orientation(pixels, orientation, file_format))
-    assert np.array_equal(read_image(path), UPRIGHT[orientation](pixels))
-
-
-@pytest.mark.parametrize("orientation", range(11))
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
-def test_size_from_the_header_is_the_size_of_the_image(tmp_path: Path, orientation: int, file_format: str) -> None:
-    """Values that the standard does not know included."""
-    path = tmp_path / "i"
-    path.write_bytes(with_orientation(photo((6, 9), 0), orientation, file_format))
-    assert image_size(path) == (read_image(path).height, read_image(path).width)
+def test_exif_orientation_is_applied(tmp_path: Path, file_format: str) -> None:
+    """The size from the header is that of the image; values that the standard does not know change nothing."""
+    pixels, path = photo((6, 9), 0), tmp_path / "i"
+    for orientation in range(11):
+        path.write_bytes(with_orientation(pixels, orientation, file_format))
+        image, upright = read_image(path), UPRIGHT.get(orientation, UPRIGHT[1])(pixels)
+        assert image_size(path) == (image.height, image.width) == upright.shape[:2]
+        if file_format in ("PNG", "TIFF"):  # without loss
+            assert np.array_equal(image, upright)
 
 
 GREY = np.array([[0, 100], [200, 255]], np.uint8)
@@ -78,32 +74,37 @@ def test_every_mode_becomes_the_same_grey_rgb(tmp_path: Path, image: Image.Image
     assert np.abs(found.astype(int) - wanted[..., None]).max() <= (30 if suffix == "jpg" else 0)
 
 
-def test_colours_keep_their_order(tmp_path: Path) -> None:
-    Image.new("RGB", (4, 4), (250, 100, 10)).save(tmp_path / "i.png")
-    assert np.asarray(read_image(tmp_path / "i.png"))[0, 0].tolist() == [250, 100, 10]
+def test_more_than_half_a_billion_pixels_are_not_opened(tmp_path: Path) -> None:
+    """By the header: 20,000 x 25,000 are opened, a column more is not."""
+    Image.new("P", (1, 1)).save(tmp_path / "i.gif")
+    whole = (tmp_path / "i.gif").read_bytes()
+    for width, height in ((20_000, 25_000), (20_001, 25_000)):
+        (tmp_path / "i.gif").write_bytes(whole[:6] + struct.pack("<HH", width, height) + whole[10:])
+        if width == 20_000:
+            assert image_size(tmp_path / "i.gif") == (height, width)
+            continue
+        with pytest.raises(UserError, match="too many pixels to be opened safely; make it smaller"):
+            read_image(tmp_path / "i.gif")
 
 
-@pytest.mark.parametrize("read", [read_image, image_size])
-@pytest.mark.parametrize("damage", ["missing", "empty", "text", "folder", "start"])
-def test_a_broken_file_is_named(tmp_path: Path, damage: str, read: object) -> None:
-    path = tmp_path / "i.jpg"
-    if damage == "folder":
-        path.mkdir()
-    elif damage != "missing":
-        Image.fromarray(photo((40, 40), 0)).save(path)
-        path.write_bytes({"empty": b"", "text": b"hello", "start": path.read_bytes()[:20]}[damage])
-    with pytest.raises(UserError, match=r"i\.jpg: (no such image|not a readable image)") as caught:
-        read(path)  # type: ignore[operator]
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("suffix", ["jpg", "png"])
-def test_a_truncated_image_is_not_read_as_half_grey(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"i.{suffix}"
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 60, 3), np.uint8)).save(path)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(UserError, match="not a readable image"):
-        read_image(path)
+def test_broken_exif_is_harmless_or_named(tmp_path: Path) -> None:
+    """Cameras and editors write all sorts of EXIF; no error but a UserError may come of it."""
+    whole, path = with_orientation(photo((6, 9), 0), 6, "JPEG"), tmp_path / "i.jpg"
+    start, generator = whole.index(b"Exif"), np.random.default_rng(0)
+    length, sizes = int.from_bytes(whole[start - 2 : start], "big"), set()
+    for _ in range(600):
+        changed = bytearray(whole)
+        for place in generator.integers(start + 6, start + length - 2, 3):
+            changed[place] = int(generator.integers(256))
+        path.write_bytes(bytes(changed))
+        try:
+            image = read_image(path)
+        except UserError as error:
+            assert str(path) in str(error)
+            continue
+        assert image_size(path) == (image.height, image.width)
+        sizes.add(image.size)
+    assert sizes == {(9, 6), (6, 9)}
 
 
 def test_an_image_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +114,7 @@ def test_an_image_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         read_image(tmp_path / "i.png")
 
 
-@pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize("file_format", sorted({*FORMATS} - {"TIFF"}))  # whose reader in PIL knows no other limit
 @pytest.mark.filterwarnings("error")
 def test_pils_own_limit_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_format: str) -> None:
     Image.new("RGB", (100, 100)).save(tmp_path / "i", file_format)
@@ -156,23 +157,3 @@ def test_warnings_are_shown_after_many_threads_read_images(tmp_path: Path) -> No
     assert warnings.filters == before
     with pytest.warns(UserWarning, match="seen"):
         warnings.warn("seen", stacklevel=1)
-
-
-def test_broken_exif_is_harmless_or_named(tmp_path: Path) -> None:
-    """Cameras and editors write all sorts of EXIF; no error but a UserError may come of it."""
-    whole, path = with_orientation(photo((6, 9), 0), 6, "JPEG"), tmp_path / "i.jpg"
-    start, generator = whole.index(b"Exif"), np.random.default_rng(0)
-    length, sizes = int.from_bytes(whole[start - 2 : start], "big"), set()
-    for _ in range(600):
-        changed = bytearray(whole)
-        for place in generator.integers(start + 6, start + length - 2, 3):
-            changed[place] = int(generator.integers(256))
-        path.write_bytes(bytes(changed))
-        try:
-            image = read_image(path)
-        except UserError as error:
-            assert str(path) in str(error)
-            continue
-        assert image_size(path) == (image.height, image.width)
-        sizes.add(image.size)
-    assert sizes == {(9, 6), (6, 9)}

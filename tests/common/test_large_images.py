@@ -102,9 +102,8 @@ def test_a_smaller_copy_is_upright_too(
 
 @pytest.fixture
 def tiny_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything of more than 100 pixels is large, and converted in strips of a few rows."""
+    """Everything of more than 100 pixels is large."""
     monkeypatch.setattr(images, "LARGE", 100)
-    monkeypatch.setattr(images, "_STRIP", 150)
 
 
 MODES = ["RGB", "L", "1", "P", "RGBA", "LA", "CMYK", "I;16"]
@@ -118,19 +117,7 @@ def picture(mode: str, size: tuple[int, int]) -> Image.Image:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_every_mode_read_whole_gives_the_bytes_of_a_small_image(
-    tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / ("i.tiff" if mode == "CMYK" else "i.png")
-    picture(mode, (37, 23)).save(path)
-    small = read_image(path).tobytes()
-    monkeypatch.setattr(images, "LARGE", 100)
-    monkeypatch.setattr(images, "_STRIP", 150)
-    assert read_image(path).tobytes() == small and read_image(path).mode == "RGB"
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_every_mode_becomes_smaller_strip_by_strip(tmp_path: Path, tiny_limits: None, mode: str) -> None:
+def test_every_mode_becomes_smaller(tmp_path: Path, tiny_limits: None, mode: str) -> None:
     """72 x 108 to 12 x 18: blocks of 3 x 3 pixels and of 2 x 2 of these, whose means are exact."""
     path = tmp_path / ("i.tiff" if mode == "CMYK" else "i.png")
     image = picture(mode, (72, 108))
@@ -159,8 +146,8 @@ def test_a_jpeg_is_decoded_at_a_smaller_size(tmp_path: Path, monkeypatch: pytest
     pixels, path = photo((320, 480), 0), tmp_path / "i.jpg"
     Image.fromarray(pixels).save(path, quality=95)
     decoded = []
-    plain = images._rgb
-    monkeypatch.setattr(images, "_averaged", lambda image, factors: decoded.append(image.size) or plain(image))
+    rgb = images._rgb
+    monkeypatch.setattr(images, "_rgb", lambda image: decoded.append(image.size) or rgb(image))
     small = np.asarray(read_within(path, 40 * 60))
     assert decoded == [(120, 80)] and small.shape == (40, 60, 3)
     assert np.abs(small - pixels.reshape(40, 8, 60, 8, 3).mean(axis=(1, 3))).max() < 8
@@ -174,11 +161,6 @@ def test_what_is_asked_for_is_no_bound_but_a_permission(
     pixels = photo((40, 60), 0)
     Image.fromarray(pixels).save(tmp_path / "i.png")
     assert np.array_equal(read_image(tmp_path / "i.png", enough), pixels)
-
-
-def test_small_images_are_read_whole_whatever_is_enough(tmp_path: Path) -> None:
-    Image.fromarray(photo((40, 60), 0)).save(tmp_path / "i.jpg")
-    assert read_image(tmp_path / "i.jpg", (4, 6)).tobytes() == read_image(tmp_path / "i.jpg").tobytes()
 
 
 def test_large_images_are_decoded_one_at_a_time(

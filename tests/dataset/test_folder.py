@@ -131,7 +131,6 @@ def test_default_background_is_vocs_without_the_classes(tmp_path: Path) -> None:
         ("dog\n[foreground]", "line 2: '[foreground]' is not expected here; the only section is [background]"),
         ("dog\n[background]\na\n[background]", "line 4: '[background]' is not expected here"),
         ("dog\n[background]\n", "[background] is empty"),
-        ("dog\n[background]\na\nb\na", "line 5: background prompt 'a' is on line 3 already"),
         ("\n".join(f"c{index}" for index in range(255)), "255 classes; masks hold at most 254"),
     ],
 )

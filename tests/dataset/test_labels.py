@@ -86,14 +86,6 @@ def test_names_are_compared_in_one_unicode_form(form: str, tmp_path: Path) -> No
         assert [sample.labels for sample in selection.samples()[0]] == [(0,)], labels
 
 
-def test_what_was_read_is_said(tmp_path: Path) -> None:
-    for name, form in (("csv", "CSV"), ("json lines in .json", "JSON Lines"), ("coco", "COCO instances")):
-        file, text = FORMATS[name]
-        (tmp_path / file).write_text(text)
-        wanted = f"{tmp_path / file}: {form}, 2 images, 3 different labels"
-        assert read_label_file(tmp_path / file).summary() == wanted
-
-
 def test_voc_annotations(tmp_path: Path) -> None:
     for key, names in WANTED.items():
         path = tmp_path / f"{key}.xml"
@@ -118,14 +110,6 @@ def test_more_names_than_a_file_name_may_have_letters() -> None:
     classes = tuple(f"class {index}" for index in range(80))
     spec = DatasetSpec("mine", classes, prompts_with(classes, {}), ("sky",), True, 0.4)
     assert read_labels_argument(",".join(classes), spec, ["x"]).entries["x"].names == classes
-
-
-def test_places_are_kept(tmp_path: Path) -> None:
-    path = tmp_path / "labels.csv"
-    path.write_text("image,labels\na,dog\nb,dog\na.jpg,person\n")
-    table = read_label_file(path)
-    assert table.repeated == {"a": ["line 2", "line 4"]}
-    assert table.entries["b"].where == "line 3"
 
 
 @pytest.mark.parametrize(
@@ -205,14 +189,6 @@ def test_damaged_files(file: str, content: str | bytes, message: str, tmp_path: 
     with pytest.raises(UserError) as raised:
         read_labels_argument(str(path), SPEC, [])
     assert message in str(raised.value) and "\n" not in str(raised.value) and file in str(raised.value)
-
-
-def test_too_large_is_refused_unread(tmp_path: Path) -> None:
-    path = tmp_path / "l.txt"
-    with path.open("wb") as stream:
-        stream.truncate(300 << 20)
-    with pytest.raises(UserError, match="larger than 256 MiB"):
-        read_label_file(path)
 
 
 @pytest.mark.parametrize(

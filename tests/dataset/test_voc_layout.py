@@ -49,7 +49,7 @@ def test_split(tmp_path: Path, text: str, ids: list[str]) -> None:
     ("content", "complaint"),
     [(None, "no such file"), (b"", "empty split"), (b" \n\n", "empty split"), (b"\xff\xfe\x00", "UTF-16 text"),
      (b"a\n../b\n", "line 2: id '../b' leaves"), (b"/etc/passwd\n", "leaves"), (b"a\0b\n", "a binary file"),
-     (b"a\nb\n\xe9\n", "line 3: not UTF-8 text"), (b"a\nb\x1b[2J\n", r"line 2: a control character \('\\x1b'\)")],
+     (b"a\nb\n\xe9\n", "line 3: not UTF-8 text"), (b"a\nb\x1b[2J\n", r"line 2: id 'b\\x1b\[2J' holds control")],
 )  # fmt: skip
 def test_a_bad_split_is_named(tmp_path: Path, content: bytes | None, complaint: str) -> None:
     if content is not None:
@@ -75,11 +75,6 @@ def test_labels(tmp_path: Path, xml: str, labels: tuple[int, ...]) -> None:
     assert read_labels(tmp_path / "a.xml", CLASSES) == labels
 
 
-ENTITIES = "".join(f'<!ENTITY e{n + 1} "{f"&e{n};" * 10}">' for n in range(9))
-BOMB = f'<!DOCTYPE a [<!ENTITY e0 "cat">{ENTITIES}]><annotation><object><name>&e9;</name></object></annotation>'
-EXTERNAL = '<!DOCTYPE a [<!ENTITY x SYSTEM "{}">]><annotation><object><name>&x;</name></object></annotation>'
-
-
 @pytest.mark.parametrize(
     ("xml", "complaint"),
     [
@@ -96,7 +91,6 @@ EXTERNAL = '<!DOCTYPE a [<!ENTITY x SYSTEM "{}">]><annotation><object><name>&x;<
         ("<annotation><object><name>cat</name></object><object/></annotation>", "object 2 has no name"),
         ("<!DOCTYPE annotation>" + annotation(["cat"]), "declares a DOCTYPE"),
         ('<!DOCTYPE annotation SYSTEM "http://localhost:9/x.dtd">' + annotation(["cat"]), "declares a DOCTYPE"),
-        (BOMB, "declares a DOCTYPE|damaged XML"),
     ],
 )
 def test_bad_annotations_are_named(tmp_path: Path, xml: str | None, complaint: str) -> None:
@@ -105,15 +99,6 @@ def test_bad_annotations_are_named(tmp_path: Path, xml: str | None, complaint: s
     with pytest.raises(UserError, match=rf"a\.xml: .*({complaint})") as caught:
         read_labels(tmp_path / "a.xml", CLASSES)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("there", [True, False])
-def test_an_external_entity_is_refused(tmp_path: Path, there: bool) -> None:
-    if there:
-        (tmp_path / "secret").write_text("cat")
-    (tmp_path / "a.xml").write_text(EXTERNAL.format((tmp_path / "secret").as_uri()))
-    with pytest.raises(UserError, match="declares a DOCTYPE"):
-        read_labels(tmp_path / "a.xml", CLASSES)
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.jpeg", "a.png", "a.JPG", "a.PNG", "a.JPEG"])

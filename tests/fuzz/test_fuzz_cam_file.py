@@ -89,40 +89,6 @@ def test_any_bytes_of_an_array_in_a_whole_archive(whole: bytes, data: st.DataObj
     check(zipped(parts))
 
 
-def text(letters: st.SearchStrategy[str]) -> st.SearchStrategy[np.ndarray]:
-    return letters.map(np.array)
-
-
-JSON = st.recursive(
-    st.one_of(st.none(), st.integers(), st.floats(), st.text(max_size=4)),
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=3)),
-    max_leaves=6,
-).map(json.dumps)
-DTYPES = st.one_of(
-    arrays.floating_dtypes(), arrays.integer_dtypes(), arrays.unsigned_integer_dtypes(), arrays.complex_number_dtypes(),
-    arrays.boolean_dtypes(), arrays.byte_string_dtypes(max_len=4), arrays.datetime64_dtypes(),
-)  # fmt: skip
-ANY = arrays.arrays(DTYPES, arrays.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4))
-MAPS = arrays.arrays(arrays.floating_dtypes(), st.tuples(st.integers(0, 2), st.integers(0, 3), st.integers(0, 3)))
-NAMED = st.fixed_dictionaries(
-    {},
-    optional={
-        "keys": st.one_of(ANY, arrays.arrays(arrays.integer_dtypes(), st.integers(0, 2), elements=st.integers(0, 21))),
-        "size": st.one_of(ANY, arrays.arrays(arrays.integer_dtypes(), st.just(2))),
-        "made_by": st.one_of(ANY, text(JSON), text(st.text(max_size=9))),
-        **{name: st.one_of(MAPS, ANY) for name in ("cam", "attn", "highres", "attn_highres")},
-        "another": ANY,
-    },
-)
-
-
-@given(NAMED)
-def test_any_arrays(named: dict[str, np.ndarray]) -> None:
-    stream = BytesIO()
-    np.savez(stream, **named)  # type: ignore[arg-type]
-    check(stream.getvalue())
-
-
 SIDES = st.tuples(st.integers(1, 40), st.integers(1, 40))
 UNIT = st.floats(0, 1, width=16)
 

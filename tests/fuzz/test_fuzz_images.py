@@ -1,7 +1,5 @@
-"""Images and masks: any bytes, wounded files of every format, PNGs of wounded chunks; what is whole is read."""
+"""Images and masks: any bytes, wounded files of every format; what is whole is read."""
 
-import struct
-import zlib
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -15,7 +13,7 @@ from PIL import Image, PngImagePlugin
 
 from common.images import image_size, read_image, read_within, working_size
 from dataset.mask_png import mask_made_by, read_mask, write_mask
-from tests.fuzz.support import any_bytes, mutated, read_or_refuse
+from tests.fuzz.support import any_bytes, read_or_refuse
 
 MOST = 1 << 24  # pixels that are decoded here: wounds may make a header promise many
 
@@ -81,56 +79,6 @@ def test_the_files_that_are_wounded_below_are_whole(suffix: str) -> None:
 def test_any_bytes(suffix: str, data: st.DataObject) -> None:
     others = [files[0] for files in FILES.values()]
     check(Path(f"i.{suffix}"), data.draw(any_bytes(*FILES[suffix], *others)))
-
-
-# --- PNG chunk by chunk, so that no checksum tells ------------------------------------------------
-
-
-def chunks_of(data: bytes) -> list[tuple[bytes, bytes]]:
-    found, at = [], 8
-    while at < len(data):
-        length = int.from_bytes(data[at : at + 4], "big")
-        found.append((data[at + 4 : at + 8], data[at + 8 : at + 8 + length]))
-        at += length + 12
-    return found
-
-
-def png(chunks: list[tuple[bytes, bytes]]) -> bytes:
-    parts = (
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
-    )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
-
-
-KINDS = [
-    b"IHDR",
-    b"PLTE",
-    b"tRNS",
-    b"IDAT",
-    b"eXIf",
-    b"tEXt",
-    b"zTXt",
-    b"iTXt",
-    b"iCCP",
-    b"gAMA",
-    b"acTL",
-    b"fcTL",
-    b"fdAT",
-]
-CHUNKS = [chunk for data in FILES["png"] for chunk in chunks_of(data)] + [(kind, b"") for kind in KINDS]
-
-
-@given(st.sampled_from(FILES["png"]), st.data())
-def test_any_chunks(whole: bytes, data: st.DataObject) -> None:
-    chunks = chunks_of(whole)
-    for _ in range(data.draw(st.integers(1, 3))):
-        at = data.draw(st.integers(0, len(chunks) - 1))
-        kind, inside = data.draw(st.sampled_from([chunks[at], *CHUNKS]))
-        wounded = (kind, data.draw(mutated(inside, *(other for _, other in CHUNKS))))
-        chunks[at : at + data.draw(st.integers(0, 1))] = [wounded]
-    changed = png(chunks)
-    check(Path("i.png"), changed)
-    check_mask(changed)
 
 
 # --- masks ----------------------------------------------------------------------------------------

@@ -3,9 +3,7 @@
 import csv
 import io
 import json
-import os
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -105,21 +103,15 @@ def test_found_by_fuzzing() -> None:
 
 
 def test_texts_without_measure() -> None:
-    """Each is short of the largest line: many names, accents in no order, quotes, colons, one long name."""
-    accents = "\u0327\u0301" * 250_000
-    for line in ("a " + " ".join(map(str, range(1000, 101_000))), f"{accents} dog", 'a ""' * 200_000, "a:" * 500_000,
-                 "a " + "x" * 1_000_000, "a/" * 500_000, '"' * 1_000_000, "a: " + "," * 1_000_000,
-                 "".join(f"a name{n}\n" for n in range(50_000))):  # fmt: skip
+    """Each is short of the largest line: many names, quotes, colons, one long name, depth."""
+    for line in ("a " + " ".join(map(str, range(1000, 101_000))), 'a ""' * 200_000,
+                 "a " + "x" * 1_000_000, "a: " + "," * 1_000_000):  # fmt: skip
         check("labels.txt", line.encode())
-    for rest in ('a,"' + "x" * 200_000, "," * 500_000, '"' * 999_999, "a,dog\n" * 100_000, "a,dog;" * 100_000):
+    for rest in ('a,"' + "x" * 200_000, "," * 500_000, "a,dog\n" * 100_000):
         check("labels.csv", f"image,labels\n{rest}".encode())
-    for depth in (100, *range(900, 1000, 7), 3000, 100_000):
-        for row in (f"{'[' * depth}{']' * depth}", f'{{"image": "a", "labels": {"[" * depth}{"]" * depth}}}'):
-            for name in NAMES[1:4]:
-                check(name, row.encode())
-    for number in ("1e999", "-1e999", "NaN", "9" * 5000, "1" * 900_000, "-0"):
-        line = f'{{"image": "a", "labels": [{number}]}}'
-        assert read_or_refuse(read_label_file, Path("labels.jsonl"), line.encode()) is None
+    for depth in (100, 990, 100_000):
+        for name in NAMES[1:4]:
+            check(name, f'{{"image": "a", "labels": {"[" * depth}{"]" * depth}}}'.encode())
 
 
 # --- what is typed after --labels -----------------------------------------------------------------
@@ -142,19 +134,3 @@ def check_argument(argument: str) -> None:
 def test_any_text(argument: str) -> None:
     assume(not argument.startswith(("/", "..")))  # would be a folder of the machine
     check_argument(argument)
-
-
-FILE_NAME = st.binary(min_size=1, max_size=9).filter(lambda name: not {0, 47} & set(name))
-CONTENT = st.sampled_from((b"<a/>", b"<a", b"<a><object><name>dog</name></object></a>"))
-
-
-@given(st.lists(st.tuples(FILE_NAME, CONTENT), max_size=4))
-def test_any_names_of_xml_files(files: list[tuple[bytes, bytes]]) -> None:
-    folder = Path("xml")
-    folder.mkdir(exist_ok=True)
-    for old in folder.iterdir():
-        old.unlink()
-    for name, content in files:
-        with suppress(OSError):  # macOS has no file names but Unicode
-            (folder / os.fsdecode(name + b".xml")).write_bytes(content)
-    check_argument("xml")

@@ -59,22 +59,10 @@ def bombs() -> dict[str, str]:
     name = "<annotation><object><name>{}</name></object></annotation>"
     return {
         "billion laughs": f'<!DOCTYPE a [<!ENTITY e0 "dog">{doubling}]>{name.format("&e12;")}',
-        "in an attribute": f'<!DOCTYPE a [<!ENTITY e0 "dog">{doubling}]><annotation x="&e12;"/>',
-        "in a default": f'<!DOCTYPE a [<!ENTITY e0 "d">{doubling}<!ATTLIST b x CDATA "&e12;">]><a>{"<b/>" * 9}</a>',
         "parameter entities": f"<!DOCTYPE a [<!ENTITY % p0 'dog'>{percent}%p12;]>{name.format('dog')}",
         "quadratic": f'<!DOCTYPE a [<!ENTITY e "{"d" * 100_000}">]>{name.format("&e;" * 100_000)}',
-        "endless entity": '<!DOCTYPE a [<!ENTITY a "&b;"><!ENTITY b "&a;">]>' + name.format("&a;"),
         "file": '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]>' + name.format("&x;"),
-        "parameter file": '<!DOCTYPE a [<!ENTITY % x SYSTEM "file:///etc/passwd">%x;]>' + name.format("dog"),
-        "network": '<!DOCTYPE a [<!ENTITY x SYSTEM "http://127.0.0.1:9/x">]>' + name.format("&x;"),
         "DTD": '<!DOCTYPE annotation SYSTEM "http://127.0.0.1:9/voc.dtd">' + name.format("dog"),
-        "DTD file": '<!DOCTYPE annotation SYSTEM "file:///etc/passwd">' + name.format("dog"),
-        "public DTD": '<!DOCTYPE html PUBLIC "-//W3C//DTD XHTML 1.0//EN" "/etc/passwd">' + name.format("dog"),
-        "deep": "<a>" * 100_000,
-        "deep and whole": "<a>" * 5000 + "</a>" * 5000,
-        "huge attribute": f'<annotation x="{"d" * 15_000_000}"/>',
-        "huge text": name.format("d" * 15_000_000),
-        "unknown encoding": '<?xml version="1.0" encoding="x-none"?>' + name.format("dog"),
     }
 
 

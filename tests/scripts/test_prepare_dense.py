@@ -79,12 +79,6 @@ def test_context_in_matlab_files(desk: Desk, kind: str) -> None:
     assert desk.labels() == "2008_000002 0 1 58\n"
 
 
-def test_context_in_pngs(desk: Desk) -> None:
-    put(desk.raw / "2008_000002.png", [[0, 1, 59, 255]])
-    assert desk.prepare("context59").code == 0
-    assert desk.mask("2008_000002") == [[255, 0, 58, 255]]
-
-
 def test_stuff_of_several_folders(desk: Desk) -> None:
     put(desk.raw / "train2017/000000000009.png", [[12, 91, 181], [171, 0, 255]])
     put(desk.raw / "val2017/000000000139.png", [[10, 13, 255]])
@@ -93,12 +87,6 @@ def test_stuff_of_several_folders(desk: Desk) -> None:
     assert desk.mask("train2017/000000000009") == [[11, 80, 170], [160, 0, 255]]
     assert desk.split() == "train2017/000000000009\nval2017/000000000139\n"
     assert desk.labels() == "train2017/000000000009 0 11 80 160 170\nval2017/000000000139 10 12\n"
-
-
-def test_ade(desk: Desk) -> None:
-    put(desk.raw / "ADE_val_00000001.png", [[0, 1, 150]])
-    assert desk.prepare("ade20k").code == 0
-    assert desk.mask("ADE_val_00000001") == [[255, 0, 149]]
 
 
 def test_cityscapes_ids_are_those_of_the_images(desk: Desk) -> None:
@@ -155,16 +143,6 @@ def test_labels_alone_write_no_masks(desk: Desk) -> None:
     assert (desk.root / "l.txt").read_text() == "a 0 149\n" and not desk.masks.exists()
 
 
-def test_workers_change_nothing(desk: Desk) -> None:
-    generator = np.random.default_rng(0)
-    for number in range(7):
-        put(desk.raw / f"{number}.png", generator.integers(0, 151, (5, 6)))
-    assert desk.prepare("ade20k", "--num_workers", 1).code == 0
-    once = tree(desk.masks), desk.split(), desk.labels()
-    assert desk.prepare("ade20k", "--num_workers", 5, "--overwrite").code == 0
-    assert (tree(desk.masks), desk.split(), desk.labels()) == once
-
-
 # --- what goes wrong ------------------------------------------------------------------------------
 
 
@@ -181,12 +159,6 @@ def test_a_value_that_the_data_set_does_not_have(desk: Desk, name: str, values: 
     assert sorted(tree(desk.masks)) == ["good.png"] and desk.split() == "good\n"
 
 
-def test_a_label_beyond_the_459(desk: Desk) -> None:
-    put_mat(desk.raw / "a.mat", [[460]])
-    ended = desk.prepare("context59")
-    assert ended.code == 3 and "a.mat: holds the value 460" in ended.err
-
-
 def test_damaged_files_fail_alone(desk: Desk) -> None:
     put_mat(desk.raw / "a.mat", [[2]])
     whole = (desk.raw / "a.mat").read_bytes()
@@ -201,14 +173,6 @@ def test_damaged_files_fail_alone(desk: Desk) -> None:
     for name in ("half", "endless", "none", "solid"):
         assert f"{name}.mat: LabelMap is no matrix of labels" in ended.err
     assert "Traceback" not in ended.err and "Warning" not in ended.err
-
-
-def test_a_damaged_png_and_a_photo_fail_alone(desk: Desk) -> None:
-    put(desk.raw / "a.png", [[1]])
-    (desk.raw / "b.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
-    Image.new("RGB", (2, 2)).save(desk.raw / "c.png")
-    ended = desk.prepare("ade20k")
-    assert ended.code == 3 and "b.png" in ended.err and "c.png: a RGB picture, not labels" in ended.err
 
 
 def test_wrong_folders(desk: Desk) -> None:
