@@ -5,10 +5,11 @@ Labels are hidden before a view is chosen, which looks at them; what is hidden c
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
+
+from segmentor.settings import Views
 
 IGNORE = 255
 HIDDEN = 254  # a label that is there but must not be known; it is to be found in another way
@@ -18,25 +19,6 @@ NORMALISATIONS = {  # mean and standard deviation of RGB in 0..255
     "imagenet": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
     "clip": ((122.7709383, 116.7460125, 104.09373615), (68.5005327, 66.6321579, 70.32316305)),
 }
-
-
-@dataclass(frozen=True)
-class Views:
-    """How images are varied.
-
-    crop    side of the square that is cut out, pixels
-    scales  least and greatest factor of the size
-    resize  (long, short): the image is fitted into this box before the factor; None keeps its own size
-    flip    whether half of the images are mirrored
-    colours whether brightness, contrast, saturation and hue are varied
-    """
-
-    crop: int = 512
-    scales: tuple[float, float] = (0.5, 2.0)
-    resize: tuple[int, int] | None = None
-    flip: bool = True
-    colours: bool = True
-    normalisation: str = "imagenet"
 
 
 def view(
@@ -127,18 +109,13 @@ def recoloured(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         image = _linear(image, contrast, 0.0)
     saturation = rng.uniform(*SATURATION) if rng.random() < 0.5 else 1.0
     hue = int(rng.integers(-HUE, HUE + 1)) if rng.random() < 0.5 else 0
-    image = _tinted(image, saturation, hue)
+    if saturation != 1.0 or hue:
+        hsv = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2HSV)
+        hsv[..., 1] = _linear(hsv[..., 1], saturation, 0.0)
+        hsv[..., 0] = (hsv[..., 0].astype(np.int16) + hue) % 180
+        image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
     return image if first else _linear(image, contrast, 0.0)
 
 
 def _linear(image: np.ndarray, factor: float, offset: float) -> np.ndarray:
     return np.clip(image.astype(np.float32) * factor + offset, 0, 255).astype(np.uint8)
-
-
-def _tinted(image: np.ndarray, saturation: float, hue: int) -> np.ndarray:
-    if saturation == 1.0 and hue == 0:
-        return image
-    hsv = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2HSV)
-    hsv[..., 1] = _linear(hsv[..., 1], saturation, 0.0)
-    hsv[..., 0] = (hsv[..., 0].astype(np.int16) + hue) % 180
-    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)

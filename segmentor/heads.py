@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-HEADS = ("linear", "text")
 WIDEST = 2048  # of text embeddings; CLIPs have up to 1280, and a decoder takes memory with the square
 
 

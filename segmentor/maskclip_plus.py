@@ -18,9 +18,8 @@ from pipeline.methods.maskclip_v import MaskClipVSettings
 from pipeline.methods.method import CamSettings, TextSet
 from pipeline.stages.cams import text_set
 from segmentor.augment import HIDDEN
-from segmentor.heads import WIDEST
 from segmentor.label_sources import Filled, Finder, OwnLabels, Source, masks
-from segmentor.prediction import PRECISIONS
+from segmentor.prediction import DTYPES
 from segmentor.settings import Settings, Words
 from segmentor.teacher import Teacher
 
@@ -98,12 +97,6 @@ def never_seen(knowledge: Knowledge, spec: DatasetSpec) -> list[str]:
     return unknown_words(knowledge.clip, [*names, *spec.background_prompts])
 
 
-def check_width(knowledge: Knowledge) -> None:
-    """Raise UserError where a network cannot have features as wide as the text embeddings."""
-    if knowledge.width > WIDEST:
-        raise UserError(f"--head text: {knowledge.clip.name} has text of width {knowledge.width}; at most {WIDEST}")
-
-
 # --- who finds the labels -------------------------------------------------------------------------
 
 
@@ -114,7 +107,7 @@ def source_for(settings: Settings, knowledge: Knowledge | None, network: nn.Modu
         assert knowledge is not None
         finders["teacher"] = teacher_for(settings, knowledge)
     if asked.own_from:
-        finders["network"] = OwnLabels(network, asked.hidden, PRECISIONS[settings.precision])
+        finders["network"] = OwnLabels(network, asked.hidden, DTYPES[settings.precision])
     return Filled(asked, finders) if finders else masks
 
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
-from segmentor.networks import DEEPLABS, SEGFORMERS, Segmentor
+from segmentor.networks import Segmentor
+from segmentor.settings import DEEPLABS, SEGFORMERS
 from segmentor.weights import KEY, read_state
 
 REACHED_S = 10  # within which the hub must answer

@@ -15,9 +15,9 @@ from segmentor import label_sources
 from segmentor.augment import HIDDEN, IGNORE
 from segmentor.losses import label_counts, label_weights, weighted_cross_entropy
 from segmentor.networks import Segmentor, enlarged, norm_parameters
-from segmentor.prediction import PRECISIONS, Looks, probabilities
+from segmentor.prediction import DTYPES, probabilities
 from segmentor.samples import Batch, Batches, Pair, Samples, read_pair
-from segmentor.settings import Settings
+from segmentor.settings import Looks, Settings
 from segmentor.validation import Unseen, validate
 from segmentor.weights import Description, write_weights
 from training import loop
@@ -82,7 +82,7 @@ def start(job: Job, network: Segmentor, ranks: Ranks) -> State:
     asked, network = job.settings, network.to(ranks.device)
     samples = Samples(job.pairs, len(asked.labels), asked.views, asked.seed, asked.teaching.hidden)
     data = Batches(samples, asked.batch, ranks.index, ranks.count, job.readers, ranks.device.type == "cuda")
-    return fresh_state(network, optimizer_for(network, asked), data, PRECISIONS[asked.precision], asked.ema)
+    return fresh_state(network, optimizer_for(network, asked), data, DTYPES[asked.precision], asked.ema)
 
 
 def optimizer_for(network: nn.Module, asked: Settings) -> torch.optim.Optimizer:
@@ -117,7 +117,7 @@ def train(job: Job, state: State, ranks: Ranks, source: label_sources.Source = l
             asked.record(),
             asked.seed,
             asked.accumulate,
-            dtype=PRECISIONS[asked.precision],
+            dtype=DTYPES[asked.precision],
             save_every=job.save_every,
             validate_every=job.validate_every,
             keep=job.keep,
@@ -166,7 +166,7 @@ class Dense:
 
 def _validate(job: Job, ranks: Ranks, report: Report, network: Any, iteration: int, board: Board | None) -> None:
     asked = job.settings
-    looks = Looks(asked.views.normalisation, ranks.device, resize=asked.views.resize)
+    looks = Looks(asked.views.normalisation, resize=asked.views.resize)
     training = network.training
     network.eval()
     if job.unseen is not None:

@@ -14,7 +14,8 @@ from common.parallel import ordered_map
 from dataset.voc_layout import find_image
 from pipeline.stages.evaluate import check_shape, read_truth
 from pipeline.steps.scores import Scores, confusion_matrix, scores_of
-from segmentor.prediction import Looks, probabilities
+from segmentor.prediction import probabilities
+from segmentor.settings import Looks
 from training.ranks import Ranks
 
 

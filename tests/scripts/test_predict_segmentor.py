@@ -98,7 +98,8 @@ def test_unsure_pixels_become_255(weights: Path) -> None:
 
 
 def test_the_crf_sharpens_probabilities(weights: Path) -> None:
-    from segmentor.prediction import Looks, probabilities
+    from segmentor.prediction import probabilities
+    from segmentor.settings import Looks
     from segmentor.weights import read_weights
 
     assert predict(weights, "--crf", "--num_workers", 1) == 0
@@ -119,6 +120,16 @@ def test_finished_masks_are_kept(weights: Path, tmp_path: Path, capsys: pytest.C
     assert after == before
 
 
+def test_a_replaced_photo_is_predicted_again(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Another photo of the same name and size; the other masks are kept."""
+    predict(weights)
+    Path("images/s0.png").write_bytes(Path("images/s1.png").read_bytes())
+    capsys.readouterr()
+    assert predict(weights) == 0
+    assert "1 masks written, 3 already there" in capsys.readouterr().out
+    assert np.array_equal(np.array(mask("s0")), np.array(mask("s1")))
+
+
 def test_other_settings_or_weights_are_refused(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -128,7 +139,7 @@ def test_other_settings_or_weights_are_refused(
     other = networks.build("segformer-tiny", 3)
     write_weights(weights, other.state_dict(), Description("segformer-tiny", LABELS, "imagenet", 5))
     assert predict(weights) == 2
-    assert re.search(r"weights \w{16} \(now \w{16}\)", capsys.readouterr().err)
+    assert re.search(r"weights \d+-\w{16} \(now \d+-\w{16}\)", capsys.readouterr().err)
     assert predict(weights, "--overwrite") == 0
 
 

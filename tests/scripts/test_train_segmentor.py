@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from cli.training_options import ARCHES, TEACHERS
 from pipeline.methods.table import METHODS
 from scripts import predict_segmentor, train_segmentor
 from segmentor import networks
 from segmentor.heads import TextHead
+from segmentor.settings import DEEPLABS, SEGFORMERS, TEACHERS
 from segmentor.weights import read_state, read_weights
 from tests.segmentor.small import LABELS, SmallBody, write_scenes
 from tests.support import ROOT, openai_state, tiny_model, tree
@@ -146,10 +146,9 @@ def test_masks_whose_unseen_classes_are_taught(
 def test_the_toy_worlds_own_clip_is_the_default(
     bare: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from cli import lookup
     from toyworld.layout import write_dataset
 
-    write_dataset(lookup.TOYWORLD_DATA, 1, 2)
+    write_dataset(Path("output/toyworld/data"), 1, 2)
     begin = bare.index("--arch")
     assert train_segmentor.main(["--teacher", "maskclip-v", *bare[begin:], "--max_iters", "1", "--crop", "48"]) == 0
     ended = capsys.readouterr()
@@ -185,7 +184,7 @@ MISTAKES = [
     (["--scales", "0", "1"], "scales"),
     (["--max_iters", "0"], "max_iters"),
     (["--ema", "1"], "--ema 1: expected a decay below 1"),
-    (["--seed", "-1"], "--seed -1: expected 0 or more"),
+    (["--seed", "-1"], "--seed: -1: expected 0 or more"),
     (["--gt_root", "masks"], "--gt_root: only with --val_split"),
     (["--val_split", "none.txt", "--gt_root", "masks"], r"none\.txt: no such file"),
     (["--arch", "deeplabv3-resnet50", "--batch_size", "1"], "--batch_size 1: deeplabv3-resnet50 needs at least 2"),
@@ -250,8 +249,8 @@ def test_masks_of_more_classes_are_refused(data: list[str], tmp_path: Path, caps
 
 
 def test_the_names_here_are_those_of_the_networks() -> None:
-    assert set(ARCHES) == set(networks.ARCHES)
-    assert {name for name, method in METHODS.items() if method.dense} == set(TEACHERS)
+    assert {*SEGFORMERS, *DEEPLABS} == set(networks.ARCHES)
+    assert {name for name, method in METHODS.items() if method.scores} == set(TEACHERS)
 
 
 # --- real processes -------------------------------------------------------------------------------

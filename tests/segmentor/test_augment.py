@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from segmentor import augment
-from segmentor.augment import Views, cropped, fitted, mixed, normalised, padded, recoloured, resized, view
+from segmentor.augment import cropped, fitted, mixed, normalised, padded, recoloured, resized, view
+from segmentor.settings import Views
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,9 @@ from segmentor.heads import TextHead
 from segmentor.label_sources import Filled, Source, masks
 from segmentor.maskclip_plus import Knowledge, hidden_labels, source_for, teacher_for
 from segmentor.networks import Segmentor
-from segmentor.prediction import Looks, probabilities
+from segmentor.prediction import probabilities
 from segmentor.samples import Batch, Pair, read_pair
-from segmentor.settings import Teaching, Words
+from segmentor.settings import Looks, Teaching, Words
 from segmentor.trainer import Job, train
 from tests.segmentor.small import ALONE, SmallBody, settings, small_job, small_network, small_state, write_scenes
 from tests.training.small import in_processes
@@ -257,8 +257,8 @@ def test_the_teacher_of_a_run_may_give_what_is_hidden(knowledge: Knowledge) -> N
     some = teacher_for(settings(teaching=plan, words=Words(templates="dataset")), knowledge)
     assert some.labels == [2] and not some.background and len(some.text.background) == 0
     assert some.text.foreground.equal(knowledge.text.foreground[1:])
-    own = some.settings.maskclip
-    assert own is not None and (own.key_smoothing, own.denoising, own.templates) == (1.0, 0.5, "dataset")
+    own = some.settings.options
+    assert (own.key_smoothing, own.denoising, own.templates) == (1.0, 0.5, "dataset")
     assert some.confidence == 0.2 and some.normalisation == "imagenet"
     every = teacher_for(settings(teaching=replace(plan, masks=False, hidden=(0, 1, 2))), knowledge)
     assert every.labels == [1, 2] and every.background and len(every.text.background) == 2

@@ -8,7 +8,8 @@ from torch import nn
 
 from segmentor.augment import normalised
 from segmentor.networks import enlarged
-from segmentor.prediction import Looks, probabilities
+from segmentor.prediction import probabilities
+from segmentor.settings import Looks
 from tests.segmentor.small import scene, small_network
 from tests.support import bilinear
 
@@ -30,6 +31,10 @@ def test_one_look_is_the_softmax_of_enlarged_scores() -> None:
 
 class Brightness(nn.Module):
     """Scores (1, 2, H, W): the red channel, and zero; on the image's own grid."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.zero = nn.Parameter(torch.zeros(1))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return torch.cat([images[:, :1], torch.zeros_like(images[:, :1])], dim=1)

@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file
 
 from common.errors import UserError
-from segmentor.augment import Views
 from segmentor.label_sources import Source, masks
 from segmentor.networks import build
-from segmentor.prediction import Looks, probabilities
+from segmentor.prediction import probabilities
 from segmentor.samples import Batch, Pair, read_pair
+from segmentor.settings import Looks, Views
 from segmentor.trainer import Job, optimizer_for, start, train
 from segmentor.validation import Unseen, validate
 from segmentor.weights import read_state
