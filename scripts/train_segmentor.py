@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
     from cli.lookup import Selection
     from segmentor.maskclip_plus import Knowledge
-    from segmentor.trainer import Job
-    from segmentor.validation import Unseen
+    from segmentor.trainer import Job, Unseen
     from training.ranks import Ranks
     from training.state import State
 
@@ -123,8 +122,8 @@ def _settings(args: argparse.Namespace, selection: "Selection", ranks: "Ranks") 
 
 def _knowledge(args: argparse.Namespace, selection: "Selection", ranks: "Ranks") -> "Knowledge":
     """The CLIP that takes part."""
-    from segmentor.heads import WIDEST
     from segmentor.maskclip_plus import ask_clip, never_seen
+    from segmentor.networks import WIDEST
 
     model, tag = (args.clip, args.clip_pretrained) if args.clip else selection.spec.clip
     knowledge = ask_clip(selection.spec, model, tag, ranks.device, args.activation, args.templates)
@@ -141,7 +140,7 @@ def _unseen(args: argparse.Namespace) -> "Unseen | None":
     if args.val_split is None:
         return None
     from cli.lookup import select
-    from segmentor.validation import Unseen
+    from segmentor.trainer import Unseen
 
     images = args.val_img_root or args.img_root
     found = select(args.dataset, images, args.val_split, args.gt_root, args.classes, images_needed=True)
@@ -164,7 +163,7 @@ def _state(args: argparse.Namespace, job: "Job", ranks: "Ranks", knowledge: "Kno
     import torch
 
     from common.files import sweep_leftovers
-    from segmentor.heads import TextHead
+    from segmentor.networks import TextHead
     from segmentor.pretrained import start_from
     from segmentor.trainer import WEIGHTS, start
     from training.state import checkpoints, forget, take_up

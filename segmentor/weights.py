@@ -13,8 +13,7 @@ from torch import Tensor
 from common.errors import UserError
 from common.files import atomic_write
 from common.version import VERSION
-from segmentor.heads import WIDEST
-from segmentor.networks import ARCHES, Segmentor, build
+from segmentor.networks import ARCHES, WIDEST, Segmentor, build
 from segmentor.settings import HEADS, NORMALISATIONS
 
 KEY = "segmentor"  # of the header's metadata

@@ -15,7 +15,7 @@ import torch
 from pipeline.methods.table import METHODS
 from scripts import predict_segmentor, train_segmentor
 from segmentor import networks
-from segmentor.heads import TextHead
+from segmentor.networks import TextHead
 from segmentor.settings import DEEPLABS, SEGFORMERS, TEACHERS
 from segmentor.weights import read_state, read_weights
 from tests.segmentor.small import LABELS, SmallBody, write_scenes

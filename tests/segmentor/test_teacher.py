@@ -13,7 +13,7 @@ from pipeline.methods.method import CamSettings, TextSet
 from pipeline.methods.table import METHODS, compute_maps
 from pipeline.steps.masks import confident, contest, labels_of
 from segmentor.augment import NORMALISATIONS, normalised
-from segmentor.teacher import Teacher, by_size, renormalised
+from segmentor.maskclip_plus import Teacher, by_size, renormalised
 from tests.support import bilinear
 from tests.tiny_resnet import tiny_resnet_clip
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from scripts import train_toyworld_clip
 from toyworld.spec import BACKGROUNDS, CLASSES, WEIGHTS
 from toyworld.training import affinity, data, losses, train
-from toyworld.training.captions import CONCEPTS, TEMPLATES, Vocabulary, caption, content, sentence
+from toyworld.training.captions import CONCEPTS, TEMPLATES, Vocabulary, caption, content
 from toyworld.training.export import deflated, openai_state_dict, save_weights
 from toyworld.training.model import Architecture, ToyClip
 from training.board import read_log
@@ -34,10 +34,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[ToyClip, Vocabula
 
 
 # --- captions -------------------------------------------------------------------------------------
-
-
-def test_sentences_name_everything() -> None:
-    assert [sentence(list(names)) for names in ("a", "ab", "abc")] == ["a", "a and b", "a, b and c"]
 
 
 def test_captions_tell_only_what_is_present() -> None:
