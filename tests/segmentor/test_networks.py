@@ -3,11 +3,9 @@
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from segmentor.networks import (
     ARCHES,
-    LEAST_SIDE,
     SegformerBody,
     Segmentor,
     build,
@@ -69,13 +67,6 @@ def test_images_of_any_size(arch: str) -> None:
         images = torch.randn(1, 3, *size)
         with torch.no_grad():
             assert enlarged(network(images), images).shape == (1, 3, *size)
-
-
-def test_small_images_are_seen_as_if_padded() -> None:
-    network, images = small_network().eval(), torch.randn(1, 3, 40, 50)
-    whole = F.pad(images, (0, LEAST_SIDE - 50, 0, LEAST_SIDE - 40))
-    with torch.no_grad():
-        assert enlarged(network(images), images).equal(enlarged(network(whole), whole)[..., :40, :50])
 
 
 def test_every_network_tells_what_is_new_by_its_name() -> None:

@@ -2,7 +2,6 @@
 
 import cv2
 import numpy as np
-import pytest
 import torch
 from torch import nn
 
@@ -67,9 +66,3 @@ def test_an_image_is_fitted_into_a_box_first() -> None:
     np.testing.assert_allclose(found, grown[0].softmax(0).numpy(), atol=1e-5)
     halved = probabilities(network, image, Looks("imagenet", resize=(800, 192), scales=(0.5,)))
     np.testing.assert_allclose(halved, found, atol=1e-6)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (5, 300)])
-def test_images_of_any_size(size: tuple[int, int]) -> None:
-    image = np.zeros((*size, 3), np.uint8)
-    assert probabilities(small_network().eval(), image, Looks("clip", scales=(0.3, 1.0), flip=True)).shape == (3, *size)

@@ -91,19 +91,6 @@ def test_a_text_head_starts_from_an_earlier_run(tmp_path: Path) -> None:
     assert start_from(build(TINY, 3, "text", text_width=16), TINY, str(path)) == f"{path} (all)"
 
 
-def test_torchvisions_decoder_under_a_text_head(tmp_path: Path) -> None:
-    from torchvision.models.segmentation import deeplabv3_mobilenet_v3_large
-
-    arch = "deeplabv3-mobilenet"
-    whole = deeplabv3_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=24, aux_loss=True)
-    torch.save(whole.state_dict(), tmp_path / "voc.pth")
-    network = build(arch, 4, "text", text_width=24)  # as many channels as theirs has classes
-    drawn = network.body.decode_head.state_dict()["4.weight"].clone()
-    assert "(encoder and decoder)" in start_from(network, arch, str(tmp_path / "voc.pth"))
-    found = network.body.decode_head.state_dict()
-    assert found["1.weight"].equal(whole.state_dict()["classifier.1.weight"]) and found["4.weight"].equal(drawn)
-
-
 @pytest.mark.parametrize("labels", [3, 4])
 def test_an_earlier_run_of_ours(tmp_path: Path, labels: int) -> None:
     """Its head too, where it has the same number of labels."""

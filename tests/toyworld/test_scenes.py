@@ -45,12 +45,6 @@ def test_some_objects_hide_parts_of_others(scenes: list) -> None:
     assert sum(touching(scene.mask) for scene in scenes) >= 5
 
 
-def test_scene_depends_on_seed_and_index_alone() -> None:
-    one, again, other = draw_scene(4, 7), draw_scene(4, 7), draw_scene(4, 8)
-    assert np.array_equal(one.image, again.image) and np.array_equal(one.mask, again.mask)
-    assert not np.array_equal(one.image[:144, :144], other.image[:144, :144])
-
-
 def test_render_covers_exactly_the_polygon() -> None:
     """A rectangle on pixel borders: whole pixels, whole colour, nothing beside it."""
     square = part((200, 100, 50), (-1, -1), (1, -1), (1, 1), (-1, 1))
