@@ -25,14 +25,20 @@ def view(
     image: np.ndarray, labels: np.ndarray, views: Views, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """One random view: (3, S, S) float32 normalised image, 0 where padded, and (S, S) int64 labels, 255 there."""
-    height, width = labels.shape
-    image, labels = resized(image, labels, fitted((height, width), views.resize, rng.uniform(*views.scales)))
+    size = fitted((labels.shape[0], labels.shape[1]), views.resize, rng.uniform(*views.scales))
+    if size != labels.shape:
+        image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
+        labels = cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST)
     image, labels = cropped(image, labels, views.crop, rng)
     if views.flip and rng.random() < 0.5:
         image, labels = image[:, ::-1].copy(), labels[:, ::-1].copy()  # OpenCV and PyTorch want them so
     if views.colours:
         image = recoloured(image, rng)
-    return padded(normalised(image, views.normalisation), labels, views.crop)
+    whole = np.zeros((3, views.crop, views.crop), np.float32)
+    truth = np.full((views.crop, views.crop), IGNORE, np.int64)
+    height, width = labels.shape
+    whole[:, :height, :width], truth[:height, :width] = normalised(image, views.normalisation), labels
+    return whole, truth
 
 
 def fitted(size: tuple[int, int], box: tuple[int, int] | None, factor: float) -> tuple[int, int]:
@@ -49,16 +55,6 @@ def hide(labels: np.ndarray, hidden: Collection[int]) -> np.ndarray:
     table = np.arange(IGNORE + 1, dtype=np.uint8)
     table[list(hidden)] = HIDDEN
     return table[labels]
-
-
-def resized(image: np.ndarray, labels: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Both at (H, W): the image bilinear, the labels by nearest pixel."""
-    if labels.shape == size:
-        return image, labels
-    return (
-        cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR),
-        cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST),
-    )
 
 
 def cropped(
@@ -83,15 +79,6 @@ def normalised(image: np.ndarray, normalisation: str) -> np.ndarray:
     """(H, W, 3) uint8 to (3, H, W) float32 with the mean and deviation of NORMALISATIONS."""
     mean, deviation = (np.array(values, np.float32) for values in NORMALISATIONS[normalisation])
     return ((image.astype(np.float32) - mean) / deviation).transpose(2, 0, 1)
-
-
-def padded(image: np.ndarray, labels: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """(3, H, W) and (H, W), at most `side` each, filled up below and on the right with 0 and 255; labels as int64."""
-    whole = np.zeros((3, side, side), np.float32)
-    truth = np.full((side, side), IGNORE, np.int64)
-    height, width = labels.shape
-    whole[:, :height, :width], truth[:height, :width] = image, labels
-    return whole, truth
 
 
 # --- colours --------------------------------------------------------------------------------------

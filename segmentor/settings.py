@@ -46,12 +46,7 @@ PRECISION = option("float32", "of the network", flag="--precision", choices=PREC
 
 @dataclass(frozen=True)
 class Views:
-    """How training images are varied.
-
-    crop    side of the square that is cut out, pixels
-    scales  least and greatest random factor of the size
-    resize  (long, short): the image is fitted into this box before the factor; None keeps its own size
-    """
+    """How training images are varied; `resize` is (long, short), and None keeps an image's own size."""
 
     crop: int = option(512, "side of the square that is cut out", type=positive, metavar="N")
     scales: tuple[float, float] = option((0.5, 2.0), "least and greatest random size", type=factor, many=2, metavar="X")
@@ -63,11 +58,7 @@ class Views:
 
 @dataclass(frozen=True)
 class Looks:
-    """How a trained network looks at an image: sizes whose probabilities are averaged, and mirrored too.
-
-    scales  factors of its own size, or of that at which it fits into `resize`
-    resize  (long, short) sides of a box; None: its own size
-    """
+    """How a trained network looks at an image; scales are factors of the size at which it fits into `resize`."""
 
     normalisation: str
     scales: tuple[float, ...] = option((1.0,), "sizes whose probabilities are averaged", type=scale, many=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from segmentor import augment
-from segmentor.augment import cropped, fitted, mixed, normalised, recoloured, resized, view
+from segmentor.augment import cropped, fitted, mixed, normalised, recoloured, view
 from segmentor.settings import Views
 
 
@@ -78,9 +78,8 @@ def test_crops_of_one_label_are_drawn_again() -> None:
 def test_labels_are_resized_without_new_values() -> None:
     image, labels = marked(31, 47)
     labels[labels == 3] = 255
-    larger = resized(image, labels, (50, 80))
-    assert larger[0].shape == (50, 80, 3) and larger[1].shape == (50, 80)
-    assert set(np.unique(larger[1])) <= set(np.unique(labels))
+    _, truth = view(image, labels, Views(crop=80, scales=(1.6, 1.6)), np.random.default_rng(0))
+    assert set(np.unique(truth[:50, :75])) == set(np.unique(labels)) and (truth[50:] == 255).all()
 
 
 @pytest.mark.parametrize("name", ["imagenet", "clip"])
