@@ -101,7 +101,7 @@ def add_settings(
             continue
         kind: dict[str, Any] = {"choices": words["choices"]} if words["choices"] else {"type": words["type"]}
         if words["many"]:
-            kind["nargs"] = "+"
+            kind["nargs"] = "+" if words["many"] is True else words["many"]
             default = None if default is None else list(default)
         if words["metavar"]:
             kind["metavar"] = words["metavar"]
@@ -115,6 +115,8 @@ def settings_from(args: argparse.Namespace, settings: type, **others: Any) -> An
         name = _flag(one)[2:]
         if one.metadata and hasattr(args, name) and one.name not in values:
             value = getattr(args, name)
+            if one.default is True:  # its flag says no
+                value = not value
             values[one.name] = tuple(value) if isinstance(value, list) else value
     return settings(**values)
 

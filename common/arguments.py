@@ -57,13 +57,13 @@ def option(
     flag: str = "",
     type: Callable[[str], Any] = share,
     choices: Sequence[str] | None = None,
-    many: bool = False,
+    many: bool | int = False,
     metavar: str | None = None,
 ) -> Any:
     """A field of a settings dataclass that is also a command-line option.
 
     flag  as it is typed, such as `--frame`; not given: `--` and the name of the field
-    many  takes several values, which become a tuple
+    many  takes several values, or so many, which become a tuple
     """
     words = {"help": help, "flag": flag, "type": type, "choices": choices, "many": many, "metavar": metavar}
     return field(default=default, metadata=words)

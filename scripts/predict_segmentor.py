@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli import run_log
-from cli.options import DATASETS, Parser, add_log_options
-from common.arguments import positive, scale, share
+from cli.options import DATASETS, Parser, add_log_options, add_settings, settings_from
+from common.arguments import positive, share
 from common.errors import UserError
 from common.limits import MAX_PIXELS
+from segmentor.settings import Looks
 
 if TYPE_CHECKING:
-    from segmentor.stage_predict import PredictJob
     from segmentor.weights import Description
 
 FOLDER = "folder"
@@ -36,15 +36,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     data.add_argument("--img_root", "--image_root", type=Path, metavar="DIR", help="folder of images, at any depth")
     data.add_argument("--split_file", type=Path, metavar="FILE", help="images to take, one id a line; not given: all")
     data.add_argument("--classes", type=Path, metavar="FILE", help="classes file to compare with those of the weights")
-    looks = parser.add_argument_group("how it looks")
-    looks.add_argument("--scales", type=scale, nargs="+", default=[1.0], help="sizes whose probabilities are averaged")
-    looks.add_argument(
-        "--resize", type=positive, nargs=2, metavar="N", help="fit into this box (long and short side) before that"
-    )
-    looks.add_argument("--flip", action="store_true", help="average with the mirrored image")
-    looks.add_argument(
-        "--precision", choices=("float32", "bfloat16", "float16"), default="float32", help="of the network"
-    )
+    add_settings(parser, "how it looks", Looks)
     masks = parser.add_argument_group("masks")
     masks.add_argument(
         "--confidence", type=share, default=0.0, help="below this probability a pixel becomes 255; 0: none"
@@ -70,7 +62,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
+    from clip.device import pick_device
     from common.files import need_writable
+    from common.provenance import source_of
+    from pipeline.stages.crf import CrfJob
     from segmentor import stage_predict
     from segmentor.weights import read_weights
 
@@ -78,9 +73,33 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     network, description = read_weights(args.weights)
     _check_classes(args, description)
     need_writable(args.out, "--out")
-    job = _job(args, images, network, description)
-    log.into(run_log.Output(args.out, ".png", "--out", ids, job.settings(), str(job.looks.device), args.overwrite))
-    _announce(job, description, len(ids))
+    device = pick_device(args.device)
+    looks = settings_from(args, Looks, normalisation=description.normalisation)
+    masks = CrfJob(
+        Path(),
+        images,
+        args.out,
+        None,
+        len(description.labels),
+        backend=args.crf or "numba",
+        device=args.device,
+        confidence=args.confidence,
+        palette=args.palette,
+        overwrite=args.overwrite,
+        max_pixels=args.max_pixels,
+        has_background=False,
+    )
+    job = stage_predict.PredictJob(network.to(device), source_of(args.weights), looks, masks, args.crf is not None)
+    log.into(run_log.Output(args.out, ".png", "--out", ids, job.settings(), str(device), args.overwrite))
+    head = " with a text head" if description.head == "text" else ""
+    print(f"data    {len(ids)} images in {images}")
+    print(f"network {description.arch}{head} after {description.iterations} iterations, on {device}, {looks.precision}")
+    print(f"labels  {', '.join(description.labels)}")
+    box = f", fitted into {looks.resize[0]} x {looks.resize[1]}" if looks.resize else ""
+    scales = " ".join(f"{each:g}" for each in looks.scales)
+    print(f"looks   scales {scales}{' and mirrored' if looks.flip else ''}{box}")
+    unsure = f"255 below a probability of {args.confidence:g}" if args.confidence else "no 255s"
+    print(f"masks   to {args.out}, {unsure}, {f'CRF by {args.crf}' if args.crf else 'no CRF'}")
     log.failed(problems)
     log.follow(stage_predict.run(job, ids, args.num_workers), len(ids), "masks")
     return log.report("masks", args.out)
@@ -113,44 +132,6 @@ def _check_classes(args: argparse.Namespace, description: "Description") -> None
     if wanted != description.labels:
         known = ", ".join(description.labels[:6])
         raise UserError(f"--weights {args.weights}: knows {len(description.labels)} other labels ({known}, ...)")
-
-
-def _job(args: argparse.Namespace, images: Path, network: object, description: "Description") -> "PredictJob":
-    from clip.device import pick_device
-    from segmentor.networks import Segmentor
-    from segmentor.prediction import Looks
-    from segmentor.stage_predict import PredictJob, digest
-
-    assert isinstance(network, Segmentor)
-    device = pick_device(args.device)
-    resize = (args.resize[0], args.resize[1]) if args.resize else None
-    looks = Looks(description.normalisation, device, tuple(args.scales), args.flip, args.precision, resize)
-    return PredictJob(
-        network.to(device),
-        digest(args.weights),
-        len(description.labels),
-        images,
-        args.out,
-        looks,
-        confidence=args.confidence,
-        crf=args.crf,
-        palette=args.palette,
-        overwrite=args.overwrite,
-        max_pixels=args.max_pixels,
-    )
-
-
-def _announce(job: "PredictJob", description: "Description", count: int) -> None:
-    """What is about to be done, before it takes long."""
-    looks, arch = job.looks, f"{description.arch}{' with a text head' if description.head == 'text' else ''}"
-    print(f"data    {count} images in {job.images}")
-    print(f"network {arch} after {description.iterations} iterations, on {looks.device}, {looks.precision}")
-    print(f"labels  {', '.join(description.labels)}")
-    box = f", fitted into {looks.resize[0]} x {looks.resize[1]}" if looks.resize else ""
-    scales = " ".join(f"{each:g}" for each in looks.scales)
-    print(f"looks   scales {scales}{' and mirrored' if looks.flip else ''}{box}")
-    unsure = f"255 below a probability of {job.confidence:g}" if job.confidence else "no 255s"
-    print(f"masks   to {job.out_dir}, {unsure}, {f'CRF by {job.crf}' if job.crf else 'no CRF'}")
 
 
 if __name__ == "__main__":

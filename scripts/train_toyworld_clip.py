@@ -2,6 +2,7 @@
 
 import argparse
 import time
+from contextlib import closing
 from pathlib import Path
 
 from cli.console import run
@@ -48,7 +49,7 @@ def train_and_save(args: argparse.Namespace) -> int:
     share = 1 if args.steps is None else min(1, args.steps / sum(phase.steps for phase in PHASES))
     last = max(1, round(affinity.STEPS * share))
     sizes = tuple((height, width, max(1, round(count * share))) for height, width, count in affinity.SIZES)
-    with Board(args.log_dir, total, total + last) as board:
+    with closing(Board(args.log_dir, total, total + last)) as board:
         affinity.add_affinity_blocks(args.out, lambda step, values: board.step(total + step + 1, values), last, sizes)
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.2f} MB after {(time.monotonic() - began) / 60:.1f} minutes")
     return EXIT_OK

@@ -5,10 +5,11 @@ Labels are hidden before a view is chosen, which looks at them; what is hidden c
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
+
+from segmentor.settings import Views
 
 IGNORE = 255
 HIDDEN = 254  # a label that is there but must not be known; it is to be found in another way
@@ -20,37 +21,24 @@ NORMALISATIONS = {  # mean and standard deviation of RGB in 0..255
 }
 
 
-@dataclass(frozen=True)
-class Views:
-    """How images are varied.
-
-    crop    side of the square that is cut out, pixels
-    scales  least and greatest factor of the size
-    resize  (long, short): the image is fitted into this box before the factor; None keeps its own size
-    flip    whether half of the images are mirrored
-    colours whether brightness, contrast, saturation and hue are varied
-    """
-
-    crop: int = 512
-    scales: tuple[float, float] = (0.5, 2.0)
-    resize: tuple[int, int] | None = None
-    flip: bool = True
-    colours: bool = True
-    normalisation: str = "imagenet"
-
-
 def view(
     image: np.ndarray, labels: np.ndarray, views: Views, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """One random view: (3, S, S) float32 normalised image, 0 where padded, and (S, S) int64 labels, 255 there."""
-    height, width = labels.shape
-    image, labels = resized(image, labels, fitted((height, width), views.resize, rng.uniform(*views.scales)))
+    size = fitted((labels.shape[0], labels.shape[1]), views.resize, rng.uniform(*views.scales))
+    if size != labels.shape:
+        image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
+        labels = cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST)
     image, labels = cropped(image, labels, views.crop, rng)
     if views.flip and rng.random() < 0.5:
         image, labels = image[:, ::-1].copy(), labels[:, ::-1].copy()  # OpenCV and PyTorch want them so
     if views.colours:
         image = recoloured(image, rng)
-    return padded(normalised(image, views.normalisation), labels, views.crop)
+    whole = np.zeros((3, views.crop, views.crop), np.float32)
+    truth = np.full((views.crop, views.crop), IGNORE, np.int64)
+    height, width = labels.shape
+    whole[:, :height, :width], truth[:height, :width] = normalised(image, views.normalisation), labels
+    return whole, truth
 
 
 def fitted(size: tuple[int, int], box: tuple[int, int] | None, factor: float) -> tuple[int, int]:
@@ -67,16 +55,6 @@ def hide(labels: np.ndarray, hidden: Collection[int]) -> np.ndarray:
     table = np.arange(IGNORE + 1, dtype=np.uint8)
     table[list(hidden)] = HIDDEN
     return table[labels]
-
-
-def resized(image: np.ndarray, labels: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Both at (H, W): the image bilinear, the labels by nearest pixel."""
-    if labels.shape == size:
-        return image, labels
-    return (
-        cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR),
-        cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST),
-    )
 
 
 def cropped(
@@ -103,15 +81,6 @@ def normalised(image: np.ndarray, normalisation: str) -> np.ndarray:
     return ((image.astype(np.float32) - mean) / deviation).transpose(2, 0, 1)
 
 
-def padded(image: np.ndarray, labels: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """(3, H, W) and (H, W), at most `side` each, filled up below and on the right with 0 and 255; labels as int64."""
-    whole = np.zeros((3, side, side), np.float32)
-    truth = np.full((side, side), IGNORE, np.int64)
-    height, width = labels.shape
-    whole[:, :height, :width], truth[:height, :width] = image, labels
-    return whole, truth
-
-
 # --- colours --------------------------------------------------------------------------------------
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = 32.0, (0.5, 1.5), (0.5, 1.5), 18  # hue in OpenCV's 180 steps
@@ -127,18 +96,13 @@ def recoloured(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         image = _linear(image, contrast, 0.0)
     saturation = rng.uniform(*SATURATION) if rng.random() < 0.5 else 1.0
     hue = int(rng.integers(-HUE, HUE + 1)) if rng.random() < 0.5 else 0
-    image = _tinted(image, saturation, hue)
+    if saturation != 1.0 or hue:
+        hsv = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2HSV)
+        hsv[..., 1] = _linear(hsv[..., 1], saturation, 0.0)
+        hsv[..., 0] = (hsv[..., 0].astype(np.int16) + hue) % 180
+        image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
     return image if first else _linear(image, contrast, 0.0)
 
 
 def _linear(image: np.ndarray, factor: float, offset: float) -> np.ndarray:
     return np.clip(image.astype(np.float32) * factor + offset, 0, 255).astype(np.uint8)
-
-
-def _tinted(image: np.ndarray, saturation: float, hue: int) -> np.ndarray:
-    if saturation == 1.0 and hue == 0:
-        return image
-    hsv = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2HSV)
-    hsv[..., 1] = _linear(hsv[..., 1], saturation, 0.0)
-    hsv[..., 0] = (hsv[..., 0].astype(np.int16) + hue) % 180
-    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segmentor.heads import TextHead
+from segmentor.settings import DEEPLABS
 
+WIDEST = 2048  # of text embeddings; CLIPs have up to 1280, and a decoder takes memory with the square
 LEAST_SIDE = 64  # the coarsest stages of SegFormer need some patches to look at; smaller images are padded
 
 
@@ -31,6 +32,37 @@ class Body(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         rows, columns = (max(0, LEAST_SIDE - side) for side in images.shape[-2:])
         return self.features(F.pad(images, (0, columns, 0, rows)) if rows or columns else images)
+
+
+class TextHead(nn.Module):
+    """Features (B, D, h, w) times text embeddings to (B, C, h, w) scores (MaskCLIP+: Zhou et al., 2022, section 3.3).
+
+    Features as they are, no temperature.
+
+    classes     K; their unit embeddings (K, D) are told by `know`, stay as they are, and are saved with the weights
+    background  whether label 0 is the background: a vector more, which is learned, and of unit length when used
+    """
+
+    embeddings: Tensor
+
+    def __init__(self, width: int, classes: int, background: bool) -> None:
+        super().__init__()
+        self.register_buffer("embeddings", torch.zeros(classes, width))
+        self.background = nn.Parameter(torch.randn(1, width)) if background else None
+
+    @torch.no_grad()
+    def know(self, embeddings: Tensor) -> None:
+        """Take over the (K, D) unit embeddings of the classes."""
+        self.embeddings.copy_(embeddings)
+
+    def vectors(self) -> Tensor:
+        """(C, D) unit vectors by label."""
+        if self.background is None:
+            return self.embeddings
+        return torch.cat([F.normalize(self.background, dim=-1), self.embeddings])
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.conv2d(features, self.vectors()[:, :, None, None])
 
 
 class Segmentor(nn.Module):
@@ -52,7 +84,7 @@ def enlarged(scores: Tensor, images: Tensor) -> Tensor:
 
 
 def build(arch: str, labels: int, head: str = "linear", text_width: int = 0, background: bool = True) -> Segmentor:
-    """A network with random weights for C labels; `arch` is one of ARCHES, `head` one of segmentor.heads.HEADS.
+    """A network with random weights for C labels; `arch` is one of ARCHES, `head` one of segmentor.settings.HEADS.
 
     text_width, background  for the text head: D of its embeddings, and whether label 0 is the background
     """
@@ -66,7 +98,7 @@ def build(arch: str, labels: int, head: str = "linear", text_width: int = 0, bac
 # --- SegFormer ------------------------------------------------------------------------------------
 
 
-SEGFORMERS = {  # widths and depths of the four stages, width of the decoder
+SEGFORMER_SIZES = {  # widths and depths of the four stages, width of the decoder
     "segformer-tiny": ((16, 32, 64, 96), (1, 1, 2, 1), 96),
     "segformer-b0": ((32, 64, 160, 256), (2, 2, 2, 2), 256),
     "segformer-b1": ((64, 128, 320, 512), (2, 2, 2, 2), 256),
@@ -78,13 +110,13 @@ SEGFORMERS = {  # widths and depths of the four stages, width of the decoder
 
 
 def segformer_config(arch: str, width: int | None = None) -> Any:
-    """One of SEGFORMERS as transformers wants it.
+    """One of SEGFORMER_SIZES as transformers wants it.
 
     width  of the features, if not the usual one; they are for the text head then, which was published without dropout
     """
     from transformers import SegformerConfig
 
-    widths, depths, decoder = SEGFORMERS[arch]
+    widths, depths, decoder = SEGFORMER_SIZES[arch]
     tiny = arch == "segformer-tiny"
     return SegformerConfig(
         hidden_sizes=list(widths),
@@ -137,12 +169,6 @@ def _start(module: nn.Module) -> None:
 
 # --- DeepLabV3 ------------------------------------------------------------------------------------
 
-DEEPLABS = {  # torchvision's names
-    "deeplabv3-resnet50": "deeplabv3_resnet50",
-    "deeplabv3-resnet101": "deeplabv3_resnet101",
-    "deeplabv3-mobilenet": "deeplabv3_mobilenet_v3_large",
-}
-
 
 class DeeplabBody(Body):
     """DeepLabV3 up to its last but one convolution; an eighth of the image's grid (MobileNet: a sixteenth).
@@ -164,14 +190,9 @@ class DeeplabBody(Body):
         return self.decode_head(self.encoder(images)["out"])
 
 
-ARCHES: dict[str, Callable[..., Body]] = {name: partial(SegformerBody, name) for name in SEGFORMERS} | {
+ARCHES: dict[str, Callable[..., Body]] = {name: partial(SegformerBody, name) for name in SEGFORMER_SIZES} | {
     name: partial(DeeplabBody, theirs) for name, theirs in DEEPLABS.items()
 }
-
-
-def count_parameters(network: nn.Module) -> int:
-    """How many numbers the network learns."""
-    return sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
 
 
 def norm_parameters(network: nn.Module) -> set[str]:

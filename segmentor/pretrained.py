@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
-from segmentor.networks import DEEPLABS, SEGFORMERS, Segmentor
+from segmentor.networks import Segmentor
+from segmentor.settings import DEEPLABS, SEGFORMERS
 from segmentor.weights import KEY, read_state
 
 REACHED_S = 10  # within which the hub must answer
@@ -28,20 +29,18 @@ def start_from(network: Segmentor, arch: str, source: str) -> str:
             (nvidia/mit-b0), of torchvision for DeepLab (ResNet101_Weights.IMAGENET1K_V2)
     """
     path = Path(source)
-    if path.is_file() and path.suffix not in READABLE:
-        raise UserError(f"--pretrained {path}: expected a file ending in {', '.join(READABLE)}, or a folder")
-    if path.is_file() and _is_ours(path):
-        return _from_ours(network, arch, path)
-    if arch in SEGFORMERS:
-        return _from_transformers(network, arch, source)
-    return _from_torchvision(network, arch, source)
+    if path.is_file():
+        if path.suffix not in READABLE:
+            raise UserError(f"--pretrained {path}: expected a file ending in {', '.join(READABLE)}, or a folder")
+        if path.suffix == ".safetensors" and _is_ours(path):
+            return _from_ours(network, arch, path)
+    load = _from_transformers if arch in SEGFORMERS else _from_torchvision
+    return load(network, arch, source)
 
 
 def _is_ours(path: Path) -> bool:
     from safetensors import SafetensorError, safe_open
 
-    if path.suffix != ".safetensors":
-        return False
     try:
         with safe_open(path, "pt") as opened:
             return KEY in (opened.metadata() or {})
@@ -54,20 +53,15 @@ def _from_ours(network: Segmentor, arch: str, path: Path) -> str:
     if description.arch != arch:
         raise UserError(f"--pretrained {path}: weights of a {description.arch}; pass --arch {description.arch}")
     own = network.state_dict()
-    fitting = _fitting(state, own)
+    fitting = {name: state[name] for name in own if name in state and state[name].shape == own[name].shape}
     lost = [name for name in own if name not in fitting]
-    needed = [name for name in lost if name.startswith("body.encoder.")]
-    if needed:
-        raise UserError(f"--pretrained {path}: not the tensors of a {arch}: {needed[0]} is missing")
+    for name in lost:
+        if name.startswith("body.encoder."):
+            raise UserError(f"--pretrained {path}: not the tensors of a {arch}: {name} is missing")
     network.load_state_dict(fitting, strict=False)
     if all(name.startswith("head.") for name in lost):
         return f"{path} ({'all but the head, whose classes are others' if lost else 'all'})"
     return f"{path} (all that fits: the decoder of another head has another width)"
-
-
-def _fitting(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those of the tensors that a network has by this name and shape."""
-    return {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -92,48 +86,39 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def _from_transformers(network: Segmentor, arch: str, source: str) -> str:
     """transformers knows the older names of its own tensors, so it does the loading."""
-    _quiet()
+    from huggingface_hub import HfApi
+    from transformers import SegformerForSemanticSegmentation
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     path = Path(source)
     tensors = read_tensors(path) if path.is_file() else None
     try:
-        whole, info = _loaded(network, source, tensors)
+        how: dict[str, Any] = {"config": network.body.config, "ignore_mismatched_sizes": True}
+        load: Any = partial(SegformerForSemanticSegmentation.from_pretrained, **how, output_loading_info=True)
+        if tensors is not None:
+            whole, info = load(None, state_dict=tensors)
+        elif path.is_dir():
+            whole, info = load(source)
+        else:
+            try:
+                whole, info = load(source, local_files_only=True)
+            except OSError:
+                HfApi().repo_info(source, timeout=REACHED_S)  # fails at once where loading would try for minutes
+                whole, info = load(source)
     except Exception as error:  # of many libraries: no network, no such name, damaged files
         raise UserError(f"--pretrained {source}: {_where_to_get(source)}") from error
-    missing = {name for name in info["missing_keys"] if name.startswith("segformer.")}
-    wrong = {str(found[0]) for found in info["mismatched_keys"] if str(found[0]).startswith("segformer.")}
-    if missing or wrong:
-        raise UserError(f"--pretrained {source}: not the encoder of a {arch} ({min(missing | wrong)} does not fit)")
+    unknown = {*info["missing_keys"], *(str(found[0]) for found in info["mismatched_keys"])}
+    for name in sorted(unknown):
+        if name.startswith("segformer."):
+            raise UserError(f"--pretrained {source}: not the encoder of a {arch} ({name} does not fit)")
     network.body.encoder.load_state_dict(whole.segformer.state_dict())
-    unknown = [*info["missing_keys"], *(str(found[0]) for found in info["mismatched_keys"])]
     if any(name.startswith("decode_head.l") for name in unknown):
         return f"{source} (the encoder)"  # the decoder starts as segmentor.networks draws it
     whole.decode_head.classifier = nn.Identity()
     network.body.decode_head.load_state_dict(whole.decode_head.state_dict())
     return f"{source} (encoder and decoder)"
-
-
-def _loaded(network: Segmentor, source: str, tensors: dict[str, Tensor] | None) -> tuple[Any, dict[str, Any]]:
-    """The whole model of transformers, and which of its tensors were missing or of another shape."""
-    from huggingface_hub import HfApi
-    from transformers import SegformerForSemanticSegmentation
-
-    how: dict[str, Any] = {"config": network.body.config, "ignore_mismatched_sizes": True, "output_loading_info": True}
-    load: Any = partial(SegformerForSemanticSegmentation.from_pretrained, **how)
-    if tensors is not None:
-        return load(None, state_dict=tensors)
-    if not Path(source).is_dir():
-        try:
-            return load(source, local_files_only=True)
-        except OSError:
-            HfApi().repo_info(source, timeout=REACHED_S)  # fails at once where loading would try for minutes
-    return load(source)
-
-
-def _quiet() -> None:
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
 
 
 def _where_to_get(source: str) -> str:
@@ -150,22 +135,17 @@ def _from_torchvision(network: Segmentor, arch: str, source: str) -> str:
     state = read_tensors(Path(source)) if Path(source).is_file() else _downloaded(arch, source)
     whole = any(name.startswith("backbone.") for name in state)
     encoder = _below(state, "backbone.") if whole else _below(state, "features.") or state
-    _load_encoder(network, arch, source, encoder)
-    if not whole:
-        return f"{source} (the encoder)"
-    own = network.body.decode_head.state_dict()
-    theirs = {name: value for name, value in _below(state, "classifier.").items() if not name.startswith(LAST)}
-    ours = {name: value for name, value in own.items() if name.startswith(LAST)}
-    network.body.decode_head.load_state_dict(theirs | ours)
-    return f"{source} (encoder and decoder)"
-
-
-def _load_encoder(network: Segmentor, arch: str, source: str, encoder: Mapping[str, Tensor]) -> None:
     own = network.body.encoder.state_dict()
     for name, value in own.items():
         if name not in encoder or encoder[name].shape != value.shape:
             raise UserError(f"--pretrained {source}: not the encoder of a {arch} ({name} does not fit)")
     network.body.encoder.load_state_dict({name: encoder[name] for name in own})
+    if not whole:
+        return f"{source} (the encoder)"
+    own = network.body.decode_head.state_dict()
+    theirs = {name: value for name, value in _below(state, "classifier.").items() if not name.startswith(LAST)}
+    network.body.decode_head.load_state_dict(own | theirs)
+    return f"{source} (encoder and decoder)"
 
 
 def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -20,11 +20,15 @@ from torch.utils.data import DataLoader, Dataset
 from common.errors import UserError
 from common.images import image_size, read_image
 from dataset.mask_png import read_mask
-from segmentor.augment import HIDDEN, IGNORE, Views, hide, view
+from dataset.voc_layout import find_image
+from segmentor.augment import HIDDEN, IGNORE, hide, view
+from segmentor.settings import Views
 
 LOOKED_INTO = 16  # masks whose labels are checked before the run begins
 
 _ORDER, _VIEW = range(2)  # what a random number is for; training.loop takes another
+
+Problem = tuple[str, str]  # the id of an image, and what is wrong with it
 
 
 @dataclass(frozen=True)
@@ -38,19 +42,18 @@ class Pair:
 
 @dataclass(frozen=True)
 class Batch:
-    """images (B, 3, S, S) float32 normalised, labels (B, S, S) int64; (id, reason) of what could not be read.
+    """images (B, 3, S, S) float32 normalised, labels (B, S, S) int64, and the images that could not be read.
 
     Labels are mask values, HIDDEN where one is to be found, 255 to ignore.
     """
 
     images: Tensor
     labels: Tensor
-    problems: tuple[tuple[str, str], ...] = ()
+    problems: tuple[Problem, ...] = ()
 
     def to(self, device: torch.device) -> "Batch":
-        return Batch(
-            self.images.to(device, non_blocking=True), self.labels.to(device, non_blocking=True), self.problems
-        )
+        images, labels = (tensor.to(device, non_blocking=True) for tensor in (self.images, self.labels))
+        return Batch(images, labels, self.problems)
 
 
 @lru_cache(maxsize=2)
@@ -74,19 +77,18 @@ class Samples(Dataset):
         epoch, place = divmod(position, len(self.pairs))
         return self.pairs[int(_order(self.seed, epoch, len(self.pairs))[place])]
 
-    def __getitem__(self, position: int) -> tuple[np.ndarray, np.ndarray, tuple[str, str] | None]:
-        """Image (3, S, S), labels (S, S), and (id, reason) if they could not be read; all labels are 255 then."""
+    def __getitem__(self, position: int) -> tuple[np.ndarray, np.ndarray, Problem | None]:
+        """Image (3, S, S), labels (S, S), and why they could not be read, if so; all labels are 255 then."""
         pair, side = self.pair(position), self.views.crop
         try:
             image, labels = read_pair(pair, self.num_labels, self.hidden)
         except UserError as error:
-            blank = np.zeros((3, side, side), np.float32), np.full((side, side), IGNORE, np.int64)
-            return *blank, (pair.id, str(error))
+            return np.zeros((3, side, side), np.float32), np.full((side, side), IGNORE, np.int64), (pair.id, str(error))
         rng = np.random.default_rng([self.seed, _VIEW, position])
         return *view(image, labels, self.views, rng), None
 
 
-def together(samples: Sequence[tuple[np.ndarray, np.ndarray, tuple[str, str] | None]]) -> Batch:
+def together(samples: Sequence[tuple[np.ndarray, np.ndarray, Problem | None]]) -> Batch:
     """A batch of samples."""
     images, labels, problems = zip(*samples)
     kept = tuple(problem for problem in problems if problem is not None)
@@ -148,51 +150,46 @@ def read_pair(pair: Pair, num_labels: int, hidden: Collection[int] = ()) -> tupl
     if pair.mask is None:
         return image, np.full(image.shape[:2], HIDDEN, np.uint8)
     labels = read_mask(pair.mask)
-    if image.shape[:2] != labels.shape:
-        raise UserError(f"{pair.mask}: size {labels.shape} for an image of {image.shape[:2]}; made from other images?")
+    _check_size(pair.mask, labels.shape, image.shape[:2])
     _check_labels(pair.mask, labels, num_labels)
     return image, hide(labels, hidden) if hidden else labels
 
 
-def usable(pairs: Sequence[Pair], num_labels: int) -> tuple[list[Pair], list[tuple[str, str]]]:
-    """The pairs whose files are there and of one size, by their headers, and (id, reason) of the others.
+def usable(ids: Sequence[str], images: Path, masks: Path | None, num_labels: int) -> tuple[list[Pair], list[Problem]]:
+    """The pairs whose files are there and of one size, by their headers, and what is wrong with the others.
 
     Raises UserError when none is left, or when one of the first masks holds labels of other classes.
     """
-    good, failures = [], []
-    for pair in pairs:
+    good, failures, unreadable = [], [], []
+    for image_id in ids:
         try:
-            _check_headers(pair)
+            pair = Pair(image_id, find_image(images, image_id), masks / f"{image_id}.png" if masks else None)
+            size = image_size(pair.image)
+            if pair.mask is not None:
+                if not pair.mask.is_file():
+                    raise UserError(f"{pair.mask}: no such mask")
+                _check_size(pair.mask, image_size(pair.mask), size)
             good.append(pair)
         except UserError as error:
-            failures.append((pair.id, str(error)))
+            failures.append((image_id, str(error)))
     if not good:
         raise UserError(f"nothing to train on: {failures[0][1] if failures else 'no image in the split'}")
-    looked = [_unreadable(pair.mask, num_labels) for pair in good[:LOOKED_INTO] if pair.mask]
-    if looked and all(looked):  # single ones are told when their turn comes
-        raise UserError(looked[0])
+    looked = [pair.mask for pair in good[:LOOKED_INTO] if pair.mask]
+    for mask in looked:
+        try:
+            labels = read_mask(mask)
+        except UserError as error:  # a single one is listed when its turn comes
+            unreadable.append(error)
+            continue
+        _check_labels(mask, labels, num_labels)
+    if looked and len(unreadable) == len(looked):
+        raise unreadable[0]
     return good, failures
 
 
-def _check_headers(pair: Pair) -> None:
-    image = image_size(pair.image)
-    if pair.mask is None:
-        return
-    if not pair.mask.is_file():
-        raise UserError(f"{pair.mask}: no such mask")
-    mask = image_size(pair.mask)
-    if image != mask:
-        raise UserError(f"{pair.mask}: size {mask} for an image of {image}; made from other images?")
-
-
-def _unreadable(mask: Path, num_labels: int) -> str:
-    """Why a mask cannot be read, empty if it can; raises UserError for labels that there are not."""
-    try:
-        labels = read_mask(mask)
-    except UserError as error:
-        return str(error)
-    _check_labels(mask, labels, num_labels)
-    return ""
+def _check_size(mask: Path, size: tuple[int, ...], image: tuple[int, ...]) -> None:
+    if size != image:
+        raise UserError(f"{mask}: size {size} for an image of {image}; made from other images?")
 
 
 def _check_labels(mask: Path, labels: np.ndarray, num_labels: int) -> None:

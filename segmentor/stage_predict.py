@@ -1,11 +1,11 @@
-"""The loop of scripts/predict_segmentor.py: images -> masks by a network."""
+"""The loop of scripts/predict_segmentor.py: images -> masks by a network.
 
-import hashlib
-import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+The CRF and the writing of masks are those of eval_cam_with_crf.py (pipeline/stages/crf.py).
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,132 +13,90 @@ import torch
 from torch import nn
 
 from common.errors import UserError
-from common.files import check_output
-from common.images import image_size, read_within, working_size
+from common.images import image_size, read_at, working_size
 from common.memory import out_of_memory
 from common.outcome import Outcome
 from common.parallel import ordered_map
+from common.provenance import SOURCE, can_stay, source_of
 from common.version import VERSION
-from dataset import mask_png
 from dataset.voc_layout import find_image
-from pipeline.crf.dense_crf import dense_crf
-from pipeline.crf.settings import CrfSettings
-from pipeline.stages.crf import SHRUNK
-from pipeline.stages.evaluate import failure
-from pipeline.steps import masks
-from pipeline.steps.maps import enlarge_labels
-from segmentor.prediction import Looks, probabilities
+from pipeline.stages.crf import (
+    CHECKING,
+    MOST_PROBABILITIES,
+    SHRUNK,
+    CrfInput,
+    CrfJob,
+    CrfResult,
+    finish,
+    sharpen_all,
+)
+from pipeline.stages.evaluate import failure, mask_record
+from pipeline.steps.masks import labels_of
+from segmentor.prediction import probabilities
+from segmentor.settings import Looks
 
 FORMAT = 1  # of the record in a mask
-CHECKING = 8  # masks that are looked at side by side to see what is finished
-MOST_PROBABILITIES = 1 << 27  # of an image, all classes together; 0.5 GB
 ON_CPU = "on the CPU, out of GPU memory"
+REMEDY = "pass --overwrite or another --out"
 
 
 @dataclass(frozen=True)
 class PredictJob:
     """Everything that is the same for all images of a run.
 
-    network     in evaluation mode, on the device of `looks`
-    weights     digest of the weight file
-    labels      how many the network knows
-    confidence  below this probability a pixel becomes 255; 0: never
-    crf         the backend of pipeline.crf.dense_crf by which the probabilities are sharpened, or None
-    max_pixels  larger images are worked on at a smaller size (common.images.working_size)
+    network  in evaluation mode, on its device
+    weights  identity of the weight file (common.provenance.source_of)
+    masks    images, where the masks go and how they are written; every label that the network knows is a class here
+    crf      whether the probabilities are sharpened
     """
 
     network: nn.Module
     weights: str
-    labels: int
-    images: Path
-    out_dir: Path
     looks: Looks
-    confidence: float = 0.0
-    crf: str | None = None
-    palette: bool = False
-    overwrite: bool = False
-    max_pixels: int = 3_000_000
-    crf_settings: CrfSettings = field(default_factory=CrfSettings)
+    masks: CrfJob
+    crf: bool = False
 
     def settings(self) -> dict[str, Any]:
-        """What makes two masks comparable."""
-        looks = self.looks
-        sharpened = {"crf": "yes", **asdict(self.crf_settings)} if self.crf else {"crf": "no"}
-        return {
+        """What all masks of a run have in common."""
+        record = {
             "format": FORMAT,
             "code": VERSION,
             "weights": self.weights,
-            "scales": list(looks.scales),
-            "flip": looks.flip,
-            "precision": looks.precision,
-            "confidence": self.confidence,
-            "palette": self.palette,
-            "max_pixels": self.max_pixels,
-            **({"resize": list(looks.resize)} if looks.resize else {}),
-            **sharpened,
+            **{name: value for name, value in asdict(self.looks).items() if name != "normalisation"},
+            "confidence": self.masks.confidence,
+            "palette": self.masks.palette,
+            "max_pixels": self.masks.max_pixels,
+            "crf": "yes" if self.crf else "no",
+            **(asdict(self.masks.crf) if self.crf else {}),
         }
+        if self.looks.resize is None:
+            del record["resize"]
+        return record
 
-    @property
-    def record(self) -> str:
-        return json.dumps(self.settings(), sort_keys=True)
-
-    def target(self, image_id: str) -> Path:
-        return self.out_dir / f"{image_id}.png"
-
-    def working(self, size: tuple[int, int]) -> tuple[int, int]:
+    def working_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """The size at which an image of (H, W) is worked on; the more labels, the smaller it may be."""
-        return working_size(size, min(self.max_pixels, MOST_PROBABILITIES // self.labels))
-
-
-def digest(path: Path) -> str:
-    """By which a weight file is known."""
-    found = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            found.update(block)
-    return found.hexdigest()[:16]
+        return working_size(size, min(self.masks.max_pixels, MOST_PROBABILITIES // self.masks.num_classes))
 
 
 def finished_ids(job: PredictJob, ids: Sequence[str]) -> set[str]:
-    """Ids whose mask is whole and made in the same way; damaged masks and those of replaced images count as missing.
+    """Ids whose mask is whole and made in the same way of the same photo; damaged masks count as missing.
 
-    Raises UserError, showing the difference, when a mask was made in another way.
+    Raises UserError, which says what differs, when a mask was made in another way.
     """
-    checked = ordered_map(partial(_is_finished, job), () if job.overwrite else ids, CHECKING, ahead=16)
-    return {image_id for image_id, finished in checked if finished}
+    settings = job.settings()
 
+    def finished(image_id: str) -> bool:
+        target = job.masks.target(image_id)
+        try:
+            found, photo = mask_record(target), find_image(job.masks.images, image_id)
+            wanted = {**settings, SOURCE: source_of(photo)}
+            same_size = image_size(photo) == image_size(target)
+        except UserError:
+            return False
+        return can_stay(target, found, wanted, REMEDY) and same_size
 
-def _is_finished(job: PredictJob, image_id: str) -> tuple[str, bool]:
-    target = job.target(image_id)
-    try:
-        found = mask_png.mask_made_by(target)
-        same_size = image_size(find_image(job.images, image_id)) == image_size(target)
-    except UserError:
-        return image_id, False
-    if found != job.record:
-        raise UserError(f"{target}: {_difference(found, job.settings())}; pass --overwrite or another --out")
-    return image_id, same_size
-
-
-def _difference(found: str, wanted: Mapping[str, Any]) -> str:
-    try:
-        then = dict(json.loads(found))
-    except (ValueError, TypeError):
-        return "not made by scripts.predict_segmentor"
-    every = {**wanted, **then}  # what is left out in a record was not asked for
-    differing = [f"{key} {then.get(key)} (now {wanted.get(key)})" for key in every if then.get(key) != wanted.get(key)]
-    return f"made with other settings: {', '.join(differing) or 'an older form'}"
-
-
-@dataclass(frozen=True)
-class Seen:
-    """One image behind the network: rgb (H', W', 3) uint8, probabilities (C, H', W'), size (H, W) of its mask."""
-
-    id: str
-    rgb: np.ndarray
-    size: tuple[int, int]
-    probabilities: np.ndarray
-    notes: tuple[str, ...] = ()
+    asked = () if job.masks.overwrite else ids
+    return {image_id for image_id, done in zip(asked, ordered_map(finished, asked, CHECKING, ahead=16)) if done}
 
 
 def run(job: PredictJob, ids: Sequence[str], threads: int = 2) -> Iterator[Outcome]:
@@ -148,61 +106,54 @@ def run(job: PredictJob, ids: Sequence[str], threads: int = 2) -> Iterator[Outco
     Raises UserError before any work when a mask that is there was made in another way.
     """
     finished = finished_ids(job, ids)
-    read = ordered_map(partial(_read, job, finished), ids, threads)
-    return ordered_map(partial(_finish, job), (_seen(job, image) for image in read), threads)
+    seen = (_look(job, image) for image in ordered_map(partial(_read, job, finished), ids, threads))
+    write = partial(finish, job.masks, finished)
+    if job.crf:
+        written = sharpen_all(job.masks, seen, lambda image: image, write, threads)
+    else:
+        written = ordered_map(lambda image: write(_labelled(image)), seen, threads)
+    return (one.outcome for one in written)
 
 
-def _read(job: PredictJob, finished: Collection[str], image_id: str) -> Seen | Outcome:
+def _read(job: PredictJob, finished: Collection[str], image_id: str) -> CrfInput | Outcome:
+    """An image whose maps are still to be made."""
     if image_id in finished:
         return Outcome(image_id, "kept")
     try:
-        path = find_image(job.images, image_id)
-        size = image_size(path)
-        working = job.working(size)
-        rgb = np.asarray(read_within(path, working[0] * working[1]))
-        notes = (SHRUNK,) if rgb.shape[:2] != size else ()
-        return Seen(image_id, rgb, size, np.empty(0), notes)
+        photo = find_image(job.masks.images, image_id)
+        record = {**job.settings(), SOURCE: source_of(photo)}
+        rgb, size = np.asarray(read_at(photo, job.working_size)), image_size(photo)
+        keys = np.arange(job.masks.num_classes)
+        return CrfInput(image_id, photo, rgb, keys, np.empty(0), size, record)
     except Exception as error:
         return failure(image_id, error)
 
 
-def _seen(job: PredictJob, image: Seen | Outcome) -> Seen | Outcome:
+def _look(job: PredictJob, image: CrfInput | Outcome) -> CrfInput | Outcome:
+    """The image with the network's probabilities as its maps, (C, H', W')."""
     if isinstance(image, Outcome):
         return image
     try:
-        found, notes = probabilities(job.network, image.rgb, job.looks), image.notes
+        return replace(image, maps=probabilities(job.network, image.rgb, job.looks))
     except Exception as error:
-        if job.looks.device.type == "cpu" or not out_of_memory(error):
+        device = next(job.network.parameters()).device
+        if device.type == "cpu" or not out_of_memory(error):
             return failure(image.id, error)
         trouble = error.with_traceback(None)  # else it would hold on to the memory that is missing
-        try:
-            found, notes = _on_cpu(job, image.rgb), (*image.notes, ON_CPU)
-        except Exception:
-            return failure(image.id, trouble)
-    return Seen(image.id, image.rgb, image.size, found, notes)
-
-
-def _on_cpu(job: PredictJob, rgb: np.ndarray) -> np.ndarray:
-    """The same where the GPU's memory does not suffice for an image."""
-    device = job.looks.device
     torch.cuda.empty_cache()
     try:
-        return probabilities(job.network.to("cpu"), rgb, job.looks.on(torch.device("cpu")))
+        maps = probabilities(job.network.to("cpu"), image.rgb, job.looks)
+        return replace(image, maps=maps, notes=(ON_CPU,))
+    except Exception:
+        return failure(image.id, trouble)
     finally:
         job.network.to(device)
 
 
-def _finish(job: PredictJob, image: Seen | Outcome) -> Outcome:
-    """Sharpen and write the mask of one image."""
+def _labelled(image: CrfInput | Outcome) -> CrfResult | Outcome:
+    """The labels of an image without CRF."""
     if isinstance(image, Outcome):
         return image
-    try:
-        found = image.probabilities
-        if job.crf:
-            found = dense_crf(image.rgb, found, job.crf_settings, job.crf, job.looks.device)
-        mask = masks.confident(found.argmax(axis=0).astype(np.uint8), found, job.confidence)
-        target = check_output(job.target(image.id), job.out_dir)
-        mask_png.write_mask(target, enlarge_labels(mask, image.size), job.palette, job.record)
-        return Outcome(image.id, "made", note="; ".join(image.notes))
-    except Exception as error:
-        return failure(image.id, error)
+    labels = labels_of(image.maps, image.keys, has_background=False)
+    shrunk = () if labels.shape == image.size else (SHRUNK,)
+    return CrfResult(image, labels, image.maps, (*image.notes, *shrunk))

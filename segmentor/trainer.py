@@ -11,14 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
-from segmentor import label_sources
+from common.images import read_image
+from common.parallel import ordered_map
+from dataset.voc_layout import find_image
+from pipeline.stages.evaluate import check_shape, read_truth
+from pipeline.steps.scores import Scores, confusion_matrix, scores_of
 from segmentor.augment import HIDDEN, IGNORE
 from segmentor.losses import label_counts, label_weights, weighted_cross_entropy
+from segmentor.maskclip_plus import Source, masks
 from segmentor.networks import Segmentor, enlarged, norm_parameters
-from segmentor.prediction import PRECISIONS, Looks, probabilities
+from segmentor.prediction import DTYPES, probabilities
 from segmentor.samples import Batch, Batches, Pair, Samples, read_pair
-from segmentor.settings import Settings
-from segmentor.validation import Unseen, validate
+from segmentor.settings import Looks, Settings
 from segmentor.weights import Description, write_weights
 from training import loop
 from training.board import Board
@@ -30,6 +34,15 @@ WEIGHTS = "weights.safetensors"
 SHOWN = 4  # images whose predictions TensorBoard shows
 
 Sheet = Callable[[list[list[np.ndarray]], tuple[str, ...]], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """The images to validate on and the folder of their ground-truth masks."""
+
+    ids: Sequence[str]
+    images: Path
+    truth: Path
 
 
 @dataclass(frozen=True)
@@ -82,7 +95,7 @@ def start(job: Job, network: Segmentor, ranks: Ranks) -> State:
     asked, network = job.settings, network.to(ranks.device)
     samples = Samples(job.pairs, len(asked.labels), asked.views, asked.seed, asked.teaching.hidden)
     data = Batches(samples, asked.batch, ranks.index, ranks.count, job.readers, ranks.device.type == "cuda")
-    return fresh_state(network, optimizer_for(network, asked), data, PRECISIONS[asked.precision], asked.ema)
+    return fresh_state(network, optimizer_for(network, asked), data, DTYPES[asked.precision], asked.ema)
 
 
 def optimizer_for(network: nn.Module, asked: Settings) -> torch.optim.Optimizer:
@@ -101,72 +114,89 @@ def optimizer_for(network: nn.Module, asked: Settings) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=0.0, momentum=0.9)
 
 
-def train(job: Job, state: State, ranks: Ranks, source: label_sources.Source = label_sources.masks) -> Report:
+def train(job: Job, state: State, ranks: Ranks, source: Source = masks) -> Report:
     """Go on from the state to the last iteration, then write the weights; signals as in training.loop.train.
 
+    The objective is the cross-entropy of every pixel, weighted by the labels of the whole step, on all ranks.
     source  where the labels of a step come from
     """
-    asked, report = job.settings, Report()
-    dense = Dense(asked, source, ranks, report)
-    loop.train(
-        loop.Training(
-            dense.loss,
-            asked.rate,
-            asked.max_iters,
-            job.out,
-            asked.record(),
-            asked.seed,
-            asked.accumulate,
-            dtype=PRECISIONS[asked.precision],
-            save_every=job.save_every,
-            validate_every=job.validate_every,
-            keep=job.keep,
-            prepare=dense.prepare,
-            validate=partial(_validate, job, ranks, report),
-        ),
-        state,
-        ranks,
+    settings, report, classes = job.settings, Report(), len(job.settings.labels)
+
+    def prepare(batches: Sequence[Batch], iteration: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Images, labels and weights of the labels of each batch.
+
+        The weights sum up to 1 over the step; the loop takes a mean, for which they are multiplied here.
+        """
+        labels = [source(batch, iteration) for batch in batches]
+        counts = ranks.sum(torch.stack([label_counts(each, classes) for each in labels]).sum(0))
+        weights = label_weights(counts, settings.loss, settings.loss_over) * (len(batches) * ranks.count)
+        for batch in batches:
+            report.failures.update(batch.problems)
+        return [(batch.images, truth, weights) for batch, truth in zip(batches, labels)]
+
+    def objective(network: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
+        images, labels, weights = batch
+        return {"loss": weighted_cross_entropy(enlarged(network(images), images), labels, weights)}
+
+    training = loop.Training(
+        objective,
+        settings.rate,
+        settings.max_iters,
+        job.out,
+        settings.record(),
+        settings.seed,
+        settings.accumulate,
+        dtype=DTYPES[settings.precision],
+        save_every=job.save_every,
+        validate_every=job.validate_every,
+        keep=job.keep,
+        prepare=prepare,
+        validate=partial(_validate, job, ranks, report),
     )
+    loop.train(training, state, ranks)
     if ranks.first:
         write_weights(job.out / WEIGHTS, state.result.state_dict(), job.describe(state.iteration))
     ranks.wait()
     return report
 
 
-@dataclass(frozen=True)
-class Dense:
-    """Cross-entropy of every pixel, weighted by the labels of the whole step, on all ranks."""
-
-    settings: Settings
-    source: label_sources.Source
-    ranks: Ranks
-    report: Report
-
-    def prepare(self, batches: Sequence[Batch], iteration: int) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Images, labels and weights of the labels of each batch.
-
-        The weights sum up to 1 over the step; the loop takes a mean, for which they are multiplied here.
-        """
-        asked, classes = self.settings, len(self.settings.labels)
-        labels = [self.source(batch, iteration) for batch in batches]
-        counts = self.ranks.sum(torch.stack([label_counts(each, classes) for each in labels]).sum(0))
-        weights = label_weights(counts, asked.loss, asked.loss_over) * (len(batches) * self.ranks.count)
-        for batch in batches:
-            self.report.failures.update(batch.problems)
-        return [(batch.images, truth, weights) for batch, truth in zip(batches, labels)]
-
-    def loss(self, network: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
-        """The objective."""
-        images, labels, weights = batch
-        return {"loss": weighted_cross_entropy(enlarged(network(images), images), labels, weights)}
-
-
 # --- validation -----------------------------------------------------------------------------------
+
+
+def validate(
+    network: nn.Module, unseen: Unseen, num_labels: int, looks: Looks, ranks: Ranks
+) -> tuple[Scores, list[tuple[str, str]]]:
+    """Score a network in evaluation mode on all images, each on one rank.
+
+    Returns the scores over all ranks, and (id, reason) of the images of this rank that could not be scored.
+    """
+    confusion, failures = np.zeros((num_labels, num_labels + 1), np.int64), []
+
+    def read(image_id: str) -> tuple[np.ndarray, np.ndarray] | str:
+        """Image and ground truth, or why they cannot be used."""
+        try:
+            path = find_image(unseen.images, image_id)
+            truth = read_truth(unseen.truth, image_id, num_labels)
+            image = np.asarray(read_image(path))
+            check_shape(path, image.shape[:2], truth)
+            return image, truth
+        except UserError as error:
+            return str(error)
+
+    mine = unseen.ids[ranks.index :: ranks.count]
+    for image_id, found in zip(mine, ordered_map(read, mine, 2)):
+        if isinstance(found, str):
+            failures.append((image_id, found))
+            continue
+        image, truth = found
+        labels = probabilities(network, image, looks).argmax(0).astype(np.uint8)
+        confusion += confusion_matrix(truth, labels, num_labels)
+    return scores_of(ranks.sum(torch.from_numpy(confusion)).cpu().numpy()), failures
 
 
 def _validate(job: Job, ranks: Ranks, report: Report, network: Any, iteration: int, board: Board | None) -> None:
     asked = job.settings
-    looks = Looks(asked.views.normalisation, ranks.device, resize=asked.views.resize)
+    looks = Looks(asked.views.normalisation, resize=asked.views.resize)
     training = network.training
     network.eval()
     if job.unseen is not None:

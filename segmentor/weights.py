@@ -13,9 +13,8 @@ from torch import Tensor
 from common.errors import UserError
 from common.files import atomic_write
 from common.version import VERSION
-from segmentor.augment import NORMALISATIONS
-from segmentor.heads import HEADS, WIDEST
-from segmentor.networks import ARCHES, Segmentor, build
+from segmentor.networks import ARCHES, WIDEST, Segmentor, build
+from segmentor.settings import HEADS, NORMALISATIONS
 
 KEY = "segmentor"  # of the header's metadata
 FORMAT = 1
@@ -89,21 +88,12 @@ def _description(path: Path, metadata: Mapping[str, str]) -> Description:
         description = Description(**{**told, "labels": tuple(map(str, told["labels"]))})
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: does not say which network it is; {EXPECTED}") from error
-    known = (("arch", set(ARCHES)), ("head", set(HEADS)), ("normalisation", set(NORMALISATIONS)))
+    known = (("arch", ARCHES), ("head", HEADS), ("normalisation", NORMALISATIONS))
     for name, names in known:
-        if getattr(description, name) not in names:
+        if getattr(description, name) not in tuple(names):
             raise UserError(f"{path}: its {name} {getattr(description, name)!r} is unknown here; {EXPECTED}")
-    if description.head == "text" and not _sound(description):
+    width, background = description.text_width, description.background
+    possible = isinstance(width, int) and 0 < width <= WIDEST and isinstance(background, bool)
+    if description.head == "text" and not (possible and len(description.labels) > int(background)):
         raise UserError(f"{path}: its text head has no possible size; {EXPECTED}")
     return description
-
-
-def _sound(description: Description) -> bool:
-    """Whether a network with this text head can be built, and in the memory that one takes."""
-    width, background = description.text_width, description.background
-    return (
-        isinstance(width, int)
-        and 0 < width <= WIDEST
-        and isinstance(background, bool)
-        and len(description.labels) > int(background)
-    )

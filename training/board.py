@@ -7,7 +7,6 @@ When a run is taken up, the lines after its checkpoint are cut off.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -37,12 +36,8 @@ class Board:
         self.bar = tqdm(total=total, initial=start, desc="training", unit="step", disable=None)  # None: on terminals
         self.waiting: list[tuple[int, Mapping[str, Tensor | float]]] = []
 
-    def __enter__(self) -> "Board":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Write what waits, and end."""
         self.flush()
         self.log.close()
         self.writer.close()

@@ -5,7 +5,7 @@ validation are arguments too.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ def train(training: Training, state: State, ranks: Ranks) -> None:
     model.train()
     with ExitStack() as around:
         signal = around.enter_context(waiting())
-        board = around.enter_context(Board(training.out, state.iteration, end)) if ranks.first else None
+        board = around.enter_context(closing(Board(training.out, state.iteration, end))) if ranks.first else None
         for batches in _steps(training, state, ranks):
             rate = training.schedule(state.iteration)
             losses = step(training, state, model, batches, rate, ranks)

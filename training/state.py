@@ -18,6 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from common.errors import UserError
 from common.files import atomic_write
+from common.provenance import differences
 from training.board import LOG, TENSORBOARD
 
 FORMAT = 2
@@ -141,13 +142,6 @@ def _read(path: Path) -> dict[str, Any] | None:
     except Exception:  # torch.load raises whatever its unpickler meets
         return None
     return saved if isinstance(saved, dict) else None
-
-
-def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """The settings in which two records differ, for people; empty when they are the same."""
-    return ", ".join(
-        f"{name} {found.get(name)} (now {wanted[name]})" for name in wanted if found.get(name) != wanted[name]
-    )
 
 
 def forget(out: Path) -> None:

@@ -8,10 +8,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from segmentor.augment import Views
 from segmentor.networks import Body, Segmentor
 from segmentor.samples import Pair
-from segmentor.settings import Settings
+from segmentor.settings import Settings, Views
 from segmentor.trainer import Job, start
 from tests.training.small import ALONE
 from training.ranks import Ranks
@@ -69,7 +68,7 @@ def settings(**changes: Any) -> Settings:
     """Of a short run; `views` by their own names."""
     views = Views(crop=48, scales=(0.9, 1.3))
     usual: dict[str, Any] = {"arch": "small", "labels": LABELS, "images": 6, "max_iters": 6, "batch": 2, "lr": 0.01}
-    return Settings(**{**usual, "views": views, "head_factor": 1.0, **changes})
+    return Settings(**{**usual, "views": views, "head_factor": 1.0, "warmup": 0, **changes})
 
 
 def small_job(root: Path, pairs: list[Pair], out: str = "out", **changes: Any) -> Job:

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from segmentor.heads import TextHead
-from segmentor.networks import build
+from segmentor.networks import TextHead, build
 from segmentor.trainer import optimizer_for
 from segmentor.weights import Description, read_weights, write_weights
 from tests.segmentor.small import settings

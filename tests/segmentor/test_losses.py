@@ -65,8 +65,3 @@ def test_cutting_a_step_changes_nothing() -> None:
     weights = label_weights(label_counts(truth, 4), "balanced").double()
     parts = sum(float(weighted_cross_entropy(scores[i : i + 1], truth[i : i + 1], weights)) for i in range(2))
     assert parts == pytest.approx(loss_of(scores, truth, "balanced"), rel=1e-6)
-
-
-def test_counts() -> None:
-    truth = torch.tensor([[[0, 0, 3], [255, 255, 1]]])
-    assert label_counts(truth, 4).tolist() == [2, 1, 0, 1, 2]

@@ -14,21 +14,18 @@ from clip.load import Clip
 from common.errors import UserError
 from dataset.spec import DatasetSpec
 from pipeline.methods.method import TextSet
-from segmentor.heads import TextHead
-from segmentor.label_sources import Filled, Source, masks
-from segmentor.maskclip_plus import Knowledge, hidden_labels, source_for, teacher_for
-from segmentor.networks import Segmentor
-from segmentor.prediction import Looks, probabilities
+from segmentor.maskclip_plus import Knowledge, Source, filled, hidden_labels, masks, source_for, teacher_for
+from segmentor.networks import Segmentor, TextHead
+from segmentor.prediction import probabilities
 from segmentor.samples import Batch, Pair, read_pair
-from segmentor.settings import Teaching, Words
+from segmentor.settings import Looks, Teaching, Words
 from segmentor.trainer import Job, train
-from tests.segmentor.small import ALONE, SmallBody, settings, small_job, small_network, small_state, write_scenes
-from tests.training.small import in_processes
+from tests.segmentor.small import ALONE, SmallBody, settings, small_job, small_state, write_scenes
 from training.board import read_log
-from training.ranks import Ranks
 from training.state import State, take_up
 
 PLAIN = DatasetSpec("four", ("cat", "dog", "sea lion", "car"), (("x",),) * 4, (), False, 0.4, unseen=(2, 0))
+MANY = replace(PLAIN, classes=tuple(f"c{index}" for index in range(255)), prompts=(("x",),) * 255)
 WITH_BACKGROUND = replace(PLAIN, has_background=True, aliases=(("auto", "car"),))
 
 
@@ -44,12 +41,9 @@ WITH_BACKGROUND = replace(PLAIN, has_background=True, aliases=(("auto", "car"),)
     ],
 )
 def test_hidden_labels_are_mask_values(spec: DatasetSpec, unlabelled: str | None, wanted: tuple[int, ...]) -> None:
+    """Without masks every label is hidden, the background too."""
     assert hidden_labels(spec, unlabelled, with_masks=True) == wanted
-
-
-def test_without_masks_the_background_is_hidden_too() -> None:
-    assert hidden_labels(PLAIN, None, with_masks=False) == (0, 1, 2, 3)
-    assert hidden_labels(WITH_BACKGROUND, "all", with_masks=False) == (0, 1, 2, 3, 4)
+    assert hidden_labels(spec, None, with_masks=False) == tuple(range(4 + spec.has_background))
 
 
 @pytest.mark.parametrize(
@@ -58,18 +52,12 @@ def test_without_masks_the_background_is_hidden_too() -> None:
         (replace(PLAIN, unseen=()), "unseen", "four has no split into seen and unseen classes; pass all, or"),
         (PLAIN, "cat,dgo", r"--unlabelled dgo: no class of four; did you mean 'dog'\?"),
         (WITH_BACKGROUND, "background", "no class of four"),
+        (MANY, "all", "255 labels; labels of 254 can be hidden"),
     ],
 )
 def test_classes_that_there_are_not(spec: DatasetSpec, unlabelled: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         hidden_labels(spec, unlabelled, with_masks=True)
-
-
-def test_too_many_labels_to_hide() -> None:
-    names = tuple(f"c{index}" for index in range(255))
-    many = DatasetSpec("many", names, tuple((name,) for name in names), (), False, 0.4)
-    with pytest.raises(UserError, match="255 labels; labels of 254 can be hidden"):
-        hidden_labels(many, "all", with_masks=True)
 
 
 # --- training -------------------------------------------------------------------------------------
@@ -125,46 +113,15 @@ def test_a_crashed_run_is_taken_up_exactly(tmp_path: Path, knowledge: Knowledge,
     assert state.network.head.embeddings.equal(knowledge.text.foreground)
 
 
-def test_each_process_has_its_teacher(tmp_path: Path, knowledge: Knowledge) -> None:
-    """Two processes, whose teachers label and who then label by themselves, learn what one does; no masks are there."""
-    pairs = [replace(pair, mask=None) for pair in write_scenes(tmp_path, 5)]
-    plan = Teaching(masks=False, hidden=(0, 1, 2), teacher="maskclip", guided=(1, 2), own_from=3)
-    options: dict[str, Any] = {"max_iters": 3, "optimizer": "sgd", "lr": 0.1, "teaching": plan}
-    alone = small_job(tmp_path, pairs, "alone", batch=4, **options)
-    state = small_state(alone)
-    train(alone, state, ALONE, source_for(alone.settings, knowledge, state.network))
-
-    def work(ranks: Ranks) -> None:
-        job = small_job(tmp_path, pairs, "shared", batch=2, ranks=2, **options)
-        own = small_state(job, ranks)
-        train(job, own, ranks, source_for(job.settings, knowledge, own.network))
-        for name, value in state.network.state_dict().items():
-            torch.testing.assert_close(own.network.state_dict()[name], value, atol=1e-4, rtol=1e-3)
-
-    in_processes(2, work)
-    assert not torch.allclose(small_network().head.weight, state.network.head.weight, atol=1e-3)  # type: ignore[union-attr,arg-type]
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"guided": (1, 3)},
-        {"own_from": 9},
-        {"hidden": (1, 2)},
-        {"confidence": 0.5},
-        {"padding": True},
-        {"teacher": "maskclip-v"},
-    ],
-    ids=lambda change: next(iter(change)),
-)
-def test_other_teaching_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_other_teaching_is_refused(tmp_path: Path) -> None:
     plan = Teaching(masks=False, hidden=(0, 1, 2), teacher="maskclip", guided=(1, 4))
     job = small_job(tmp_path, write_scenes(tmp_path, 2), max_iters=1, teaching=plan)
     train(job, small_state(job), ALONE)
-    (name,) = change
-    other = settings(images=2, max_iters=1, teaching=replace(plan, **change))
-    with pytest.raises(UserError, match=rf"teaching_{name} .* \(now .*\); pass --overwrite"):
-        take_up(job.out, small_state(job), other.record())
+    changes: dict[str, Any] = {"guided": (1, 3), "own_from": 9, "hidden": (1, 2), "confidence": 0.5, "padding": True}
+    for name, value in changes.items():
+        other = settings(images=2, max_iters=1, teaching=replace(plan, **{name: value}))
+        with pytest.raises(UserError, match=rf"teaching_{name} .* \(now .*\); pass --overwrite"):
+            take_up(job.out, small_state(job), other.record())
     known = settings(images=2, max_iters=1, teaching=plan, words=Words("0123"))
     with pytest.raises(UserError, match=r"clip_model  \(now 0123\)"):
         take_up(job.out, small_state(job), known.record())
@@ -205,7 +162,7 @@ def test_hidden_labels_do_not_leak(tmp_path: Path, hidden: tuple[int, ...], swap
     pairs = write_scenes(tmp_path, 4)
     others = rewritten(pairs, tmp_path / "others", swap)
     plan = Teaching(hidden=hidden, teacher="maskclip", guided=(1, 8))
-    source = Filled(plan, {"teacher": by_colour})
+    source = filled(plan, {"teacher": by_colour})
     logs = [told(tmp_path, f"taught{i}", each, plan, source) for i, each in enumerate((pairs, others))]
     assert logs[0] == logs[1] and all(line["loss"] > 0 for line in logs[0])
     seen = [told(tmp_path, f"seen{i}", each, Teaching(), masks) for i, each in enumerate((pairs, others))]
@@ -219,7 +176,7 @@ def test_when_the_teacher_is_through_hidden_pixels_cost_nothing(tmp_path: Path) 
     seen: list[Tensor] = []
 
     def watched(batch: Batch, iteration: int) -> Tensor:
-        labels = Filled(plan, {"teacher": by_colour})(batch, iteration)
+        labels = filled(plan, {"teacher": by_colour})(batch, iteration)
         if iteration >= 1:
             seen.append(labels)
         return labels
@@ -241,7 +198,7 @@ def test_a_student_of_a_teacher_learns_four_scenes(tmp_path: Path, knowledge: Kn
     views = replace(settings().views, crop=64, scales=(1.0, 1.0), colours=False)
     job = small_job(tmp_path, pairs, max_iters=60, batch=4, lr=0.02, views=views, teaching=plan, head="text")
     state = text_state(job, knowledge)
-    train(job, state, ALONE, Filled(plan, {"teacher": teacher}))
+    train(job, state, ALONE, filled(plan, {"teacher": teacher}))
     losses = [line["loss"] for line in read_log(job.out)]
     assert np.mean(losses[-5:]) < 0.3 * np.mean(losses[:5])
     network = state.network.eval()
@@ -257,8 +214,8 @@ def test_the_teacher_of_a_run_may_give_what_is_hidden(knowledge: Knowledge) -> N
     some = teacher_for(settings(teaching=plan, words=Words(templates="dataset")), knowledge)
     assert some.labels == [2] and not some.background and len(some.text.background) == 0
     assert some.text.foreground.equal(knowledge.text.foreground[1:])
-    own = some.settings.maskclip
-    assert own is not None and (own.key_smoothing, own.denoising, own.templates) == (1.0, 0.5, "dataset")
+    own = some.settings.options
+    assert (own.key_smoothing, own.denoising, own.templates) == (1.0, 0.5, "dataset")
     assert some.confidence == 0.2 and some.normalisation == "imagenet"
     every = teacher_for(settings(teaching=replace(plan, masks=False, hidden=(0, 1, 2))), knowledge)
     assert every.labels == [1, 2] and every.background and len(every.text.background) == 2

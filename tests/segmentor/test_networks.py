@@ -3,15 +3,12 @@
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from segmentor.networks import (
     ARCHES,
-    LEAST_SIDE,
     SegformerBody,
     Segmentor,
     build,
-    count_parameters,
     enlarged,
     norm_parameters,
     segformer_config,
@@ -21,15 +18,12 @@ from tests.segmentor.small import small_network
 PUBLISHED = {"b0": 3.8, "b1": 13.7, "b2": 27.5, "b3": 47.3, "b4": 64.1, "b5": 84.7}  # million, ADE20K's 150 classes
 
 
-@pytest.mark.parametrize("size", PUBLISHED)
-def test_segformers_have_their_published_sizes(size: str) -> None:
-    with torch.device("meta"):
-        network = build(f"segformer-{size}", 150)
-    assert count_parameters(network) / 1e6 == pytest.approx(PUBLISHED[size], abs=0.1)
-
-
-def test_the_toy_worlds_network_is_small() -> None:
-    assert 100_000 < count_parameters(build("segformer-tiny", 9)) < 600_000
+def test_segformers_have_their_published_sizes() -> None:
+    for size, millions in {**PUBLISHED, "tiny": 0.46}.items():
+        with torch.device("meta"):
+            network = build(f"segformer-{size}", 150)
+        count = sum(weight.numel() for weight in network.parameters())
+        assert count / 1e6 == pytest.approx(millions, abs=0.1), size
 
 
 def test_a_segformer_computes_what_transformers_does() -> None:
@@ -73,13 +67,6 @@ def test_images_of_any_size(arch: str) -> None:
         images = torch.randn(1, 3, *size)
         with torch.no_grad():
             assert enlarged(network(images), images).shape == (1, 3, *size)
-
-
-def test_small_images_are_seen_as_if_padded() -> None:
-    network, images = small_network().eval(), torch.randn(1, 3, 40, 50)
-    whole = F.pad(images, (0, LEAST_SIDE - 50, 0, LEAST_SIDE - 40))
-    with torch.no_grad():
-        assert enlarged(network(images), images).equal(enlarged(network(whole), whole)[..., :40, :50])
 
 
 def test_every_network_tells_what_is_new_by_its_name() -> None:

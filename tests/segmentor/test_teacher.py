@@ -13,7 +13,7 @@ from pipeline.methods.method import CamSettings, TextSet
 from pipeline.methods.table import METHODS, compute_maps
 from pipeline.steps.masks import confident, contest, labels_of
 from segmentor.augment import NORMALISATIONS, normalised
-from segmentor.teacher import Teacher, by_size, renormalised
+from segmentor.maskclip_plus import Teacher, by_size, renormalised
 from tests.support import bilinear
 from tests.tiny_resnet import tiny_resnet_clip
 
@@ -45,7 +45,7 @@ def probabilities(
 ) -> list[np.ndarray]:
     """By the road of the masks: a method's maps of all classes, enlarged by hand, as probabilities."""
     every = [tuple(range(len(text.foreground)))] * len(images)
-    kind = METHODS[settings.method].kind(settings)
+    kind = METHODS[settings.method].kind(settings.options)
     pairs = compute_maps(clip, images, every, text, settings)
     grown = [bilinear(cam.permute(1, 2, 0).numpy(), (SIZE, SIZE)).transpose(2, 0, 1) for cam, _ in pairs]
     return [contest(maps.astype(np.float32), kind, background) for maps in grown]
@@ -58,7 +58,7 @@ def test_labels_are_those_of_the_maps(
 ) -> None:
     """With the normalisation that the method wants, so that both see the same tensor."""
     known = text if background else TextSet(text.foreground, text.background[:0])
-    wanted = METHODS[settings.method].preparation(tiny_clip, settings).normalisation
+    wanted = METHODS[settings.method].preparation(tiny_clip, settings.options).normalisation
     keys = np.arange(4)
     values = keys + 1 if background else keys
     shares = probabilities(tiny_clip, images, known, settings, background)
@@ -89,11 +89,11 @@ def test_it_chooses_among_its_own_labels_only(tiny_clip: Clip, images: torch.Ten
 def test_images_are_normalised_anew_for_the_teacher(
     method: str, tiny_clip: Clip, images: torch.Tensor, text: TextSet
 ) -> None:
-    wanted = METHODS[method].preparation(tiny_clip, CamSettings(method)).normalisation
+    wanted = METHODS[method].preparation(tiny_clip, None).normalisation
     other = "imagenet" if wanted == "clip" else "clip"
     assert {"maskclip": "imagenet", "maskclip-v": "clip"}[method] == wanted
     known = TextSet(text.foreground, text.background[:0])
-    teachers = [Teacher(tiny_clip, known, [0, 1, 2, 3], CamSettings(method), False, n) for n in (wanted, other)]
+    teachers = [Teacher(tiny_clip, known, [0, 1, 2, 3], CamSettings(method=method), False, n) for n in (wanted, other)]
     in_other = renormalised(images, wanted, other)
     assert not torch.allclose(in_other, images, atol=0.1)
     assert (teachers[0](images) == teachers[1](in_other)).float().mean() > 0.999

@@ -9,45 +9,18 @@ import torch
 from safetensors.torch import load_file
 
 from common.errors import UserError
-from segmentor.augment import Views
-from segmentor.label_sources import Source, masks
 from segmentor.networks import build
-from segmentor.prediction import Looks, probabilities
-from segmentor.samples import Batch, Pair, read_pair
-from segmentor.trainer import Job, optimizer_for, start, train
-from segmentor.validation import Unseen, validate
+from segmentor.prediction import probabilities
+from segmentor.samples import Pair, read_pair
+from segmentor.settings import Looks, Views
+from segmentor.trainer import Job, Unseen, optimizer_for, start, train, validate
 from segmentor.weights import read_state
 from tests.segmentor.small import ALONE, LABELS, settings, small_job, small_network, small_state, write_scenes
 from tests.training.small import in_processes
 from training.board import read_log
 from training.optimizers import set_rate
 from training.ranks import Ranks
-from training.state import State, take_up
-
-
-def crashing_at(iteration: int) -> Source:
-    """Labels of the masks, until the machine goes down."""
-
-    def source(batch: Batch, now: int) -> torch.Tensor:
-        if now == iteration:
-            raise ConnectionAbortedError
-        return masks(batch, now)
-
-    return source
-
-
-def test_a_crashed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    """Losses of every iteration and the weight file are equal bit for bit."""
-    pairs, more = write_scenes(tmp_path, 5), {"max_iters": 9, "save_every": 2, "ema": 0.8, "warmup": 3, "accumulate": 2}
-    whole, job = (small_job(tmp_path, pairs, out, **more) for out in ("whole", "broken"))
-    train(whole, small_state(whole), ALONE)
-    with pytest.raises(ConnectionAbortedError):
-        train(job, small_state(job), ALONE, crashing_at(5))
-    state = small_state(job)
-    assert take_up(job.out, state, job.settings.record()) and state.iteration == 4
-    train(job, state, ALONE)
-    assert read_log(whole.out) == read_log(job.out)
-    assert (whole.out / "weights.safetensors").read_bytes() == (job.out / "weights.safetensors").read_bytes()
+from training.state import State
 
 
 @pytest.mark.parametrize("loss", ["ce", "balanced"])
@@ -72,26 +45,6 @@ def test_two_processes_learn_what_one_does(tmp_path: Path, loss: str) -> None:
     for one, two in zip(read_log(tmp_path / "alone"), read_log(tmp_path / "shared")):
         assert one == pytest.approx(two, rel=1e-4)
     assert (tmp_path / "shared" / "weights.safetensors").is_file()
-
-
-def test_accumulated_batches_are_one_step(tmp_path: Path) -> None:
-    """Without a batch norm, which sees one batch only; the labels of a step are counted over all of its batches."""
-    pairs, states = write_scenes(tmp_path, 4), []
-    for out, batch, accumulate in (("one", 4, 1), ("two", 2, 2)):
-        more: dict[str, Any] = {
-            "batch": batch,
-            "accumulate": accumulate,
-            "optimizer": "sgd",
-            "lr": 0.1,
-            "loss": "balanced",
-        }
-        job = small_job(tmp_path, pairs, out, max_iters=2, **more)
-        network = small_network()
-        network.body.encoder[1] = torch.nn.Identity()  # type: ignore[index,operator]
-        states.append(small_state(job, network=network))
-        train(job, states[-1], ALONE)
-    for name, value in states[0].network.state_dict().items():
-        torch.testing.assert_close(states[1].network.state_dict()[name], value, atol=1e-6, rtol=1e-5)
 
 
 def test_bad_images_are_told_and_cost_nothing_else(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from toyworld.objects import DESIGNS
 from toyworld.paint import folded, oval, part, render
-from toyworld.scenes import MIN_VISIBLE_PIXELS, Style, draw_scene
+from toyworld.scenes import MIN_VISIBLE_PIXELS, draw_scene
 from toyworld.spec import BACKGROUNDS, CLASSES
 
 
@@ -43,17 +43,6 @@ def test_some_objects_hide_parts_of_others(scenes: list) -> None:
         return bool(((left != right) & (left > 0) & (right > 0)).any())
 
     assert sum(touching(scene.mask) for scene in scenes) >= 5
-
-
-def test_a_fixed_style_gives_a_fixed_size() -> None:
-    scene = draw_scene(1, 0, Style((96, 96), (80, 80), (1.0,), (0.3, 0.4), avoid_multiples_of=None))
-    assert scene.mask.shape == (96, 80) and len(scene.classes) == 1
-
-
-def test_scene_depends_on_seed_and_index_alone() -> None:
-    one, again, other = draw_scene(4, 7), draw_scene(4, 7), draw_scene(4, 8)
-    assert np.array_equal(one.image, again.image) and np.array_equal(one.mask, again.mask)
-    assert not np.array_equal(one.image[:144, :144], other.image[:144, :144])
 
 
 def test_render_covers_exactly_the_polygon() -> None:

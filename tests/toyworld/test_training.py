@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from scripts import train_toyworld_clip
 from toyworld.spec import BACKGROUNDS, CLASSES, WEIGHTS
 from toyworld.training import affinity, data, losses, train
-from toyworld.training.captions import CONCEPTS, TEMPLATES, Vocabulary, caption, content, sentence
+from toyworld.training.captions import CONCEPTS, TEMPLATES, Vocabulary, caption, content
 from toyworld.training.export import deflated, openai_state_dict, save_weights
 from toyworld.training.model import Architecture, ToyClip
 from training.board import read_log
@@ -34,10 +34,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[ToyClip, Vocabula
 
 
 # --- captions -------------------------------------------------------------------------------------
-
-
-def test_sentences_name_everything() -> None:
-    assert [sentence(list(names)) for names in ("a", "ab", "abc")] == ["a", "a and b", "a, b and c"]
 
 
 def test_captions_tell_only_what_is_present() -> None:
@@ -74,8 +70,8 @@ def test_masks_never_leave_the_drawing() -> None:
 
 def test_images_and_words_belong_together() -> None:
     style = data.Style((64, 64), (80, 80), (0.5, 0.5), (0.3, 0.4), avoid_multiples_of=None)
-    drawn = data.draw_captioned(3, 5, 4, style, processes=1)
-    scene = data.draw_scene(3, 7, style)
+    (drawn,) = data.draw_phase(data.Phase(3, ((64, 80, 4),), style.counts, style.radii, 1), processes=1)
+    scene = data.draw_scene(3, 2, style)
     assert drawn.images.shape == (4, 64, 80, 3) and np.array_equal(drawn.images[2], scene.image)
     assert {CONCEPTS[i] for i in np.flatnonzero(drawn.present[2])} == {*scene.classes, *scene.backgrounds}
 
@@ -141,13 +137,6 @@ def test_open_clip_computes_the_same(
         torch.testing.assert_close(
             theirs.encode_text(tokens, normalize=True), model.encode_text(*words.rows(texts)), atol=5e-3, rtol=0
         )
-
-
-def test_attention_rows_are_distributions_over_patches() -> None:
-    seen = ToyClip(TINY, 5).visual(torch.randn(2, 3, 48, 80), maps=True)
-    assert [a.shape for a in seen.attention] == [(2, 15, 15)] * 3
-    assert seen.patches.shape == seen.values[0].shape == (2, 15, 32) and len(seen.values) == 3
-    torch.testing.assert_close(seen.attention[0].sum(-1), torch.ones(2, 15))
 
 
 def test_the_last_block_stays_a_plain_average(

@@ -55,10 +55,6 @@ def test_other_settings_and_other_versions_are_refused(tmp_path: Path) -> None:
         take_up(tmp_path, state(), SETTINGS, "pass another --log_dir")
 
 
-def test_nothing_to_take_up(tmp_path: Path) -> None:
-    assert not take_up(tmp_path / "none", state(), SETTINGS)
-
-
 def test_the_running_mean_follows_the_formula() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3))

@@ -11,7 +11,7 @@ transition matrix that CLIP-ES will make of the attention of all blocks.
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -81,8 +81,7 @@ class AffinityBlock(nn.Module):
 
 def add_affinity_blocks(weights: Path, report: Report, steps: int = STEPS, sizes: tuple = SIZES) -> None:
     """Train the blocks for the tower in a weight file of save_weights, and write the file again with them."""
-    clip = load_clip(str(weights))
-    groups, first = [], 0
+    clip, first, groups = load_clip(str(weights)), 0, []
     for height, width, count in sizes:
         groups.append(_group(clip, height, width, range(first, first + count)))
         first += count
@@ -144,10 +143,13 @@ def fit(groups: list[Group], steps: int, report: Report) -> nn.ModuleList:
     rng = np.random.default_rng(TRAINING_SEEDS[-1])
     blocks = nn.ModuleList(AffinityBlock(groups[0].tokens.shape[-1]) for _ in range(BLOCKS))
     optimizer = torch.optim.AdamW(blocks.parameters(), weight_decay=WEIGHT_DECAY, fused=True)
-    for step, (group, chosen) in enumerate(_batches(rng, groups, steps)):
+    counts = np.array([len(group.tokens) for group in groups], float)
+    for step in range(steps):
+        warm = min(1, (step + 1) / WARM_UP_STEPS)
         for parameters in optimizer.param_groups:
-            warm = min(1, (step + 1) / WARM_UP_STEPS)
             parameters["lr"] = PEAK_RATE * warm * (1 + math.cos(math.pi * step / steps)) / 2
+        group = groups[rng.choice(len(groups), p=counts / counts.sum())]
+        chosen = torch.from_numpy(rng.integers(0, len(group.tokens), min(BATCH, len(group.tokens))))
         tokens, total = group.tokens[chosen].float(), group.attention[chosen].float()
         for block in blocks:
             total = total + block(tokens)
@@ -160,31 +162,19 @@ def fit(groups: list[Group], steps: int, report: Report) -> nn.ModuleList:
     return blocks
 
 
-def _batches(rng: np.random.Generator, groups: list[Group], steps: int) -> Iterator[tuple[Group, Tensor]]:
-    counts = np.array([len(group.tokens) for group in groups], float)
-    for _ in range(steps):
-        group = groups[rng.choice(len(groups), p=counts / counts.sum())]
-        yield group, torch.from_numpy(rng.integers(0, len(group.tokens), min(BATCH, len(group.tokens))))
-
-
 def with_blocks(state: dict[str, Tensor], blocks: nn.ModuleList) -> dict[str, Tensor]:
     """An OpenAI state dict with the blocks before the others of the vision tower."""
-    found: dict[str, Tensor] = {}
-    parts: dict[str, Tensor] = {}
+    found, parts = dict[str, Tensor](), dict[str, Tensor]()
     for name, value in state.items():
-        match = _BLOCK.fullmatch(name)
-        if match:
+        if match := _BLOCK.fullmatch(name):
             parts[match[2]] = value
             name = f"visual.transformer.resblocks.{int(match[1]) + len(blocks)}.{match[2]}"
         found[name] = value
     for index, block in enumerate(blocks):
-        assert isinstance(block, AffinityBlock)
+        learned = {name.replace("in_proj.", "attn.in_proj_"): value for name, value in block.state_dict().items()}
         for part, like in parts.items():
-            value = torch.ones_like(like) if part == "ln_2.weight" else torch.zeros_like(like)
-            if part.startswith("ln_1."):
-                value = getattr(block.ln_1, part[5:]).detach().to(like.dtype)
-            elif part.startswith("attn.in_proj_"):
-                learned = getattr(block.in_proj, part.removeprefix("attn.in_proj_")).detach()
-                value[: len(learned)] = learned.to(like.dtype)
+            value = torch.full_like(like, float(part == "ln_2.weight"))
+            if part in learned:
+                value[: len(learned[part])] = learned[part].to(like.dtype)
             found[f"visual.transformer.resblocks.{index}.{part}"] = value
     return found

@@ -5,6 +5,7 @@ Masks stop here: of every drawn scene only the image and the words leave this fi
 
 import multiprocessing
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -14,13 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clip.image import NORMALISATIONS
 from toyworld.scenes import Style, draw_scene
 from toyworld.spec import TRAINING_SEEDS
 from toyworld.training.captions import CONCEPTS, TEMPLATES, Vocabulary, caption, content
 from toyworld.training.losses import Weights
 
-MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's, RGB
-STD = (0.26862954, 0.26130258, 0.27577711)
 COLOUR_GAIN = 0.12  # how far each channel's brightness is varied
 
 
@@ -78,34 +78,24 @@ class Captioned:
     present: np.ndarray
 
 
-def _captioned(index: int, seed: int, style: Style) -> tuple[np.ndarray, np.ndarray]:
+def _captioned(seed: int, style: Style, index: int) -> tuple[np.ndarray, np.ndarray]:
     cv2.setNumThreads(1)
     scene = draw_scene(seed, index, style)
     named = {*scene.classes, *scene.backgrounds}
     return scene.image, np.array([concept in named for concept in CONCEPTS])
 
 
-def draw_captioned(seed: int, first: int, count: int, style: Style, processes: int) -> Captioned:
-    """Scenes first .. first+count-1 of a seed; the style must fix one size."""
-    draw = partial(_captioned, seed=seed, style=style)
-    indices = range(first, first + count)
-    if processes <= 1:
-        drawn = [draw(index) for index in indices]
-    else:
-        # spawn: a forked child of a process whose OpenMP threads have run may hang.
-        with multiprocessing.get_context("spawn").Pool(processes) as pool:
-            drawn = pool.map(draw, indices, chunksize=64)
-    images, present = zip(*drawn)
-    return Captioned(np.stack(images), np.stack(present))
-
-
 def draw_phase(phase: Phase, processes: int) -> list[Captioned]:
     """One group of images a size."""
     groups, first = [], 0
-    for height, width, count in phase.sizes:
-        style = Style((height, height), (width, width), phase.counts, phase.radii, avoid_multiples_of=None)
-        groups.append(draw_captioned(phase.seed, first, count, style, processes))
-        first += count
+    # spawn: a forked child of a process whose OpenMP threads have run may hang.
+    with multiprocessing.get_context("spawn").Pool(processes) if processes > 1 else nullcontext() as pool:
+        for height, width, count in phase.sizes:
+            style = Style((height, height), (width, width), phase.counts, phase.radii, avoid_multiples_of=None)
+            draw, indices = partial(_captioned, phase.seed, style), range(first, first + count)
+            images, present = zip(*(pool.map(draw, indices, chunksize=64) if pool else map(draw, indices)))
+            groups.append(Captioned(np.stack(images), np.stack(present)))
+            first += count
     return groups
 
 
@@ -114,7 +104,8 @@ def as_input(images: np.ndarray, rng: np.random.Generator) -> Tensor:
     mirrored = np.where((rng.random(len(images)) < 0.5)[:, None, None, None], images[:, :, ::-1], images)
     pixels = torch.from_numpy(mirrored).permute(0, 3, 1, 2).float() / 255
     gains = torch.from_numpy(rng.uniform(1 - COLOUR_GAIN, 1 + COLOUR_GAIN, (len(images), 3, 1, 1))).float()
-    return ((pixels * gains).clamp(max=1) - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in NORMALISATIONS["clip"])
+    return ((pixels * gains).clamp(max=1) - mean) / deviation
 
 
 # --- batches --------------------------------------------------------------------------------------

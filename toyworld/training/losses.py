@@ -43,14 +43,10 @@ def patch_losses(seen: Seen, concepts: Tensor, present: Tensor, scale: Tensor) -
     patch tokens it taught them to copy the image's labels from each other: CAM 45 instead of 54, refined 33.
     `affinity` is asked of all blocks but the last, which has no attention of its own.
     """
-
-    def pooled_contrast(similarities: Tensor) -> Tensor:
-        return contrast(scale * pooled(similarities), present)
-
     said = torch.stack([cosines(values, concepts) for values in seen.values])  # (L, B, N, C)
     found = {
-        "pooled": pooled_contrast(cosines(seen.patches, concepts)),
-        "values": torch.stack([pooled_contrast(block) for block in said]).mean(),
+        "pooled": contrast(scale * pooled(cosines(seen.patches, concepts)), present),
+        "values": torch.stack([contrast(scale * pooled(block), present) for block in said]).mean(),
         "unnamed": torch.stack([unnamed(scale * block, present) for block in said[:LOCAL_BLOCKS]]).mean(),
     }
     if seen.attention:
@@ -80,11 +76,8 @@ def pooled(cosines: Tensor) -> Tensor:
 
     What is in the image needs only a few patches that say so, which makes the patches local.
     """
-    return (cosines / POOLING_TEMPERATURE).logsumexp(1).sub(_log_count(cosines)) * POOLING_TEMPERATURE
-
-
-def _log_count(cosines: Tensor) -> float:
-    return torch.tensor(float(cosines.shape[1])).log().item()
+    log_count = torch.tensor(float(cosines.shape[1])).log().item()
+    return (cosines / POOLING_TEMPERATURE).logsumexp(1).sub(log_count) * POOLING_TEMPERATURE
 
 
 def unnamed(logits: Tensor, present: Tensor) -> Tensor:

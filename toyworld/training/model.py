@@ -1,16 +1,18 @@
-"""A small CLIP whose parameters carry OpenAI's names, and which shows its attention.
+"""The toy world's CLIP: the towers of clip/, drawn to be trained, and what training looks at in them.
 
 Letters: B images, N patches, T captions, U tokens of the vocabulary in use, D width, E embedding.
 """
 
 import math
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from clip.transformer import Block, BlockSizes, Transformer, VisionTransformer, VitSizes
+from clip.vision import embed_patches, project_alone, run_block
 
 HEAD_WIDTH = 64  # OpenAI's convention: loaders derive the number of heads from it
 CONTEXT_LENGTH = 77
@@ -40,53 +42,30 @@ class Seen(NamedTuple):
     attention: list[Tensor]  # L times (B, N, N), mean over heads, patch to patch, rows sum to 1; empty unless asked for
 
 
-class QuickGELU(nn.Module):
+class FusedQuickGELU(nn.Module):
     """x * sigmoid(1.702 x), by way of the fused SiLU."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.silu(1.702 * x) / 1.702
 
 
-class Attention(nn.Module):
-    """Multi-head self-attention with nn.MultiheadAttention's parameter names."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.heads = width // HEAD_WIDTH
-        self.in_proj_weight = nn.Parameter(torch.randn(3 * width, width) * width**-0.5)
-        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
-        self.out_proj = nn.Linear(width, width)
-
-    def forward(self, x: Tensor, causal: bool = False, maps: bool = False) -> tuple[Tensor, Tensor | None]:
-        batch, count, width = x.shape
-        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
-        q, k, v = qkv.view(batch, count, 3, self.heads, HEAD_WIDTH).permute(2, 0, 3, 1, 4)  # each (B, heads, n, 64)
-        if maps:
-            attention = (q @ k.transpose(-1, -2) * HEAD_WIDTH**-0.5).softmax(-1)
-            mixed = attention @ v
-        else:
-            attention = None
-            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
-        return self.out_proj(mixed.transpose(1, 2).reshape(batch, count, width)), attention
-
-    def values(self, x: Tensor) -> Tensor:
-        """Every token's own value after the output projection: attention that looks at itself only."""
-        return self.out_proj(F.linear(x, self.in_proj_weight, self.in_proj_bias)[..., 2 * x.shape[-1] :])
+def blocks_of(width: int, layers: int) -> BlockSizes:
+    return BlockSizes(layers, width, width // HEAD_WIDTH, 4 * width)
 
 
-class Block(nn.Module):
-    """A pre-norm transformer block."""
+def draw(transformer: Transformer) -> None:
+    """Give blocks random start weights.
 
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.attn, self.ln_1, self.ln_2 = Attention(width), nn.LayerNorm(width), nn.LayerNorm(width)
-        layers = (("c_fc", nn.Linear(width, 4 * width)), ("gelu", QuickGELU()), ("c_proj", nn.Linear(4 * width, width)))
-        self.mlp = nn.Sequential(OrderedDict(layers))
-
-    def forward(self, x: Tensor, causal: bool = False, maps: bool = False) -> tuple[Tensor, Tensor | None]:
-        mixed, attention = self.attn(self.ln_1(x), causal, maps)
-        x = x + mixed
-        return x + self.mlp(self.ln_2(x)), attention
+    Their parts get the order in which the committed weights were trained: the norm of all gradients is a sum in it.
+    """
+    for block in transformer.resblocks:
+        for name in ("ln_1", "ln_2", "mlp"):
+            block.add_module(name, block._modules.pop(name))
+        block.mlp.gelu = FusedQuickGELU()
+        weight = block.attn.in_proj_weight
+        weight.data = torch.randn(weight.shape) * weight.shape[1] ** -0.5
+        for layer in (block.attn.out_proj, block.mlp.c_fc, block.mlp.c_proj):
+            nn.Linear.reset_parameters(layer)
 
 
 @torch.no_grad()
@@ -97,24 +76,9 @@ def make_plain_average(block: Block) -> None:
     the values say, and in a small model that more is noise (mIoU of the same features 30 instead of 61). Zeros stay
     zeros: each factor's gradient is a product with the other.
     """
-    width = block.attn.out_proj.in_features
-    block.attn.in_proj_weight[: 2 * width] = 0
+    block.attn.in_proj_weight[: 2 * block.attn.embed_dim] = 0
     for weight in block.mlp.parameters():
         weight.zero_()
-
-
-class Transformer(nn.Module):
-    """Only a holder of blocks: the towers below run them one by one."""
-
-    def __init__(self, width: int, layers: int) -> None:
-        super().__init__()
-        self.resblocks = nn.ModuleList(Block(width) for _ in range(layers))
-
-    @property
-    def last(self) -> Block:
-        block = self.resblocks[-1]
-        assert isinstance(block, Block)
-        return block
 
 
 def waves(grid: int, width: int) -> Tensor:
@@ -125,42 +89,31 @@ def waves(grid: int, width: int) -> Tensor:
     return torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], 1)
 
 
-class VisionTower(nn.Module):
-    """The patch transformer."""
+class VisionTower(VisionTransformer):
+    """CLIP's image tower, with random weights."""
 
     def __init__(self, sizes: Architecture) -> None:
-        super().__init__()
-        width, grid = sizes.width, sizes.resolution // sizes.patch
-        self.grid = grid
-        self.conv1 = nn.Conv2d(3, width, sizes.patch, sizes.patch, bias=False)
-        self.class_embedding = nn.Parameter(torch.randn(width) * width**-0.5)
+        width, self.grid = sizes.width, sizes.resolution // sizes.patch
+        with torch.random.fork_rng([]):
+            super().__init__(
+                VitSizes(blocks_of(width, sizes.layers), sizes.patch, self.grid, sizes.embedding), "quick_gelu"
+            )
+        self.conv1.reset_parameters()
+        self.class_embedding.data = torch.randn(width) * width**-0.5
         own = torch.randn(1, width) * 0.02
-        self.positional_embedding = nn.Parameter(torch.cat([own, POSITION_STRENGTH * waves(grid, width)]))
-        self.ln_pre, self.ln_post = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.transformer = Transformer(width, sizes.layers)
-        make_plain_average(self.transformer.last)
-        self.proj = nn.Parameter(torch.randn(width, sizes.embedding) * width**-0.5)
-
-    def positions(self, rows: int, columns: int) -> Tensor:
-        """(rows * columns + 1, D): the class position, and the native grid resized bilinearly."""
-        own, native = self.positional_embedding[:1], self.positional_embedding[1:]
-        native = native.T.reshape(1, -1, self.grid, self.grid)
-        resized = F.interpolate(native, (rows, columns), mode="bilinear", align_corners=False)
-        return torch.cat([own, resized.flatten(2)[0].T])
+        self.positional_embedding.data = torch.cat([own, POSITION_STRENGTH * waves(self.grid, width)])
+        draw(self.transformer)
+        make_plain_average(self.transformer.resblocks[-1])
+        self.proj.data = torch.randn(width, sizes.embedding) * width**-0.5
 
     def forward(self, images: Tensor, maps: bool = False) -> Seen:
-        x = self.conv1(images)
-        rows, columns = x.shape[2:]
-        x = x.flatten(2).transpose(1, 2)  # (B, N, D)
-        own = self.class_embedding.expand(len(x), 1, -1)
-        x = self.ln_pre(torch.cat([own, x], 1) + self.positions(rows, columns))
+        x, _ = embed_patches(self, images)
         attentions, values = [], []
         for block in self.transformer.resblocks:
-            assert isinstance(block, Block)
-            values.append(self.ln_post(block.attn.values(block.ln_1(x[:, 1:]))) @ self.proj)
-            x, attention = block(x, maps=maps)
+            values.append(self.ln_post(project_alone(block, x[:, 1:], "value")) @ self.proj)
+            x, attention = run_block(block, x, need_attention=maps)
             if attention is not None:
-                between_patches = attention.mean(1)[:, 1:, 1:]
+                between_patches = attention[:, 1:, 1:]
                 attentions.append(between_patches / between_patches.sum(-1, keepdim=True))
         x = self.ln_post(x) @ self.proj
         return Seen(x[:, 0], x[:, 1:], values, attentions)
@@ -173,7 +126,9 @@ class ToyClip(nn.Module):
         super().__init__()
         width = sizes.text_width
         self.visual = VisionTower(sizes)
-        self.transformer = Transformer(width, sizes.text_layers)
+        with torch.random.fork_rng([]):  # what modules draw by themselves is drawn again below
+            self.transformer = Transformer(blocks_of(width, sizes.text_layers), "quick_gelu")
+        draw(self.transformer)
         self.token_embedding = nn.Embedding(vocabulary, width)
         self.positional_embedding = nn.Parameter(torch.randn(CONTEXT_LENGTH, width) * 0.02)
         self.ln_final = nn.LayerNorm(width)
@@ -187,13 +142,11 @@ class ToyClip(nn.Module):
         Without padding to 77: the mask is causal, so what follows the end never matters.
         """
         x = self.token_embedding(tokens) + self.positional_embedding[: tokens.shape[1]]
+        count = tokens.shape[1]
+        mask = torch.full((count, count), float("-inf")).triu_(1)
         for block in self.transformer.resblocks:
-            x, _ = block(x, causal=True)
+            x, _ = run_block(block, x, attention_bias=mask)
         return F.normalize(self.ln_final(x)[torch.arange(len(x)), ends] @ self.text_projection, dim=-1)
-
-    def scale(self) -> Tensor:
-        """The factor of the cosine similarities."""
-        return self.logit_scale.exp()
 
     @torch.no_grad()
     def cap_scale(self) -> None:

@@ -47,7 +47,7 @@ def objective(network: nn.Module, batch: Lesson) -> dict[str, Tensor]:
     """The weighted sum of all losses as "loss", each loss by the name that its weight has, and the learned scale."""
     assert isinstance(network, ToyClip)
     features, weights = network.encode_text(batch.tokens, batch.ends), batch.weights  # (T, E)
-    seen, scale = network.visual(batch.images, maps=weights.affinity > 0), network.scale()
+    seen, scale = network.visual(batch.images, maps=weights.affinity > 0), network.logit_scale.exp()
     found = image_losses(seen, features, batch.matches, scale)
     found |= patch_losses(seen, features[: batch.present.shape[1]], batch.present, scale)
     loss = torch.stack([getattr(weights, name) * value for name, value in found.items()]).sum()
