@@ -213,7 +213,7 @@ class CrfInput:
     maps: np.ndarray
     size: tuple[int, int]
     record: Mapping[str, Any]
-    cams: Mapping[str, Any]
+    cams: Mapping[str, Any] = field(default_factory=dict)
     kind: str = "cam"
     notes: tuple[str, ...] = ()
 

@@ -4,10 +4,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from open_clip.transformer import QuickGELU, ResidualAttentionBlock
+from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTransformer
 
 from clip.load import Clip
-from clip.transformer import VisionTransformer
 from clip.vision import (
     class_token_features,
     embed_patches,
