@@ -158,9 +158,14 @@ def _view(storage: torch.Tensor, offset: int, size: tuple, stride: tuple, *_: ob
 
 
 _LISTS = ("int", "bool", "double", "tensor")
-_STORAGES = {
-    f"{kind}Storage": getattr(torch, f"{kind}Storage").dtype
-    for kind in ("Half", "BFloat16", "Float", "Double", "Long", "Int", "Bool")
+_STORAGES = {  # torch's own classes of these names warn when they are looked at
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "FloatStorage": torch.float32,
+    "DoubleStorage": torch.float64,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "BoolStorage": torch.bool,
 }
 
 
