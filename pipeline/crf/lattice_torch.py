@@ -75,7 +75,7 @@ def simplices(features: Tensor, digits: Digits) -> tuple[Tensor, Tensor]:
     """Codes (P, d + 1) int64 of the vertices around each pixel, and their weights (Adams et al., p. 5 and 10)."""
     corners = len(features) + 1
     part = float(torch.tensor(1 / corners, dtype=torch.float32))
-    low, units = (torch.from_numpy(each).to(features.device)[:, None] for each in (digits.low, digits.units))
+    low, units = (torch.from_numpy(array).to(features.device)[:, None] for array in (digits.low, digits.units))
     elevated = _elevated(features)
     quotient = torch.round(elevated * part)
     rank = _ranks(elevated - quotient * corners) + quotient.sum(dim=0)

@@ -130,10 +130,10 @@ def test_a_class_without_a_region_does_not_keep_the_others_from_a_second_look(
     scores[16, 0] = 1.0  # last row: nothing is left of its box
     scores[[6, 7, 11], 1] = 0.9
     words = torch.cat([text.foreground, text.background])
-    found = tagclip.second_look(tiny_clip, image, scores, (4, 5), words, TagSettings())
+    found = tagclip.crop_scores(tiny_clip, image, scores, (4, 5), words, TagSettings())
     assert set(found) == {1}
     scores[:, 1] = 0
-    assert tagclip.second_look(tiny_clip, image, scores, (4, 5), words, TagSettings()) == {}
+    assert tagclip.crop_scores(tiny_clip, image, scores, (4, 5), words, TagSettings()) == {}
 
 
 # --- text -----------------------------------------------------------------------------------------
