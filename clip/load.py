@@ -25,7 +25,7 @@ class Clip:
 
     model        the image tower and the logit scale
     texts        the text tower, which is built when it is first asked for
-    name         what was asked for
+    name         the file's name, or model/tag
     activation   "quick_gelu" (OpenAI) or "gelu"
     fingerprint  16 hex digits that name the weights, for "made by" records
     """
@@ -38,7 +38,7 @@ class Clip:
 
     @property
     def visual(self) -> Any:
-        """The image tower: a VisionTransformer, or a ModifiedResNet where `load_clip` was told to take one."""
+        """The image tower: a VisionTransformer, or a ModifiedResNet where `load_clip` may return one."""
         return self.model.visual
 
     @property
@@ -150,18 +150,16 @@ def _from_file(path: Path, activation: str, resnets: bool) -> Clip:
     weights = read_weights(path)
     if holds_resnet(weights.state) and not resnets:
         raise UserError(f"{path}: the weights of a CLIP whose image tower is a ResNet; expected one with a ViT")
-    known = _activation_of(weights) if activation == "auto" else activation
-    clip = clip_of(weights, path.name, known or "quick_gelu", str(path))
-    if known is None:
+    known = activation != "auto"
+    if not known:
+        # OpenAI's weights are float16 or carry `input_resolution`; open_clip's trainer wraps its own in `state_dict`.
+        of_openai = _looks_like_openai(weights) or weights.state["visual.conv1.weight"].dtype == torch.float16
+        known = of_openai or weights.container == "checkpoint"
+        activation = "quick_gelu" if of_openai or not known else "gelu"
+    clip = clip_of(weights, path.name, activation, str(path))
+    if not known:
         _warn(f"{path} does not say which activation it was trained with; taking QuickGELU, as OpenAI's", "gelu")
     return clip
-
-
-def _activation_of(weights: Weights) -> str | None:
-    """OpenAI's weights are float16 or carry `input_resolution`; open_clip's trainer wraps its own in `state_dict`."""
-    if _looks_like_openai(weights) or weights.state["visual.conv1.weight"].dtype == torch.float16:
-        return "quick_gelu"
-    return "gelu" if weights.container == "checkpoint" else None
 
 
 def _looks_like_openai(weights: Weights) -> bool:

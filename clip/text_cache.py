@@ -7,7 +7,6 @@ more: a folder that cannot be written, a damaged or a foreign file only cost the
 import hashlib
 import json
 import os
-import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -23,16 +22,15 @@ from common.files import atomic_write
 
 FOLDER = "clip-pseudo-masks"
 FORMAT = 1
-HEADER = 4096  # bytes of a file beside its numbers
 
 
 def cached_prompts(clip: Clip, prompts: Sequence[Sequence[str]], blocks: int | None = None) -> Tensor:
     """`encode_prompts`, (K, E) float32 unit embeddings on CLIP's device, read from the disk where they are there."""
     shape = (len(prompts), clip.texts.embedding)
     path = cache_file(clip, prompts, blocks)
-    known = _read(path, shape) if path else None
-    if known is not None:
-        return torch.from_numpy(known).to(clip.device)
+    cached = _read(path, shape) if path else None
+    if cached is not None:
+        return torch.from_numpy(cached).to(clip.device)
     embeddings = encode_prompts(clip, prompts, blocks)
     if path:
         with suppress(UserError, StopRun), atomic_write(path) as stream:
@@ -61,16 +59,10 @@ def cache_file(clip: Clip, prompts: Sequence[Sequence[str]], blocks: int | None 
 
 def _read(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
     """The embeddings of a file, or None unless it holds finite float32 ones of that shape."""
-    room = 4 * shape[0] * shape[1] + HEADER  # bytes; what would unpack to more is not even read
     try:
-        if not path.is_file() or path.stat().st_size > room:
-            return None
-        with zipfile.ZipFile(path) as archive:
-            if archive.getinfo("embeddings.npy").file_size > room:
-                return None
         with np.load(path, allow_pickle=False) as arrays:
-            found = arrays["embeddings"]
+            embeddings = arrays["embeddings"]
     except Exception:  # whatever is wrong with a cache file, encoding again is the remedy
         return None
-    fits = found.shape == shape and found.dtype == np.float32 and np.isfinite(found).all()
-    return found if fits else None
+    fits = embeddings.shape == shape and embeddings.dtype == np.float32 and np.isfinite(embeddings).all()
+    return embeddings if fits else None

@@ -18,29 +18,25 @@ PARTS = ("query", "key", "value")  # of a block's in_proj, in their order
 
 
 @dataclass(frozen=True)
-class VisionFeatures:
-    """What the CAM methods need of one forward pass.
+class TrunkFeatures:
+    """What comes out of all blocks but the last.
 
-    last_input   (B, 1+N, D) tokens that enter the last block; the class token first
-    attention    one (B, N, N) tensor a block, for the last blocks asked for, in order: softmax attention averaged over
-                 heads, patch-to-patch part, rows not renormalised
-    last_output  (B, 1+N, D) tokens that leave the last block
-    grid         (h, w)
+    last_input  (B, 1+N, D) tokens that enter the last block; the class token first
+    attention   one (B, N, N) tensor a block, of the last blocks before the last, in order: softmax attention averaged
+                over heads, patch to patch, rows not renormalised
+    grid        (h, w)
     """
 
     last_input: Tensor
     attention: tuple[Tensor, ...]
-    last_output: Tensor
     grid: tuple[int, int]
 
 
 @dataclass(frozen=True)
-class TrunkFeatures:
-    """What comes out of all blocks but the last; fields as in VisionFeatures."""
+class VisionFeatures(TrunkFeatures):
+    """The same with the last block: its attention is in `attention` too, and `last_output` (B, 1+N, D) leaves it."""
 
-    last_input: Tensor
-    attention: tuple[Tensor, ...]
-    grid: tuple[int, int]
+    last_output: Tensor
 
 
 @torch.no_grad()
@@ -60,7 +56,7 @@ def vision_forward(
     last, need = visual.transformer.resblocks[-1], attention_blocks != 0
     tokens, attention = run_block(last, trunk.last_input, need_attention=need, attention_bias=attention_bias)
     kept = trunk.attention if attention is None else (*trunk.attention, attention[:, 1:, 1:])
-    return VisionFeatures(trunk.last_input, kept, tokens, trunk.grid)
+    return VisionFeatures(trunk.last_input, kept, trunk.grid, tokens)
 
 
 @torch.no_grad()
@@ -75,7 +71,7 @@ def vision_trunk(
     """The same up to the last block, which is left to the caller; it counts among the `attention_blocks`.
 
     run        what runs a block in place of `run_block`, such as a compiled form of it
-    positions  as in `positional_embedding`
+    positions  how positions are resized, as in `resize_positions`
     """
     blocks, run = visual.transformer.resblocks, run or run_block
     first_kept = 0 if attention_blocks is None else max(0, len(blocks) - attention_blocks)
@@ -97,19 +93,15 @@ def embed_patches(
     patches = patches.flatten(2).transpose(1, 2)  # (B, N, D)
     class_token = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
     tokens = torch.cat([class_token, patches], dim=1)
-    return visual.ln_pre(tokens + positional_embedding(visual, grid, positions).to(tokens.dtype)), grid
-
-
-def positional_embedding(visual: VisionTransformer, grid: tuple[int, int], mode: str = "bilinear") -> Tensor:
-    """(1+N, D): the class position as it is, the g x g grid resized to h x w.
-
-    mode  "bilinear" (CLIP-ES) or "bicubic" (MaskCLIP)
-    """
-    return resize_positions(visual.positional_embedding, grid, mode)
+    position = resize_positions(visual.positional_embedding, grid, positions)
+    return visual.ln_pre(tokens + position.to(tokens.dtype)), grid
 
 
 def resize_positions(learned: Tensor, grid: tuple[int, int], mode: str) -> Tensor:
-    """(1+g*g, D) learned positions, those of the grid after a first one, to (1+N, D)."""
+    """(1+g*g, D) to (1+N, D): the first position as it is, the g x g grid after it resized to h x w.
+
+    mode  "bilinear" (CLIP-ES) or "bicubic" (MaskCLIP)
+    """
     side = round((len(learned) - 1) ** 0.5)
     if grid == (side, side):
         return learned

@@ -8,13 +8,12 @@ from dataset.spec import DatasetSpec
 from voc12 import context59, voc20
 
 
-def _said(spec: DatasetSpec) -> tuple[str, ...]:
-    """One name a class."""
+def _one_name(spec: DatasetSpec) -> tuple[str, ...]:
     return tuple(prompts[0] for prompts in spec.plain_prompts or spec.prompts)
 
 
-VOC20 = _said(voc20.SPEC)
-CONTEXT59 = _said(context59.SPEC)
-STUFF171 = _said(cocostuff.SPEC)
+VOC20 = _one_name(voc20.SPEC)
+CONTEXT59 = _one_name(context59.SPEC)
+STUFF171 = _one_name(cocostuff.SPEC)
 
 CLASSES = {"voc": VOC20, "context": CONTEXT59, "stuff": STUFF171}

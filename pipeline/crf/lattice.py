@@ -200,20 +200,20 @@ def _place(points, scale, low, units, start, size, vertices, weights, codes, slo
     entries = np.empty(BLOCK * corners, np.uint64)
     while start < points.shape[1] and size + BLOCK * corners <= codes.size:
         stop = min(start + BLOCK, points.shape[1])
-        wanted = _simplices(points[:, start:stop], scale, low, units, weights[start:stop]).ravel()
-        found = vertices[start:stop].ravel()
-        for e in range(wanted.size):
-            entries[e] = slots[_home(wanted[e], slots)]
-        for e in range(wanted.size):
+        targets = _simplices(points[:, start:stop], scale, low, units, weights[start:stop]).ravel()
+        result = vertices[start:stop].ravel()
+        for e in range(targets.size):
+            entries[e] = slots[_home(targets[e], slots)]
+        for e in range(targets.size):
             entry = entries[e]
-            if not _holds(entry, wanted[e], codes, id_bits, unique):
-                at = _find(wanted[e], codes, slots, id_bits, unique)
+            if not _holds(entry, targets[e], codes, id_bits, unique):
+                at = _find(targets[e], codes, slots, id_bits, unique)
                 if slots[at] == _FREE:
-                    codes[size] = wanted[e]
-                    slots[at] = _entry(wanted[e], size, id_bits)
+                    codes[size] = targets[e]
+                    slots[at] = _entry(targets[e], size, id_bits)
                     size += 1
                 entry = slots[at]
-            found[e] = _vertex(entry, id_bits)
+            result[e] = _vertex(entry, id_bits)
         start = stop
     return start, size
 
@@ -223,20 +223,20 @@ def _simplices(points, scale, low, units, weights):
     """Codes (n, d + 1) of the vertices around each of n points, and their weights (Adams et al., p. 5 and 10)."""
     dims, count = points.shape
     corners = dims + 1
-    whole, part, one = np.float32(corners), np.float32(1.0 / corners), np.float32(1)
+    period, part, one = np.float32(corners), np.float32(1.0 / corners), np.float32(1)
     elevated = _elevated(points, scale)
     quotient = np.rint(part * elevated)
-    rank = _ranks(elevated - quotient * whole)
+    rank = _ranks(elevated - quotient * period)
     code = np.zeros(count, np.int64)
     surplus = quotient.sum(axis=0)
     for j in range(corners):  # not on the plane where coordinates sum to 0: wrap around
         for p in range(count):
             rank[j, p] += surplus[p]
-            wrap = np.float32(rank[j, p] < 0) - np.float32(rank[j, p] >= whole)
-            rank[j, p] += wrap * whole
+            wrap = np.float32(rank[j, p] < 0) - np.float32(rank[j, p] >= period)
+            rank[j, p] += wrap * period
             quotient[j, p] += wrap
             code[p] += (np.int64(quotient[j, p]) - low[j]) * units[j]
-    rest = (elevated - quotient * whole) * part
+    rest = (elevated - quotient * period) * part
 
     codes = np.empty((count, corners), np.int64)
     by_rank, unit_by_rank = np.empty(corners, np.float32), np.empty(corners, np.int64)
@@ -283,17 +283,17 @@ def _ranks(rest):
 def _neighbours(size, step_at_zero, step, codes, slots, id_bits, unique):
     """The neighbour (M,) int32 of every vertex on one axis, -1 where there is none. Steps: see code_steps."""
     following = np.empty(size, np.int32)
-    wanted, entries = np.empty(BLOCK, np.int64), np.empty(BLOCK, np.uint64)
+    targets, entries = np.empty(BLOCK, np.int64), np.empty(BLOCK, np.uint64)
     for start in range(0, size, BLOCK):
-        known, found = codes[start : min(start + BLOCK, size)], following[start : start + BLOCK]
-        for i in range(known.size):
-            wanted[i] = known[i] + (step if known[i] & (REMAINDERS - 1) else step_at_zero)
-            entries[i] = slots[_home(wanted[i], slots)]
-        for i in range(known.size):
+        block, result = codes[start : min(start + BLOCK, size)], following[start : start + BLOCK]
+        for i in range(block.size):
+            targets[i] = block[i] + (step if block[i] & (REMAINDERS - 1) else step_at_zero)
+            entries[i] = slots[_home(targets[i], slots)]
+        for i in range(block.size):
             entry = entries[i]
-            if (entry != _FREE) & (not _holds(entry, wanted[i], codes, id_bits, unique)):
-                entry = slots[_find(wanted[i], codes, slots, id_bits, unique)]
-            found[i] = _vertex(entry, id_bits)
+            if (entry != _FREE) & (not _holds(entry, targets[i], codes, id_bits, unique)):
+                entry = slots[_find(targets[i], codes, slots, id_bits, unique)]
+            result[i] = _vertex(entry, id_bits)
     return following
 
 

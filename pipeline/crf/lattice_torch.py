@@ -141,9 +141,9 @@ def _neighbours(codes: Tensor, digits: Digits) -> Tensor:
     at_zero = codes & (REMAINDERS - 1) == 0
     for axis, (following, preceding) in enumerate(pairs):
         step_at_zero, step = code_steps(digits, axis)
-        wanted = codes + torch.where(at_zero, step_at_zero, step)
-        place = torch.searchsorted(codes, wanted).clamp_(max=none - 1)
-        place = torch.where(codes[place] == wanted, place, none)
+        targets = codes + torch.where(at_zero, step_at_zero, step)
+        place = torch.searchsorted(codes, targets).clamp_(max=none - 1)
+        place = torch.where(codes[place] == targets, place, none)
         following[:-1] = place
         preceding.scatter_(0, place, numbers)
         preceding[-1] = none  # where those without a neighbour wrote

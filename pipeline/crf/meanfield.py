@@ -118,7 +118,7 @@ def _splat(planes, vertices, weights, values, zeros):
     pixel = zeros
     for i in range(vertices.shape[0]):
         for c in range(len(zeros)):
-            pixel = _set(pixel, c, planes[min(c, last), i])  # a spare lane repeats the last plane
+            pixel = _set(pixel, c, planes[min(c, last), i])  # an extra lane repeats the last plane
         for j in range(vertices.shape[1]):
             at, weight = np.uint64(vertices[i, j]) * stride, weights[i, j]
             for c in range(len(zeros)):
@@ -175,14 +175,14 @@ def _logits(q, log_probs, of_ones):
         others, first = of_ones[start:stop].copy(), q[0, start:stop]
         top[:] = -np.inf
         for k in range(1, len(q)):
-            message, given = q[k, start:stop], log_probs[k, start:stop]
+            message, log_prob = q[k, start:stop], log_probs[k, start:stop]
             for p in range(message.size):
                 others[p] -= message[p]
-                message[p] += given[p]
+                message[p] += log_prob[p]
                 top[p] = message[p] if message[p] > top[p] else top[p]
-        given = log_probs[0, start:stop]
+        log_prob = log_probs[0, start:stop]
         for p in range(first.size):
-            first[p] = others[p] + given[p]
+            first[p] = others[p] + log_prob[p]
             top[p] = first[p] if first[p] > top[p] else top[p]
         for k in range(len(q)):
             logit = q[k, start:stop]

@@ -36,24 +36,25 @@ TEMPLATES = option(
 
 @dataclass(frozen=True)
 class MaskClipSettings:
-    """MaskCLIP's own settings. Both thresholds are 0 in the published baselines, and 1 and 0.5 where they are used.
+    """MaskCLIP's own settings; their help says what they are."""
 
-    key_smoothing   positions whose highest probability is below it take those of positions with similar keys
-    smoothing_norm  what similar means: keys normalised per channel over the positions ("position", as the official
-                    code does it) or per position over the channels ("channel", as the paper has it)
-    denoising       classes whose probability is below it everywhere in the image are ruled out
-    frame           (long, short) sides that images are scaled to just fit into, (0,) for their own size; None: the data
-                    set's
-    templates       the prompt sentences; one of clip.templates.TEMPLATE_SETS, or "dataset"
-    """
-
-    key_smoothing: float = option(0.0, "0: off; 1.0 where published", metavar="X")
+    key_smoothing: float = option(
+        0.0,
+        "positions whose highest probability is below it take those of positions with similar keys; 0: off; "
+        "1.0 where published",
+        metavar="X",
+    )
     smoothing_norm: str = option(
         "position",
         "keys are normalised over the positions, as in the official code, or each by itself, as in the paper",
         choices=("position", "channel"),
     )
-    denoising: float = option(0.0, "0: off; 0.5 where published", flag="--prompt_denoising", metavar="X")
+    denoising: float = option(
+        0.0,
+        "classes whose probability is below it in the whole image are left out; 0: off; 0.5 where published",
+        flag="--prompt_denoising",
+        metavar="X",
+    )
     frame: tuple[int, ...] | None = option(
         None,
         "LONG SHORT sides that images are scaled to just fit into, 0 for their own size; not given: the data set's, "
@@ -158,14 +159,14 @@ def complete(clip: Clip, spec: DatasetSpec, settings: MaskClipSettings) -> MaskC
 
 def prompts(spec: DatasetSpec, settings: MaskClipSettings) -> list[list[str]]:
     """Plain names in all templates. Without background words there is the word itself to compete."""
-    from clip.templates import TEMPLATE_SETS, fill_templates
+    from clip.templates import MASKCLIP85, fill_templates
     from clip.text import fill_template
 
     words = (spec.background_prompts or ("background",)) if spec.has_background else ()
     names = [*(spec.plain_prompts or spec.prompts), *((word,) for word in words)]
     if settings.templates == "dataset":
         return fill_template(spec.template, names)
-    return fill_templates(TEMPLATE_SETS[settings.templates], names)
+    return fill_templates(MASKCLIP85, names)
 
 
 def preparation(clip: Clip, settings: MaskClipSettings | None) -> Preparation:

@@ -20,16 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MaskClipVSettings:
-    """The variant's own settings.
-
-    frame      (side,) of the squares that images are resized to, whatever their aspect; None: the side that CLIP was
-               trained with
-    templates  as in MaskClipSettings
-    """
+    """The variant's own settings; their help says what they are."""
 
     frame: tuple[int, ...] | None = option(
         None,
-        "side of the squares that images are resized to; not given: the model's",
+        "side of the squares that images are resized to, whatever their aspect; not given: the model's",
         type=positive,
         many=True,
         metavar="SIDE",

@@ -27,13 +27,8 @@ else:
 
 @dataclass(frozen=True)
 class SharedSettings:
-    """What every method understands.
-
-    scales, flip   test-time augmentation; (1.0,) and False: none
-    max_side       larger images are shrunk to this side, in pixels, for CLIP; the maps still stand for all of them
-    precision      of all blocks but the last; that, its gradients and the affinity are float32
-    compile        whether those blocks are compiled by torch.compile
-    """
+    """The settings of every method; their help says what they are. The last block, its gradients and the affinity are
+    always float32."""
 
     scales: tuple[float, ...] = option((1.0,), "test-time scales; 1.0 is always used", type=scale, many=True)
     flip: bool = option(False, "average with the mirrored image")

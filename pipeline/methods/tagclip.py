@@ -25,22 +25,14 @@ PUBLISHED_BLOCKS = 12  # of ViT-B/16, for which the numbers below were published
 
 @dataclass(frozen=True)
 class TagSettings:
-    """TagCLIP's thresholds, with the published values.
+    """TagCLIP's thresholds, with the published values; their help says what they are.
 
-    votes            an affinity between two patches is kept where it exceeds the mean of its block's attention in this
-                     many blocks; None: 4 of 12, and the same share of any other number
-    blocks           0-based blocks whose attention is averaged; None: 8 9 10 of 12, and in any CLIP the three before
-                     the last (those there are)
-    candidate_share  classes above min + share * (max - min) of the refined patch scores get a crop (0.1 for COCO-Stuff)
-    region_level     patches above this level of a class's min-max normalised scores make its region
-    crop_weight      weight of the crop in the score of a class that has one; 0: no crops
-    label_share      labels are the classes above min + share * (max - min) of the scores (0.1 for COCO-Stuff)
-    templates        the prompt sentences: "maskclip85" as published, "dataset", or "auto"
+    `candidate_share` and `label_share` are 0.1 for COCO-Stuff.
     """
 
     votes: int | None = option(
         None,
-        "blocks that must agree on an affinity; not given: 4 of every 12",
+        "blocks whose attention must exceed its mean to keep an affinity; not given: 4 of every 12",
         flag="--tag_votes",
         type=int,
         metavar="N",

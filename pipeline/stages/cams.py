@@ -1,7 +1,6 @@
 """The loop of generate_cams.py: images are read beside the model, maps are written beside it.
 
-A `CamJob` says what is to be done. It is a value: other processes and machines get it and call `set_up`, which loads
-the model.
+A `CamJob` is a value: other processes and machines get it and call `set_up`, which loads the model.
 """
 
 import io
@@ -59,16 +58,16 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class CamJob:
-    """What is to be done with every image of a run.
+    """Maps of all images of a run.
 
     spec        the classes and prompts
-    settings    the method and its settings, as asked for; None where the model or the data set decides
+    settings    the method and its settings; None where the model or the data set decides
     out_dir     where the CAM files go
     full_size   maps at the size of the image, with the reference's names
     batch_size  images of one patch grid that go together; None: 16 on a GPU, else 1
     readers     processes that read images; None: a few where a GPU waits for them, else threads
     folder      names the folder of the images where their ids come again in other folders
-    plain_vit   a ResNet will not do, whatever the method (TagCLIP works on the same model)
+    plain_vit   refuse a ResNet, whatever the method (TagCLIP uses the same model)
     """
 
     spec: DatasetSpec
@@ -106,7 +105,7 @@ class CamWork:
 
     @property
     def kind(self) -> str:
-        """What the values of the maps are."""
+        """What the values of the maps are; one of pipeline.steps.kinds.KINDS."""
         return METHODS[self.settings.method].kind(self.settings.options)
 
     def path(self, image_id: str) -> Path:

@@ -50,7 +50,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class CrfJob:
-    """What is to be done with every image of a run.
+    """Masks of all images of a run.
 
     cams, images    folders of CAM files and images
     out_dir         folder of the masks, or None to write none
@@ -101,7 +101,7 @@ class CrfJob:
         return self.out_dir / f"{image_id}{self.mask_ending}"
 
     def settings(self, cams_made_by: Mapping[str, Any]) -> dict[str, Any]:
-        """What all masks of a run have in common, made of maps with such a record."""
+        """The part of the record that all masks of a run share, for maps with such a record."""
         common = {key: value for key, value in cams_made_by.items() if key not in (SOURCE, "keys")}
         return {
             "format": FORMAT,
@@ -118,7 +118,7 @@ class CrfJob:
         }
 
     def record(self, cams_made_by: Mapping[str, Any], keys: Iterable[int], source: str) -> dict[str, Any]:
-        """The record of a mask that is made of such maps of these classes, and of this photo."""
+        """The record of a mask."""
         return {**self.settings(cams_made_by), "keys": [int(key) for key in keys], SOURCE: source}
 
     def working_size(self, size: tuple[int, int]) -> tuple[int, int]:
