@@ -102,9 +102,6 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
     return "state_dict", content
 
 
-# --- OpenAI's TorchScript archives ---------------------------------------------------------------
-
-
 class _Module:
     """Stands for any TorchScript module: keeps the attributes it is given and does nothing."""
 

@@ -47,7 +47,7 @@ class CLIP(nn.Module):
 
 
 class Texts:
-    """The text side: its weights as the file has them, and the tower, which gets them when it is first asked for.
+    """The text side: its weights as the file has them, and the tower, which gets them when it is first used.
 
     Prompts' embeddings mostly come from the disk; the tower is then never needed.
     """
@@ -88,9 +88,6 @@ def towers(vision: ImageSizes, text: TextSizes, activation: str) -> tuple[CLIP, 
         return CLIP(vision, activation), TextTransformer(text, activation)
 
 
-# --- sizes of weights --------------------------------------------------------------------------------
-
-
 def holds_resnet(state: StateDict) -> bool:
     """Whether a CLIP's weights are those of a model with a ResNet."""
     return "visual.layer1.0.conv1.weight" in state or "visual.layer1.0.bn1.weight" in state
@@ -124,9 +121,6 @@ def _blocks_of(state: StateDict, tower: str, width: int, heads: int) -> BlockSiz
     count = sum(key.startswith(f"{tower}.resblocks.") and key.endswith(".attn.in_proj_weight") for key in state)
     first = f"{tower}.resblocks.0."
     return BlockSizes(count, width, heads, len(state[f"{first}mlp.c_fc.weight"]), f"{first}ls_1.gamma" in state)
-
-
-# --- sizes of a configuration ------------------------------------------------------------------------
 
 
 def sizes_of_config(config: Mapping[str, Any]) -> tuple[ImageSizes, TextSizes] | None:

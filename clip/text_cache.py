@@ -40,16 +40,9 @@ def cached_prompts(clip: Clip, prompts: Sequence[Sequence[str]], blocks: int | N
 
 def cache_file(clip: Clip, prompts: Sequence[Sequence[str]], blocks: int | None = None) -> Path | None:
     """Where the embeddings go: named by all that they depend on. None where there is no home directory."""
-    depends_on: list[object] = [
-        FORMAT,
-        clip.fingerprint,
-        clip.activation,
-        clip.device.type,
-        torch.__version__,
-        torch.get_num_threads(),
-        [list(group) for group in prompts],
-        *([] if blocks is None else [blocks]),
-    ]
+    machine = [clip.device.type, torch.__version__, torch.get_num_threads()]
+    depends_on = [FORMAT, clip.fingerprint, clip.activation, *machine, [list(group) for group in prompts]]
+    depends_on += [] if blocks is None else [blocks]
     name = hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()[:32]
     with suppress(RuntimeError):
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -6,6 +6,7 @@ Shape letters: B images, h w patches, N = h*w, D width, L blocks.
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 
 import torch
@@ -121,11 +122,11 @@ def run_block(
     """One residual attention block.
 
     tokens          (B, T, D) the block's input, which the residual connection carries on
-    normed          (B, T, D) `ln_1(tokens)`, given by callers who need it as well
+    normed          (B, T, D) `ln_1(tokens)`, where the caller has it already
     shift           (B, D) is added to `normed` of every token but the first. The gradient with respect to it is the sum
                     of those with respect to these tokens, and costs less than they would
     attention_bias  added to the attention scores before their softmax; (T, T) or (B, 1, T, T), rows are queries
-    Returns the output (B, T, D) and, when asked for, the head-averaged attention (B, T, T) as it is without the bias.
+    Returns the output (B, T, D) and, with `need_attention`, the head-averaged attention (B, T, T) without the bias.
     """
     normed = block.ln_1(tokens) if normed is None else normed
     mixed, attention = _self_attention(block.attn, normed, need_attention, attention_bias, shift)
@@ -161,9 +162,6 @@ def _self_attention(
     return layer.out_proj(mixed.transpose(1, 2).reshape(batch, length, width)), attention
 
 
-# --- tokens by themselves (MaskCLIP) ----------------------------------------------------------------
-
-
 def project_alone(block: Block, tokens: Tensor, part: str) -> Tensor:
     """What a block's attention makes of each token when it sees no other: out_proj(W ln_1(x) + b), (B, T, D).
 
@@ -181,6 +179,7 @@ def run_block_alone(block: Block, tokens: Tensor) -> Tensor:
     return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
 
 
+@lru_cache(maxsize=1)  # of the model in use
 def with_exact_gelu(visual: VisionTransformer, epsilon: float) -> VisionTransformer:
     """The same transformer, sharing its weights, with the exact GELU and another epsilon in every layer norm."""
     shared = {id(tensor): tensor for tensor in chain(visual.parameters(), visual.buffers())}
@@ -191,9 +190,6 @@ def with_exact_gelu(visual: VisionTransformer, epsilon: float) -> VisionTransfor
         if isinstance(module, torch.nn.LayerNorm):
             module.eps = epsilon
     return twin
-
-
-# --- features in the space of the text embeddings ---------------------------------------------------
 
 
 def pooled_patch_features(visual: VisionTransformer, last_output: Tensor) -> Tensor:

@@ -19,7 +19,6 @@ from clip.text_cache import cached_prompts
 from common.errors import UserError
 from maskclip.class_names import CLASSES
 from maskclip.model import MaskClip
-from pipeline.methods.maskclip_v import native_side
 
 # The package's names and open_clip's for the same.
 MODELS = {
@@ -83,7 +82,7 @@ def load(
             generate_text_embeddings(model, CLASSES[dataset], templates, feature_layer=text_feature_layer)
         )
     _latest = weakref.ref(model)
-    return model, partial(_prepared, side=input_resolution or native_side(clip))
+    return model, partial(_prepared, side=input_resolution or int(clip.visual.image_size))
 
 
 def downloaded(name: str) -> Path | None:

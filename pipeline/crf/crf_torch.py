@@ -51,13 +51,9 @@ def infer_arrays(
     device: str | torch.device,
     values_at_once: int | None = None,
 ) -> list[np.ndarray]:
-    """dense_crf of pipeline.crf.dense_crf for several images, whose input is checked there.
+    """dense_crf_batch of pipeline.crf.dense_crf, which checks the input.
 
-    images          (H, W, 3) uint8 each, of any sizes
-    probs           (K, H, W) float32 in [0, 1] each, 1 <= K <= 256, K as it comes
     values_at_once  bounds memory: pixels times labels of the images computed together; None chooses by device
-    Returns Q (K, H, W) float32 for each image. Raises ValueError for standard deviations so small that a lattice cannot
-    be numbered, UserError for a device that is not there.
     """
     device = pick_device(str(device))
     if values_at_once is None:

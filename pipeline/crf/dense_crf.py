@@ -33,7 +33,7 @@ def dense_crf(
     backend  one of BACKENDS; their results differ by less than 1e-3
     device   where the backend torch computes, "auto" is a GPU if there is one; None is the CPU
     Returns Q (K, H, W) float32, summing to 1 over K. Raises ValueError for other input, UserError where pydensecrf is
-    asked for but not installed, or a device that is not there. Uses one thread, but for torch, which uses its own.
+    not installed, or for a device that is not there. Uses one thread, but for torch, which uses its own.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")

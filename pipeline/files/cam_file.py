@@ -143,7 +143,12 @@ def read_maps(path: Path, cam_type: str, num_classes: int) -> StoredMaps:
         made_by = _made_by(arrays)
         name = cam_type if cam_type in arrays else _PATCH_NAMES[cam_type]
         maps = _maps(path, arrays, name, len(keys), kind_of(made_by))
-        size = maps.shape[1:] if name == cam_type else _image_size(path, arrays)
+        size = maps.shape[1:]
+        if name != cam_type:
+            entry = arrays["size"] if "size" in arrays else np.zeros(0)
+            size = tuple(entry.tolist()) if entry.shape == (2,) and np.issubdtype(entry.dtype, np.integer) else (0, 0)
+            if min(size) < 1 or math.prod(size) > MOST_PIXELS:
+                raise _unfit(path, "no image `size` (height, width)")
         if max(maps.shape[1] / size[0], maps.shape[2] / size[1]) > 1:
             raise _unfit(path, f"`{name}` of {maps.shape[1:]} for an image of {tuple(size)}")
         return StoredMaps(keys.astype(np.int64), maps, (int(size[0]), int(size[1])), made_by)
@@ -203,15 +208,6 @@ def check_values(maps: np.ndarray, kind: str = "cam") -> None:
         raise ValueError(f"values from {maps.min():.3g} to {maps.max():.3g} where 0 to 1 was expected")
 
 
-def _image_size(path: Path, arrays: Any) -> tuple[int, int]:
-    size = arrays["size"] if "size" in arrays else np.zeros(0)
-    if size.shape == (2,) and np.issubdtype(size.dtype, np.integer):
-        height, width = size.tolist()
-        if min(height, width) >= 1 and height * width <= MOST_PIXELS:
-            return int(height), int(width)
-    raise _unfit(path, "no image `size` (height, width)")
-
-
 def _made_by(arrays: Any) -> dict[str, Any]:
     if "made_by" not in arrays:
         return {}
@@ -228,7 +224,7 @@ def _made_by(arrays: Any) -> dict[str, Any]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """The arrays of an npz file by name, read when asked for; every way of being damaged ends in one UserError."""
+    """The arrays of an npz file by name, read on access; every kind of damage raises one UserError."""
     try:
         stream = open_regular(path)
     except FileNotFoundError as error:

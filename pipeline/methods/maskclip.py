@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from common.arguments import count, option
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
     from clip.image import Preparation
     from clip.load import Clip
-    from clip.transformer import VisionTransformer
     from dataset.spec import DatasetSpec
     from pipeline.methods.method import MapPair, MapsOf, ScoresOf
     from pipeline.steps.dense_features import Patches
@@ -95,26 +93,19 @@ def map_functions(patches: PatchesOf) -> tuple[MapsOf, ScoresOf]:
 def patches(clip: Clip, images: Tensor, settings: CamSettings, attention_blocks: int) -> Patches:
     """Features of the patches of a batch (B, 3, h*p, w*p), with the attention of the last `attention_blocks` blocks."""
     from clip.resnet import is_resnet
+    from clip.vision import with_exact_gelu
     from pipeline.steps import dense_features as dense
     from pipeline.steps.trunk import run_trunk
 
     if is_resnet(clip.visual):
         cells, grid = dense.resnet_cells(clip.visual, images, settings.precision)
         return dense.Patches(*dense.identity_features_resnet(clip.visual, cells), (), grid)
-    visual = _exact_gelu(clip.visual)
+    visual = with_exact_gelu(clip.visual, dense.LAYER_NORM_EPSILON)
     trunk = run_trunk(visual, images, "bicubic", attention_blocks, settings.precision, settings.compile)
     last_input = trunk.last_input.float()
     attention = (*trunk.attention, dense.last_block(visual, last_input)[1]) if attention_blocks else ()
     features, keys = dense.identity_features(visual, last_input)
     return dense.Patches(features, keys, attention, trunk.grid)
-
-
-@lru_cache(maxsize=1)  # of the model in use
-def _exact_gelu(visual: VisionTransformer) -> VisionTransformer:
-    from clip.vision import with_exact_gelu
-    from pipeline.steps.dense_features import LAYER_NORM_EPSILON
-
-    return with_exact_gelu(visual, LAYER_NORM_EPSILON)
 
 
 def score_maps(

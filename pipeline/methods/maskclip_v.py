@@ -63,12 +63,7 @@ def preparation(clip: Clip, settings: MaskClipVSettings | None) -> Preparation:
     from clip.image import Preparation
 
     frame = settings.frame if settings else None
-    return Preparation("square", frame or (native_side(clip),))
-
-
-def native_side(clip: Clip) -> int:
-    """Side in pixels of the square images that the model was trained with."""
-    return int(clip.visual.image_size)
+    return Preparation("square", frame or (int(clip.visual.image_size),))
 
 
 maps, scores = map_functions(patches)

@@ -154,9 +154,6 @@ def text_set(clip: Clip, spec: DatasetSpec, settings: CamSettings) -> TextSet:
     return TextSet(embeddings[: len(spec.prompts)], embeddings[len(spec.prompts) :])
 
 
-# --- what is there already ------------------------------------------------------------------------
-
-
 def finished_ids(work: CamWork, samples: Iterable[Sample]) -> set[str]:
     """Ids whose CAM file is whole and made with the same settings, labels and image.
 
@@ -177,9 +174,6 @@ def finished_ids(work: CamWork, samples: Iterable[Sample]) -> set[str]:
     samples = list(samples)
     checked = ordered_map(is_finished, samples, CHECKING, ahead=16)
     return {sample.id for sample, finished in zip(samples, checked) if finished}
-
-
-# --- the loop -------------------------------------------------------------------------------------
 
 
 def run(work: CamWork, samples: Sequence[Sample], finished: set[str], threads: int = 2) -> Iterator[Outcome]:

@@ -21,15 +21,14 @@ from common.limits import MAX_PIXELS
 from common.memory import out_of_memory
 from common.outcome import Outcome
 from common.parallel import ordered_map
-from common.provenance import SOURCE, Together, can_stay, record_text, source_of
+from common.provenance import SOURCE, can_stay, record_text, source_of
 from common.version import VERSION
 from dataset.mask_png import write_mask
-from dataset.spec import Sample
 from dataset.voc_layout import find_image
 from pipeline.crf.dense_crf import dense_crf, dense_crf_batch, reference_image
 from pipeline.crf.settings import CrfSettings
-from pipeline.files.cam_file import read_maps, read_record
-from pipeline.stages.evaluate import Totals, check_shape, confusion_of, mask_record, read_truth
+from pipeline.files.cam_file import StoredMaps, read_maps, read_record
+from pipeline.stages.evaluate import Scored, Totals, add_up, check_shape, confusion_of, mask_record, read_truth
 from pipeline.stages.failure import failure
 from pipeline.steps import masks
 from pipeline.steps.maps import enlarge_labels
@@ -146,14 +145,6 @@ def backend_for(device: str) -> str:
 # --- what is there already ------------------------------------------------------------------------
 
 
-def finished_ids(job: CrfJob, ids: Iterable[str]) -> set[str]:
-    """Ids whose mask is whole and made in the same way of the same maps and photo; damaged masks count as missing.
-
-    Raises UserError when a mask was made in another way.
-    """
-    return _finished(job, ids, partial(record_of, job))
-
-
 def record_of(job: CrfJob, image_id: str) -> tuple[Path, dict[str, Any]]:
     """The photo of an image, and the record of a mask that is made of it and its CAM file as they are now."""
     cams = read_record(job.cam_file(image_id))
@@ -161,31 +152,30 @@ def record_of(job: CrfJob, image_id: str) -> tuple[Path, dict[str, Any]]:
     return photo, job.record(cams, cams["keys"], source_of(photo))
 
 
-def finished_samples(job: CrfJob, samples: Iterable[Sample], cams_made_by: Mapping[str, Any]) -> set[str]:
-    """The same for masks that are made straight from images with labels, of maps that have such a record."""
-    by_id = {sample.id: sample for sample in samples}
+def finished_ids(
+    job: CrfJob, ids: Iterable[str], expected: Callable[[str], tuple[Path, dict[str, Any]]] | None = None
+) -> set[str]:
+    """Ids whose mask is whole, of the photo's size, and has the record that it would get now.
 
-    def record_of(image_id: str) -> tuple[Path, dict[str, Any]]:
-        sample = by_id[image_id]
-        return sample.image, job.record(cams_made_by, sample.labels, source_of(sample.image))
+    expected  returns the photo and that record for an id; None: `record_of`
+    Damaged masks, and those of photos that were replaced, count as missing. Raises UserError when a mask was made in
+    another way.
+    """
+    expected = expected or partial(record_of, job)
 
-    return _finished(job, by_id, record_of)
-
-
-def _finished(job: CrfJob, ids: Iterable[str], record_of: Callable[[str], tuple[Path, dict[str, Any]]]) -> set[str]:
     def is_finished(image_id: str) -> bool:
         mask = job.target(image_id)
         try:
             record = mask_record(mask)
-            photo, expected = record_of(image_id)
+            photo, expected_record = expected(image_id)
             same_size = image_size(photo) == image_size(mask)
         except UserError:
             return False
-        return can_stay(mask, record, expected, REMEDY) and same_size
+        return can_stay(mask, record, expected_record, REMEDY) and same_size
 
     checked = list(ids) if job.out_dir and not job.overwrite else []
     results = ordered_map(is_finished, checked, CHECKING, ahead=16)
-    return {image_id for image_id, finished in zip(checked, results) if finished}
+    return {image_id for image_id, done in zip(checked, results) if done}
 
 
 # --- input and result --------------------------------------------------------------------------------
@@ -227,44 +217,31 @@ class CrfResult:
     notes: tuple[str, ...] = ()
 
 
-def prepare_input(
-    job: CrfJob,
-    image_id: str,
-    photo: Path,
-    maps_of_size: Callable[[tuple[int, int]], np.ndarray],
-    size: tuple[int, int],
-    keys: np.ndarray,
-    cams_made_by: Mapping[str, Any],
-    kind: str = "cam",
-    notes: tuple[str, ...] = (),
-) -> CrfInput:
-    """What the CRF needs of a photo, at the size at which it is worked on.
+def prepare_input(job: CrfJob, image_id: str, photo: Path, stored: StoredMaps, notes: tuple[str, ...] = ()) -> CrfInput:
+    """The photo and its maps, at the size at which they are worked on.
 
-    maps_of_size  returns the maps (k, H', W') for a size (H', W')
-    size          (H, W) of the photo when its maps were made
-    cams_made_by  the record of the maps
-    Raises UserError when the photo was replaced, and when there are neither labels nor a background.
+    Raises UserError when the photo was replaced since its maps were made, and when there are neither labels nor a
+    background.
     """
-    if not len(keys) and not job.has_background:
+    made_by, size = stored.made_by, stored.size
+    if not len(stored.keys) and not job.has_background:
         raise UserError(f"{photo}: no labels, and the data set has no background: no mask can be made")
     source = source_of(photo)
     if image_size(photo) != size:
         raise UserError(f"{photo}: of size {image_size(photo)}, and its maps were made for {size}; make the CAMs again")
-    if cams_made_by.get(SOURCE, source) != source:
+    if made_by.get(SOURCE, source) != source:
         raise UserError(f"{photo}: another photo than its maps were made of; run generate_cams.py again")
-    working = job.working_size(size)
-    rgb = np.asarray(read_at(photo, job.working_size))
+    rgb, working = np.asarray(read_at(photo, job.working_size)), job.working_size(size)
     if rgb.shape[:2] != working:
         raise UserError(f"{photo}: replaced by another one meanwhile; repeat the command")
-    record = job.record(cams_made_by, keys, source)
-    return CrfInput(image_id, photo, rgb, keys, maps_of_size(working), size, record, cams_made_by, kind, notes)
+    record, maps = job.record(made_by, stored.keys, source), stored.resized(working)
+    return CrfInput(image_id, photo, rgb, stored.keys, maps, size, record, made_by, stored.kind, notes)
 
 
 def load(job: CrfJob, image_id: str) -> CrfInput:
     """The photo and the maps of a CAM file; raises UserError when they do not go together."""
     photo = find_image(job.images, image_id)
-    stored = read_maps(job.cam_file(image_id), job.cam_type, job.num_classes)
-    return prepare_input(job, image_id, photo, stored.resized, stored.size, stored.keys, stored.made_by, stored.kind)
+    return prepare_input(job, image_id, photo, read_maps(job.cam_file(image_id), job.cam_type, job.num_classes))
 
 
 # --- the CRF --------------------------------------------------------------------------------------
@@ -276,7 +253,7 @@ def run(job: CrfJob, ids: Sequence[str], totals: Totals, threads: int) -> Iterat
     Raises UserError before any work when a mask that is there was made in another way, and for CAM files that were made
     in different ways.
     """
-    finished, together = finished_ids(job, ids), Together()
+    finished = finished_ids(job, ids)
 
     def load_one(image_id: str) -> CrfInput | Outcome:
         if image_id in finished and job.truth is None:
@@ -286,12 +263,7 @@ def run(job: CrfJob, ids: Sequence[str], totals: Totals, threads: int) -> Iterat
         except Exception as error:
             return failure(image_id, error)
 
-    for result in sharpen_all(job, ids, load_one, partial(finish, job, finished), threads):
-        if result.cams is not None:
-            together.add(job.cam_file(result.outcome.id), result.cams)
-        if result.confusion is not None:
-            totals.add(result.confusion)
-        yield result.outcome
+    yield from add_up(sharpen_all(job, ids, load_one, partial(finish, job, finished), threads), totals)
 
 
 def sharpen_all(
@@ -374,23 +346,10 @@ def _crf_image(job: CrfJob, rgb: np.ndarray) -> np.ndarray:
 # --- the mask and its score -----------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Finished:
-    """What became of one image.
-
-    confusion  (1, C, C+1) confusion matrix, where the image was scored
-    cams       the record of its maps, empty when they have none; None for an image without maps
-    """
-
-    outcome: Outcome
-    confusion: np.ndarray | None = None
-    cams: Mapping[str, Any] | None = None
-
-
-def finish(job: CrfJob, finished: Collection[str], result: CrfResult | Outcome) -> Finished:
+def finish(job: CrfJob, finished: Collection[str], result: CrfResult | Outcome) -> Scored:
     """Write the mask of an image, unless it is finished, and score it. The mask does not wait for the ground truth."""
     if isinstance(result, Outcome):
-        return Finished(result)
+        return Scored(result)
     image = result.input
     kept = image.id in finished
     try:
@@ -405,9 +364,9 @@ def finish(job: CrfJob, finished: Collection[str], result: CrfResult | Outcome) 
                 check_shape(image.photo, image.size, truth)
                 confusion = confusion_of(truth, labels, job.num_labels)
     except Exception as error:
-        return Finished(failure(image.id, error))
+        return Scored(failure(image.id, error))
     outcome = Outcome(image.id, "kept" if kept else "made", note="" if kept else "; ".join(result.notes))
-    return Finished(outcome, confusion, image.cams)
+    return Scored(outcome, confusion, job.cam_file(image.id), image.cams)
 
 
 def full_size(job: CrfJob, result: CrfResult) -> tuple[np.ndarray, np.ndarray]:

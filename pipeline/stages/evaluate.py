@@ -1,8 +1,8 @@
 """The loop of eval_cam.py: CAM files or masks against the ground truth, one pass."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -66,22 +66,33 @@ def run(job: EvalJob, ids: Sequence[str], totals: Totals, threads: int) -> Itera
 
     Raises UserError for files that were made in different ways: their sum would be the score of neither.
     """
-    together = Together()
-    for scored in ordered_map(partial(_scored, job), ids, threads):
-        if scored.confusions is not None:
-            together.add(scored.path, scored.record)
-            totals.add(scored.confusions)
-        yield scored.outcome
+    yield from add_up(ordered_map(partial(_scored, job), ids, threads), totals)
 
 
 @dataclass(frozen=True)
 class Scored:
-    """One image: its confusion matrices (S, C, C+1), where there are any, and the file that was scored."""
+    """One image.
+
+    confusions  its confusion matrices (S, C, C+1), where it was scored
+    path        the file with its mask or maps
+    record      how that was made, empty where it does not say; None where it is not compared with others
+    """
 
     outcome: Outcome
     confusions: np.ndarray | None = None
     path: Path = Path()
-    record: Mapping[str, Any] = field(default_factory=dict)
+    record: Mapping[str, Any] | None = None
+
+
+def add_up(images: Iterable[Scored], totals: Totals) -> Iterator[Outcome]:
+    """Add the scores of every image to the totals. Raises UserError for files that were made in different ways."""
+    together = Together()
+    for image in images:
+        if image.record is not None:
+            together.add(image.path, image.record)
+        if image.confusions is not None:
+            totals.add(image.confusions)
+        yield image.outcome
 
 
 def _scored(job: EvalJob, image_id: str) -> Scored:
@@ -90,7 +101,12 @@ def _scored(job: EvalJob, image_id: str) -> Scored:
         truth = read_truth(job.truth, image_id, job.num_labels)
         if job.cam_type == "png":
             path = job.folder / f"{image_id}.png"
-            confusions, record = _score_mask(job, path, truth), mask_record(path)
+            mask, record = read_mask(path), mask_record(path)
+            check_shape(path, mask.shape, truth)
+            try:
+                confusions = confusion_of(truth, mask, job.num_labels)
+            except ValueError as error:
+                raise UserError(f"{path}: {error}; wrong --dataset?") from error
         else:
             path = job.folder / f"{image_id}.npz"
             stored = read_maps(path, job.cam_type, job.num_labels - int(job.has_background))
@@ -117,15 +133,6 @@ def mask_record(path: Path) -> dict[str, Any]:
         return parse_record(mask_made_by(path))
     except ValueError:
         return {}
-
-
-def _score_mask(job: EvalJob, path: Path, truth: np.ndarray) -> np.ndarray:
-    mask = read_mask(path)
-    check_shape(path, mask.shape, truth)
-    try:
-        return confusion_of(truth, mask, job.num_labels)
-    except ValueError as error:
-        raise UserError(f"{path}: {error}; wrong --dataset?") from error
 
 
 def confusion_of(truth: np.ndarray, labels: np.ndarray, num_labels: int) -> np.ndarray:

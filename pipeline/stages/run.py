@@ -6,22 +6,23 @@ the two stages write.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from common.errors import UserError
 from common.outcome import Outcome
+from common.provenance import source_of
 from common.shard import WHOLE, Shard, every_nth
 from dataset.spec import Sample
-from pipeline.files.cam_file import check_values
+from pipeline.files.cam_file import StoredMaps, check_values
 from pipeline.stages import crf
 from pipeline.stages.batches import Batch, BatchImage, plan, with_work
 from pipeline.stages.cams import CamWork, computed
 from pipeline.stages.crf import CrfInput, CrfJob, CrfResult
-from pipeline.stages.evaluate import Totals
+from pipeline.stages.evaluate import Scored, Totals, add_up
 from pipeline.stages.failure import failure
-from pipeline.steps.maps import resize_maps
 
 READING = 2  # batches that are read side by side where no processes read
 
@@ -31,7 +32,13 @@ def finished_ids(cams: CamWork, job: CrfJob, samples: Iterable[Sample]) -> set[s
 
     Raises UserError, showing the difference, when a mask was made in another way or for other labels.
     """
-    return crf.finished_samples(job, samples, cams.made_by)
+    by_id = {sample.id: sample for sample in samples}
+
+    def record_of(image_id: str) -> tuple[Path, dict[str, Any]]:
+        sample = by_id[image_id]
+        return sample.image, job.record(cams.made_by, sample.labels, source_of(sample.image))
+
+    return crf.finished_ids(job, by_id, record_of)
 
 
 def run(
@@ -70,19 +77,16 @@ def run(
         except Exception as error:
             return failure(image.sample.id, error)
 
-    def finish(result: CrfResult | Outcome) -> crf.Finished:
+    def finish(result: CrfResult | Outcome) -> Scored:
         if show is not None and isinstance(result, CrfResult):
             try:
                 show(shown.pop(result.input.id), result)
             except Exception as error:
-                return crf.Finished(failure(result.input.id, error))
-        return crf.finish(job, finished, result)
+                return Scored(failure(result.input.id, error))
+        return replace(crf.finish(job, finished, result), record=None)  # one model made all maps
 
     images = _images(computed(cams, batches, READING))
-    for result in crf.sharpen_all(job, images, load, finish, threads):
-        if result.confusion is not None:
-            totals.add(result.confusion)
-        yield result.outcome
+    yield from add_up(crf.sharpen_all(job, images, load, finish, threads), totals)
 
 
 def _images(batches: Iterable[Batch]) -> Iterator[Outcome | BatchImage]:
@@ -95,20 +99,10 @@ def _images(batches: Iterable[Batch]) -> Iterator[Outcome | BatchImage]:
 
 def _crf_input(cams: CamWork, job: CrfJob, image: BatchImage) -> CrfInput:
     """The input of the CRF. The photo is read again: that costs less than holding it."""
-    sample = image.sample
-    maps = image.maps[1] if job.cam_type == "attn_highres" else image.maps[0]
+    sample, maps = image.sample, image.maps[int(job.cam_type == "attn_highres")]
     try:
         check_values(maps, cams.kind)
     except ValueError as error:
         raise UserError(f"{sample.image}: its maps hold {error}; damaged weights?") from error
-    return crf.prepare_input(
-        job,
-        sample.id,
-        sample.image,
-        partial(resize_maps, maps),
-        image.size,
-        np.array(sample.labels, np.int64),
-        cams.record(image.source),
-        cams.kind,
-        (image.note,) if image.note else (),
-    )
+    stored = StoredMaps(np.array(sample.labels, np.int64), maps, image.size, cams.record(image.source))
+    return crf.prepare_input(job, sample.id, sample.image, stored, (image.note,) if image.note else ())

@@ -34,9 +34,6 @@ class Patches:
     grid: tuple[int, int]
 
 
-# --- features of the patches -----------------------------------------------------------------------
-
-
 @torch.no_grad()
 def identity_features(visual: VisionTransformer, last_input: Tensor) -> tuple[Tensor, Tensor]:
     """The official variant's features and keys: the last block with identity attention, then CLIP's own projection.
@@ -90,9 +87,6 @@ def last_block(visual: VisionTransformer, last_input: Tensor) -> tuple[Tensor, T
     tokens, attention = run_block(visual.transformer.resblocks[-1], last_input, need_attention=True)
     assert attention is not None
     return tokens, attention[:, 1:, 1:]
-
-
-# --- scores ------------------------------------------------------------------------------------------
 
 
 def denoise(cosines: Tensor, scale: Tensor, threshold: float) -> Tensor:

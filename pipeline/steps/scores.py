@@ -106,8 +106,6 @@ def _share(part: float, total: float) -> float:
     return float(part / total) if total else 0.0
 
 
-# --- CAMs against the ground truth, all backgrounds in one pass ------------------------------------
-
 REFINED_EXPONENTS = (1.0, 2.0)
 UNREFINED_EXPONENTS = tuple(float(alpha) for alpha in range(1, 11))
 CONSTANTS = tuple(round(0.05 * step, 2) for step in range(1, 13))  # 0.05 .. 0.6

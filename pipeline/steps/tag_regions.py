@@ -18,9 +18,6 @@ NEIGHBOUR_BIAS = -100.0  # closes the last block's attention to all but the patc
 HIDDEN_BIAS = -1000.0  # closes the class token's attention to patches outside the region
 
 
-# --- scores of the patches ------------------------------------------------------------------------
-
-
 @torch.no_grad()
 def patch_probabilities(visual: VisionTransformer, last_input: Tensor, text: Tensor, logit_scale: Tensor) -> Tensor:
     """Coarse scores S (B, N, C): the softmax of each patch over classes and background words.
@@ -46,9 +43,6 @@ def voted_attention(attention: Tensor, votes: int, blocks: Sequence[int]) -> Ten
     """
     voted = (attention > attention.mean(dim=(-2, -1), keepdim=True)).sum(dim=0)
     return attention[list(blocks)].mean(dim=0) * (voted >= votes)
-
-
-# --- crops of the likely classes ------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -121,9 +115,6 @@ def crop_probabilities(
     output = vision_forward(visual, crops, attention_blocks=0, attention_bias=region_bias(inside)).last_output
     features = F.normalize(class_token_features(visual, output), dim=-1)
     return (logit_scale * features @ text.T).softmax(dim=-1)
-
-
-# --- labels ---------------------------------------------------------------------------------------
 
 
 def choose_labels(scores: np.ndarray, share: float) -> tuple[int, ...]:
