@@ -146,7 +146,7 @@ def test_affinity_is_a_mean_where_enough_blocks_vote(votes: int | None, blocks: 
     assert 0 < zeros < 36
 
 
-# --- the second look ------------------------------------------------------------------------------
+# --- crops of the likely classes ------------------------------------------------------------------
 
 
 def test_candidates_are_measured_against_all_patches_and_classes() -> None:
