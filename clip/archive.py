@@ -29,7 +29,7 @@ ACCEPTED = "an OpenAI CLIP archive or state dict (.pt), a safetensors file or an
 
 @dataclass(frozen=True)
 class Weights:
-    """A state dict in OpenAI's key names and what its container tells about it.
+    """A state dict in OpenAI's key names and what its container says of it.
 
     container    "archive" (OpenAI TorchScript), "checkpoint" (a dict under `state_dict`), "state_dict", "safetensors"
     fingerprint  first 16 hex digits of the file's SHA-256
@@ -54,7 +54,12 @@ def read_weights(path: Path) -> Weights:
     except Exception as error:  # every reader has its own exceptions for a broken file
         reason = in_short(error) or type(error).__name__
         raise UserError(f"{path}: cannot be read as weights ({reason}); expected {ACCEPTED}") from error
-    tensors = _plain_names(state, path)
+    # Tensors only, without the `module.` that DistributedDataParallel puts before every name.
+    named = {key: value for key, value in state.items() if isinstance(key, str) and torch.is_tensor(value)}
+    tensors = {key.removeprefix("module."): value for key, value in named.items()}
+    if "visual.conv1.weight" not in tensors or "token_embedding.weight" not in tensors:
+        names = in_short(", ".join(sorted(tensors)[:2])) or "no tensors"
+        raise UserError(f"{path}: not the weights of a CLIP (found {names}); expected {ACCEPTED}")
     for key, value in tensors.items():
         if value.layout is not torch.strided or value.device.type != "cpu" or value.is_complex() or value.is_quantized:
             kind = f"{value.dtype}, {value.device}, {value.layout}"
@@ -76,11 +81,14 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
         from safetensors.torch import load_file
 
         return "safetensors", dict(load_file(path))
-    if zipfile.is_zipfile(path) and _is_torchscript(path):
-        return "archive", read_torchscript(path)
-    with path.open("rb") as stream:
-        if not zipfile.is_zipfile(path) and stream.read(1) != pickle.PROTO:
-            raise ValueError("neither a zip file nor a pickle")
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+                return "archive", read_torchscript(path)
+    else:
+        with path.open("rb") as stream:
+            if stream.read(1) != pickle.PROTO:
+                raise ValueError("neither a zip file nor a pickle")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -92,24 +100,6 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
     if isinstance(content.get("state_dict"), dict):
         return "checkpoint", content["state_dict"]
     return "state_dict", content
-
-
-def _plain_names(state: dict[str, Any], path: Path) -> StateDict:
-    """Tensors only, without the `module.` that DistributedDataParallel puts before every name."""
-    named = {key: value for key, value in state.items() if isinstance(key, str) and torch.is_tensor(value)}
-    tensors = {key.removeprefix("module."): value for key, value in named.items()}
-    if "visual.conv1.weight" not in tensors or "token_embedding.weight" not in tensors:
-        found = in_short(", ".join(sorted(tensors)[:2])) or "no tensors"
-        raise UserError(f"{path}: not the weights of a CLIP (found {found}); expected {ACCEPTED}")
-    return tensors
-
-
-# --- OpenAI's TorchScript archives ---------------------------------------------------------------
-
-
-def _is_torchscript(path: Path) -> bool:
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 class _Module:
@@ -132,16 +122,9 @@ class _TensorUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if module == "__torch__" or module.startswith("__torch__."):
             return _Module
-        allowed: dict[tuple[str, str], Any] = {
-            ("torch._utils", "_rebuild_tensor_v2"): _view,
-            ("collections", "OrderedDict"): lambda: OrderedDict(),
-            ("torch.jit._pickle", "restore_type_tag"): lambda value, _tag: value,
-            **{("torch.jit._pickle", f"build_{kind}list"): lambda value: value for kind in _LISTS},
-            **{("torch", name): dtype for name, dtype in _STORAGES.items()},
-        }
-        if (module, name) not in allowed:
+        if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError(f"the archive asks for {module}.{name}")
-        return allowed[module, name]
+        return _ALLOWED[module, name]
 
     def persistent_load(self, pid: Any) -> torch.Tensor:
         kind, dtype, key, _device, _count = pid
@@ -157,15 +140,18 @@ def _view(storage: torch.Tensor, offset: int, size: tuple, stride: tuple, *_: ob
     return torch.as_strided(storage, size, stride, offset)
 
 
-_LISTS = ("int", "bool", "double", "tensor")
-_STORAGES = {  # torch's own classes of these names warn when they are looked at
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "FloatStorage": torch.float32,
-    "DoubleStorage": torch.float64,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "BoolStorage": torch.bool,
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("torch._utils", "_rebuild_tensor_v2"): _view,
+    ("collections", "OrderedDict"): lambda: OrderedDict(),
+    ("torch.jit._pickle", "restore_type_tag"): lambda value, _tag: value,
+    **{("torch.jit._pickle", f"build_{kind}list"): lambda value: value for kind in ("int", "bool", "double", "tensor")},
+    ("torch", "HalfStorage"): torch.float16,
+    ("torch", "BFloat16Storage"): torch.bfloat16,
+    ("torch", "FloatStorage"): torch.float32,
+    ("torch", "DoubleStorage"): torch.float64,
+    ("torch", "LongStorage"): torch.int64,
+    ("torch", "IntStorage"): torch.int32,
+    ("torch", "BoolStorage"): torch.bool,
 }
 
 

@@ -61,15 +61,12 @@ def download(name: str, tag: str) -> Path:
     except Exception as error:  # no network: the hub, urllib and their proxies each raise their own
         where = source.get("hf_hub") or source.get("url") or "the model's page"
         where = f"{where}{HUB_FILES[0]}" if where.endswith("/") else where
+        reason = "no network" if isinstance(error, OSError) else type(error).__name__
         raise UserError(
-            f"--model {name} --pretrained {tag}: cannot be downloaded ({_brief(error)}); fetch {where} "
+            f"--model {name} --pretrained {tag}: cannot be downloaded ({reason}); fetch {where} "
             f"on a machine with internet, put it into weights/ and pass --model {name} --pretrained "
             f"weights/{Path(where).name}{' --activation quick_gelu' if tag == 'openai' else ''}"
         ) from error
-
-
-def _brief(error: Exception) -> str:
-    return "no network" if isinstance(error, OSError) else type(error).__name__
 
 
 def _fail_soon_without_network(hub_entry: str) -> None:

@@ -52,28 +52,32 @@ def framed(size: tuple[int, int], frame: tuple[int, ...]) -> tuple[int, int]:
 
 
 def patch_grid(
-    size: tuple[int, int], patch_size: int, max_side: int | None = None, how: Preparation = AS_CLIP_ES
+    size: tuple[int, int], patch_size: int, max_side: int | None = None, preparation: Preparation = AS_CLIP_ES
 ) -> tuple[int, int]:
     """(h, w) = (ceil(H/p), ceil(W/p)) for an image of size (H, W) pixels.
 
     max_side  an image with a longer side counts as shrunk to it: attention takes memory with the square of h*w
     """
-    return tuple(max(1, ceil(side / patch_size)) for side in how.size(size, max_side))  # type: ignore[return-value]
+    return tuple(max(1, ceil(side / patch_size)) for side in preparation.size(size, max_side))  # type: ignore[return-value]
 
 
 def prepare_image(
-    image: Image.Image, patch_size: int, max_side: int | None = None, how: Preparation = AS_CLIP_ES
+    image: Image.Image, patch_size: int, max_side: int | None = None, preparation: Preparation = AS_CLIP_ES
 ) -> Tensor:
     """RGB image of any size to (3, h*p, w*p) float32, normalised.
 
     Resized bicubically with antialiasing, as PIL does.
     """
     size = (image.height, image.width)
-    height, width = (cells * patch_size for cells in patch_grid(size, patch_size, max_side, how))
-    scaled = [height, width] if how.fit != "pad" else [max(1, round(side)) for side in how.size(size, max_side)]
+    height, width = (cells * patch_size for cells in patch_grid(size, patch_size, max_side, preparation))
+    scaled = (
+        [height, width]
+        if preparation.fit != "pad"
+        else [max(1, round(side)) for side in preparation.size(size, max_side)]
+    )
     resized = image.resize((scaled[1], scaled[0]), Image.Resampling.BICUBIC)
     pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous().float() / 255
-    mean, std = (torch.tensor(each).view(3, 1, 1) for each in NORMALISATIONS[how.normalisation])
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in NORMALISATIONS[preparation.normalisation])
     tensor = (pixels - mean) / std
     return torch.nn.functional.pad(tensor, (0, width - scaled[1], 0, height - scaled[0]))
 

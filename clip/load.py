@@ -1,7 +1,6 @@
 """A frozen CLIP from a weight file or an open_clip name."""
 
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,8 @@ class Clip:
     """A frozen CLIP, in evaluation mode, in float32, without gradients for its weights.
 
     model        the image tower and the logit scale
-    texts        the text tower, which is built when it is first asked for
-    name         what was asked for
+    texts        the text tower, which is built when it is first needed
+    name         the file's name, or model/tag
     activation   "quick_gelu" (OpenAI) or "gelu"
     fingerprint  16 hex digits that name the weights, for "made by" records
     """
@@ -38,7 +37,7 @@ class Clip:
 
     @property
     def visual(self) -> Any:
-        """The image tower: a VisionTransformer, or a ModifiedResNet where `load_clip` was told to take one."""
+        """The image tower: a VisionTransformer, or a ModifiedResNet where `load_clip` may return one."""
         return self.model.visual
 
     @property
@@ -107,24 +106,21 @@ def clip_of(
         raise UserError(f"{source}: weight {error} is missing; expected a complete CLIP with a ViT") from error
     except Exception as error:  # torch has its own for sizes that cannot be
         raise UserError(f"{source}: its weights do not have the shapes of a CLIP with a ViT; wrong file?") from error
-    _check_fit({**model.state_dict(), **tower.state_dict()}, state, source)
+    expected = {**model.state_dict(), **tower.state_dict()}
+    for key, value in expected.items():
+        if key not in state:
+            raise UserError(f"{source}: weight {key} is missing; expected a complete CLIP of this size")
+        if state[key].shape != value.shape:
+            shapes = f"the shape {tuple(state[key].shape)}, expected {tuple(value.shape)}"
+            raise UserError(f"{source}: weight {key} has {shapes}; wrong file?")
+        if not _is_finite(state[key]):
+            raise UserError(f"{source}: weight {key} has values that are not finite; a damaged or diverged model")
+    if left_over := in_short(", ".join(sorted(state.keys() - expected.keys())[:2])):
+        raise UserError(f"{source}: the weights do not fit the model: it has no place for {left_over}")
     fill(model, {key: state.pop(key) for key in model.state_dict()})
     if not torch.isfinite(model.logit_scale.exp()):
         raise UserError(f"{source}: logit_scale {model.logit_scale.item():.3g} is no CLIP's; a damaged model")
     return Clip(model, Texts(tower, state), name, activation, weights.fingerprint)
-
-
-def _check_fit(wanted: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], source: str) -> None:
-    for key, value in wanted.items():
-        if key not in state:
-            raise UserError(f"{source}: weight {key} is missing; expected a complete CLIP of this size")
-        if state[key].shape != value.shape:
-            found, expected = tuple(state[key].shape), tuple(value.shape)
-            raise UserError(f"{source}: weight {key} has the shape {found}, expected {expected}; wrong file?")
-        if not _is_finite(state[key]):
-            raise UserError(f"{source}: weight {key} has values that are not finite; a damaged or diverged model")
-    if left_over := in_short(", ".join(sorted(state.keys() - wanted.keys())[:2])):
-        raise UserError(f"{source}: the weights do not fit the model: it has no place for {left_over}")
 
 
 def _is_finite(value: torch.Tensor) -> bool:
@@ -143,25 +139,20 @@ def _looks_like_path(model: str) -> bool:
         return False
 
 
-# --- a weight file alone -------------------------------------------------------------------------
-
-
 def _from_file(path: Path, activation: str, resnets: bool) -> Clip:
     weights = read_weights(path)
     if holds_resnet(weights.state) and not resnets:
         raise UserError(f"{path}: the weights of a CLIP whose image tower is a ResNet; expected one with a ViT")
-    known = _activation_of(weights) if activation == "auto" else activation
-    clip = clip_of(weights, path.name, known or "quick_gelu", str(path))
-    if known is None:
+    known = activation != "auto"
+    if not known:
+        # OpenAI's weights are float16 or carry `input_resolution`; open_clip's trainer wraps its own in `state_dict`.
+        of_openai = _looks_like_openai(weights) or weights.state["visual.conv1.weight"].dtype == torch.float16
+        known = of_openai or weights.container == "checkpoint"
+        activation = "quick_gelu" if of_openai or not known else "gelu"
+    clip = clip_of(weights, path.name, activation, str(path))
+    if not known:
         _warn(f"{path} does not say which activation it was trained with; taking QuickGELU, as OpenAI's", "gelu")
     return clip
-
-
-def _activation_of(weights: Weights) -> str | None:
-    """OpenAI's weights are float16 or carry `input_resolution`; open_clip's trainer wraps its own in `state_dict`."""
-    if _looks_like_openai(weights) or weights.state["visual.conv1.weight"].dtype == torch.float16:
-        return "quick_gelu"
-    return "gelu" if weights.container == "checkpoint" else None
 
 
 def _looks_like_openai(weights: Weights) -> bool:
@@ -170,9 +161,6 @@ def _looks_like_openai(weights: Weights) -> bool:
 
 def _warn(what: str, other: str) -> None:
     print(f"warning: {what}; if it was trained with the other one, pass --activation {other}", file=sys.stderr)
-
-
-# --- an open_clip name ---------------------------------------------------------------------------
 
 
 def _from_name(name: str, pretrained: str | None, activation: str, resnets: bool) -> Clip:

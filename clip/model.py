@@ -47,7 +47,7 @@ class CLIP(nn.Module):
 
 
 class Texts:
-    """The text side: its weights as the file has them, and the tower, which gets them when it is first asked for.
+    """The text side: its weights as the file has them, and the tower, which gets them when it is first used.
 
     Prompts' embeddings mostly come from the disk; the tower is then never needed.
     """
@@ -88,9 +88,6 @@ def towers(vision: ImageSizes, text: TextSizes, activation: str) -> tuple[CLIP, 
         return CLIP(vision, activation), TextTransformer(text, activation)
 
 
-# --- sizes of weights --------------------------------------------------------------------------------
-
-
 def holds_resnet(state: StateDict) -> bool:
     """Whether a CLIP's weights are those of a model with a ResNet."""
     return "visual.layer1.0.conv1.weight" in state or "visual.layer1.0.bn1.weight" in state
@@ -105,31 +102,25 @@ def sizes_of_weights(state: StateDict) -> tuple[ImageSizes, TextSizes]:
     context, text_width = state["positional_embedding"].shape
     blocks = _blocks_of(state, "transformer", text_width, max(1, text_width // 64))
     text = TextSizes(blocks, context, len(state["token_embedding.weight"]), embedding)
-    return _resnet_of(state, embedding) if holds_resnet(state) else _vit_of(state), text
+    if holds_resnet(state):
+        width, positions = len(state["visual.layer1.0.conv1.weight"]), state["visual.attnpool.positional_embedding"]
+        starts = [f"visual.{stage}." for stage in STAGES]
+        layers = [sum(key.startswith(start) and key.endswith(".conv1.weight") for key in state) for start in starts]
+        return ResNetSizes(tuple(layers), width, width * 32 // 64, _side_of(positions), embedding), text
+    width, _, patch, _ = state["visual.conv1.weight"].shape
+    blocks = _blocks_of(state, "visual.transformer", width, width // HEAD_WIDTHS.get(width, 64))
+    side = _side_of(state["visual.positional_embedding"])
+    return VitSizes(blocks, patch, side, state["visual.proj"].shape[1]), text
+
+
+def _side_of(positions: Tensor) -> int:
+    return round((len(positions) - 1) ** 0.5)
 
 
 def _blocks_of(state: StateDict, tower: str, width: int, heads: int) -> BlockSizes:
     count = sum(key.startswith(f"{tower}.resblocks.") and key.endswith(".attn.in_proj_weight") for key in state)
     first = f"{tower}.resblocks.0."
     return BlockSizes(count, width, heads, len(state[f"{first}mlp.c_fc.weight"]), f"{first}ls_1.gamma" in state)
-
-
-def _vit_of(state: StateDict) -> VitSizes:
-    width, _, patch, _ = state["visual.conv1.weight"].shape
-    side = round((len(state["visual.positional_embedding"]) - 1) ** 0.5)
-    blocks = _blocks_of(state, "visual.transformer", width, width // HEAD_WIDTHS.get(width, 64))
-    return VitSizes(blocks, patch, side, state["visual.proj"].shape[1])
-
-
-def _resnet_of(state: StateDict, embedding: int) -> ResNetSizes:
-    width = len(state["visual.layer1.0.conv1.weight"])
-    side = round((len(state["visual.attnpool.positional_embedding"]) - 1) ** 0.5)
-    starts = [f"visual.{stage}." for stage in STAGES]
-    layers = [sum(key.startswith(start) and key.endswith(".conv1.weight") for key in state) for start in starts]
-    return ResNetSizes(tuple(layers), width, width * 32 // 64, side, embedding)
-
-
-# --- sizes of a configuration ------------------------------------------------------------------------
 
 
 def sizes_of_config(config: Mapping[str, Any]) -> tuple[ImageSizes, TextSizes] | None:

@@ -90,12 +90,6 @@ class ModifiedResNet(nn.Module):
             channels = inner * EXPANSION
         self.attnpool = AttentionPool2d(sizes.side, channels, sizes.heads, sizes.embedding)
 
-    def stem(self, x: Tensor) -> Tensor:
-        """Images (B, 3, H, W) to the first stage's input (B, width, H/4, W/4)."""
-        x = self.bn1(self.conv1(x)).relu()
-        x = self.bn2(self.conv2(x)).relu()
-        return self.avgpool(self.bn3(self.conv3(x)).relu())
-
 
 def is_resnet(visual: torch.nn.Module) -> bool:
     """Whether a CLIP's image tower is a ResNet."""
@@ -105,7 +99,9 @@ def is_resnet(visual: torch.nn.Module) -> bool:
 @torch.no_grad()
 def resnet_trunk(visual: ModifiedResNet, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
     """Everything before the attention pooling: images (B, 3, h*32, w*32) to cells (B, N, C), and (h, w)."""
-    cells = visual.stem(images)
+    cells = visual.bn1(visual.conv1(images)).relu()
+    cells = visual.bn2(visual.conv2(cells)).relu()
+    cells = visual.avgpool(visual.bn3(visual.conv3(cells)).relu())  # (B, width, H/4, W/4)
     for stage in STAGES:
         cells = getattr(visual, stage)(cells)
     return cells.flatten(2).transpose(1, 2), (cells.shape[-2], cells.shape[-1])

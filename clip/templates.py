@@ -36,18 +36,16 @@ _PATTERNS = (
 )
 BASE18 = tuple(pattern.replace("{article}", article) for article in ("a", "the") for pattern in _PATTERNS)
 
-TEMPLATE_SETS = {"maskclip85": MASKCLIP85, "imagenet80": IMAGENET80, "base18": BASE18}
-
 
 def knows_templates(clip: Clip, templates: Sequence[str]) -> bool:
     """Whether the model saw every word of the templates in training; a toy world's CLIP has a small vocabulary."""
     return not unknown_words(clip, [template.replace("{}", "") for template in templates])
 
 
-def choose_templates(clip: Clip, asked: str) -> str:
+def choose_templates(clip: Clip, name: str) -> str:
     """ "auto" to "maskclip85", or to "dataset" for a model that never saw the words of those templates."""
-    if asked != "auto":
-        return asked
+    if name != "auto":
+        return name
     return "maskclip85" if knows_templates(clip, MASKCLIP85) else "dataset"
 
 

@@ -53,12 +53,12 @@ def token_ids(prompts: Sequence[str], context: int) -> Tensor:
     Raises UserError for a prompt that does not fit, where OpenAI's tokenizer would cut it short.
     """
     tokenizer = SimpleTokenizer()
-    room = context - 2  # start and end of text
+    most = context - 2  # without start and end of text
     result = torch.zeros(len(prompts), context, dtype=torch.int64)
     for row, prompt in zip(result, prompts):
         words = tokenizer.encode(prompt)
-        if len(words) > room:
-            raise UserError(f"prompt {prompt[:60]!r}...: {len(words)} tokens, but this CLIP takes {room}; shorten it")
+        if len(words) > most:
+            raise UserError(f"prompt {prompt[:60]!r}...: {len(words)} tokens, but this CLIP takes {most}; shorten it")
         row[: len(words) + 2] = torch.tensor([tokenizer.sot_token_id, *words, tokenizer.eot_token_id])
     return result
 

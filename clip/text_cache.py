@@ -7,7 +7,6 @@ more: a folder that cannot be written, a damaged or a foreign file only cost the
 import hashlib
 import json
 import os
-import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -23,16 +22,15 @@ from common.files import atomic_write
 
 FOLDER = "clip-pseudo-masks"
 FORMAT = 1
-HEADER = 4096  # bytes of a file beside its numbers
 
 
 def cached_prompts(clip: Clip, prompts: Sequence[Sequence[str]], blocks: int | None = None) -> Tensor:
     """`encode_prompts`, (K, E) float32 unit embeddings on CLIP's device, read from the disk where they are there."""
     shape = (len(prompts), clip.texts.embedding)
     path = cache_file(clip, prompts, blocks)
-    known = _read(path, shape) if path else None
-    if known is not None:
-        return torch.from_numpy(known).to(clip.device)
+    cached = _read(path, shape) if path else None
+    if cached is not None:
+        return torch.from_numpy(cached).to(clip.device)
     embeddings = encode_prompts(clip, prompts, blocks)
     if path:
         with suppress(UserError, StopRun), atomic_write(path) as stream:
@@ -42,16 +40,9 @@ def cached_prompts(clip: Clip, prompts: Sequence[Sequence[str]], blocks: int | N
 
 def cache_file(clip: Clip, prompts: Sequence[Sequence[str]], blocks: int | None = None) -> Path | None:
     """Where the embeddings go: named by all that they depend on. None where there is no home directory."""
-    depends_on: list[object] = [
-        FORMAT,
-        clip.fingerprint,
-        clip.activation,
-        clip.device.type,
-        torch.__version__,
-        torch.get_num_threads(),
-        [list(group) for group in prompts],
-        *([] if blocks is None else [blocks]),
-    ]
+    machine = [clip.device.type, torch.__version__, torch.get_num_threads()]
+    depends_on = [FORMAT, clip.fingerprint, clip.activation, *machine, [list(group) for group in prompts]]
+    depends_on += [] if blocks is None else [blocks]
     name = hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()[:32]
     with suppress(RuntimeError):
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -61,16 +52,10 @@ def cache_file(clip: Clip, prompts: Sequence[Sequence[str]], blocks: int | None 
 
 def _read(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
     """The embeddings of a file, or None unless it holds finite float32 ones of that shape."""
-    room = 4 * shape[0] * shape[1] + HEADER  # bytes; what would unpack to more is not even read
     try:
-        if not path.is_file() or path.stat().st_size > room:
-            return None
-        with zipfile.ZipFile(path) as archive:
-            if archive.getinfo("embeddings.npy").file_size > room:
-                return None
         with np.load(path, allow_pickle=False) as arrays:
-            found = arrays["embeddings"]
+            embeddings = arrays["embeddings"]
     except Exception:  # whatever is wrong with a cache file, encoding again is the remedy
         return None
-    fits = found.shape == shape and found.dtype == np.float32 and np.isfinite(found).all()
-    return found if fits else None
+    fits = embeddings.shape == shape and embeddings.dtype == np.float32 and np.isfinite(embeddings).all()
+    return embeddings if fits else None

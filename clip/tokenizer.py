@@ -27,21 +27,15 @@ class SimpleTokenizer:
 
     def words(self, text: str) -> list[str]:
         """The words of a text, cleaned and in lower case: letters, single digits, runs of other signs."""
+        import ftfy
         import regex
 
-        return regex.findall(WORDS, _cleaned(text), regex.IGNORECASE)
+        text = html.unescape(html.unescape(ftfy.fix_text(text)))
+        return regex.findall(WORDS, " ".join(text.split()).lower(), regex.IGNORECASE)
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without start and end."""
         return [token for word in self.words(text) for token in _word_ids(word)]
-
-
-def _cleaned(text: str) -> str:
-    """Broken Unicode mended, HTML entities resolved, white space as single spaces, lower case."""
-    import ftfy
-
-    text = html.unescape(html.unescape(ftfy.fix_text(text)))
-    return " ".join(text.split()).lower()
 
 
 @cache
@@ -73,16 +67,10 @@ def _word_ids(word: str) -> tuple[int, ...]:
         first = min(pairwise(pieces), key=lambda pair: ranks.get(pair, SIZE))
         if first not in ranks:
             break
-        pieces = _merged(pieces, first)
+        merged: list[str] = []
+        while pieces:  # each occurrence of the pair, from the left, becomes one piece
+            length = 2 if tuple(pieces[:2]) == first else 1
+            merged.append("".join(pieces[:length]))
+            pieces = pieces[length:]
+        pieces = merged
     return tuple(ids[piece] for piece in pieces)
-
-
-def _merged(pieces: list[str], pair: Pair) -> list[str]:
-    """The pieces with each occurrence of the pair, from the left, made one."""
-    result: list[str] = []
-    place = 0
-    while place < len(pieces):
-        step = 2 if tuple(pieces[place : place + 2]) == pair else 1
-        result.append("".join(pieces[place : place + step]))
-        place += step
-    return result

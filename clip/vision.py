@@ -6,6 +6,7 @@ Shape letters: B images, h w patches, N = h*w, D width, L blocks.
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 
 import torch
@@ -18,29 +19,25 @@ PARTS = ("query", "key", "value")  # of a block's in_proj, in their order
 
 
 @dataclass(frozen=True)
-class VisionFeatures:
-    """What the CAM methods need of one forward pass.
+class TrunkFeatures:
+    """What comes out of all blocks but the last.
 
-    last_input   (B, 1+N, D) tokens that enter the last block; the class token first
-    attention    one (B, N, N) tensor a block, for the last blocks asked for, in order: softmax attention averaged over
-                 heads, patch-to-patch part, rows not renormalised
-    last_output  (B, 1+N, D) tokens that leave the last block
-    grid         (h, w)
+    last_input  (B, 1+N, D) tokens that enter the last block; the class token first
+    attention   one (B, N, N) tensor a block, of the last blocks before the last, in order: softmax attention averaged
+                over heads, patch to patch, rows not renormalised
+    grid        (h, w)
     """
 
     last_input: Tensor
     attention: tuple[Tensor, ...]
-    last_output: Tensor
     grid: tuple[int, int]
 
 
 @dataclass(frozen=True)
-class TrunkFeatures:
-    """What comes out of all blocks but the last; fields as in VisionFeatures."""
+class VisionFeatures(TrunkFeatures):
+    """The same with the last block: its attention is in `attention` too, and `last_output` (B, 1+N, D) leaves it."""
 
-    last_input: Tensor
-    attention: tuple[Tensor, ...]
-    grid: tuple[int, int]
+    last_output: Tensor
 
 
 @torch.no_grad()
@@ -60,7 +57,7 @@ def vision_forward(
     last, need = visual.transformer.resblocks[-1], attention_blocks != 0
     tokens, attention = run_block(last, trunk.last_input, need_attention=need, attention_bias=attention_bias)
     kept = trunk.attention if attention is None else (*trunk.attention, attention[:, 1:, 1:])
-    return VisionFeatures(trunk.last_input, kept, tokens, trunk.grid)
+    return VisionFeatures(trunk.last_input, kept, trunk.grid, tokens)
 
 
 @torch.no_grad()
@@ -75,7 +72,7 @@ def vision_trunk(
     """The same up to the last block, which is left to the caller; it counts among the `attention_blocks`.
 
     run        what runs a block in place of `run_block`, such as a compiled form of it
-    positions  as in `positional_embedding`
+    positions  how positions are resized, as in `resize_positions`
     """
     blocks, run = visual.transformer.resblocks, run or run_block
     first_kept = 0 if attention_blocks is None else max(0, len(blocks) - attention_blocks)
@@ -97,19 +94,15 @@ def embed_patches(
     patches = patches.flatten(2).transpose(1, 2)  # (B, N, D)
     class_token = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
     tokens = torch.cat([class_token, patches], dim=1)
-    return visual.ln_pre(tokens + positional_embedding(visual, grid, positions).to(tokens.dtype)), grid
-
-
-def positional_embedding(visual: VisionTransformer, grid: tuple[int, int], mode: str = "bilinear") -> Tensor:
-    """(1+N, D): the class position as it is, the g x g grid resized to h x w.
-
-    mode  "bilinear" (CLIP-ES) or "bicubic" (MaskCLIP)
-    """
-    return resize_positions(visual.positional_embedding, grid, mode)
+    position = resize_positions(visual.positional_embedding, grid, positions)
+    return visual.ln_pre(tokens + position.to(tokens.dtype)), grid
 
 
 def resize_positions(learned: Tensor, grid: tuple[int, int], mode: str) -> Tensor:
-    """(1+g*g, D) learned positions, those of the grid after a first one, to (1+N, D)."""
+    """(1+g*g, D) to (1+N, D): the first position as it is, the g x g grid after it resized to h x w.
+
+    mode  "bilinear" (CLIP-ES) or "bicubic" (MaskCLIP)
+    """
     side = round((len(learned) - 1) ** 0.5)
     if grid == (side, side):
         return learned
@@ -129,11 +122,11 @@ def run_block(
     """One residual attention block.
 
     tokens          (B, T, D) the block's input, which the residual connection carries on
-    normed          (B, T, D) `ln_1(tokens)`, given by callers who need it as well
+    normed          (B, T, D) `ln_1(tokens)`, where the caller has it already
     shift           (B, D) is added to `normed` of every token but the first. The gradient with respect to it is the sum
                     of those with respect to these tokens, and costs less than they would
     attention_bias  added to the attention scores before their softmax; (T, T) or (B, 1, T, T), rows are queries
-    Returns the output (B, T, D) and, when asked for, the head-averaged attention (B, T, T) as it is without the bias.
+    Returns the output (B, T, D) and, with `need_attention`, the head-averaged attention (B, T, T) without the bias.
     """
     normed = block.ln_1(tokens) if normed is None else normed
     mixed, attention = _self_attention(block.attn, normed, need_attention, attention_bias, shift)
@@ -169,9 +162,6 @@ def _self_attention(
     return layer.out_proj(mixed.transpose(1, 2).reshape(batch, length, width)), attention
 
 
-# --- tokens by themselves (MaskCLIP) ----------------------------------------------------------------
-
-
 def project_alone(block: Block, tokens: Tensor, part: str) -> Tensor:
     """What a block's attention makes of each token when it sees no other: out_proj(W ln_1(x) + b), (B, T, D).
 
@@ -189,6 +179,7 @@ def run_block_alone(block: Block, tokens: Tensor) -> Tensor:
     return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
 
 
+@lru_cache(maxsize=1)  # of the model in use
 def with_exact_gelu(visual: VisionTransformer, epsilon: float) -> VisionTransformer:
     """The same transformer, sharing its weights, with the exact GELU and another epsilon in every layer norm."""
     shared = {id(tensor): tensor for tensor in chain(visual.parameters(), visual.buffers())}
@@ -199,9 +190,6 @@ def with_exact_gelu(visual: VisionTransformer, epsilon: float) -> VisionTransfor
         if isinstance(module, torch.nn.LayerNorm):
             module.eps = epsilon
     return twin
-
-
-# --- features in the space of the text embeddings ---------------------------------------------------
 
 
 def pooled_patch_features(visual: VisionTransformer, last_output: Tensor) -> Tensor:

@@ -19,7 +19,6 @@ from clip.text_cache import cached_prompts
 from common.errors import UserError
 from maskclip.class_names import CLASSES
 from maskclip.model import MaskClip
-from pipeline.methods.maskclip_v import native_side
 
 # The package's names and open_clip's for the same.
 MODELS = {
@@ -73,17 +72,17 @@ def load(
     global _latest
     if dataset is not None and dataset not in CLASSES:
         raise UserError(f"dataset {dataset!r}: unknown; expected one of {', '.join(CLASSES)}")
-    where = pick_device("auto") if device is None else pick_device(str(device))
+    picked = pick_device("auto" if device is None else str(device))
     path = downloaded(name)
     known = name in MODELS and path is None
-    clip = load_clip(MODELS[name] if known else str(path or name), "openai" if known else None, where, resnets=True)
+    clip = load_clip(MODELS[name] if known else str(path or name), "openai" if known else None, picked, resnets=True)
     model = MaskClip(clip)
     if dataset is not None:
         model.initialize_text_embeddings(
             generate_text_embeddings(model, CLASSES[dataset], templates, feature_layer=text_feature_layer)
         )
     _latest = weakref.ref(model)
-    return model, partial(_prepared, side=input_resolution or native_side(clip))
+    return model, partial(_prepared, side=input_resolution or int(clip.visual.image_size))
 
 
 def downloaded(name: str) -> Path | None:
@@ -121,29 +120,25 @@ def generate_text_embeddings(
     alone, for the model that was loaded last. `templates` is as in `load`.
     As in the package, "background" is left out; the caller's list stays as it is.
     """
-    model, names, templates = _sorted_out(first, second, templates, model)
+    model, names, templates = _sort_arguments(first, second, templates, model)
     groups = [(name,) for name in names if name != "background"]
-    prompts = fill_templates(_sentences(templates), groups)
+    if isinstance(templates, str):
+        if templates not in TEMPLATES:
+            raise UserError(f"templates {templates!r}: unknown; expected one of {', '.join(TEMPLATES)}, or sentences")
+        templates = TEMPLATES[templates]
+    prompts = fill_templates(templates, groups)
     return cached_prompts(model.clip, prompts, model.text_blocks(feature_layer)).to(device or model.clip.device)
 
 
-def _sorted_out(
+def _sort_arguments(
     first: Any, second: Any, templates: str | Sequence[str], model: MaskClip | None
 ) -> tuple[MaskClip, Sequence[str], str | Sequence[str]]:
     """The model, the class names and the templates, in whichever order they came."""
-    given = [argument for argument in (first, second, model) if isinstance(argument, MaskClip)]
+    models = [argument for argument in (first, second, model) if isinstance(argument, MaskClip)]
     others = [argument for argument in (first, second) if argument is not None and not isinstance(argument, MaskClip)]
-    owner = given[0] if given else _latest() if _latest else None
-    if owner is None:
+    model = models[0] if models else _latest() if _latest else None
+    if model is None:
         raise UserError("generate_text_embeddings: no model; pass the one that maskclip.load returned")
     if not others or isinstance(others[0], str):
         raise UserError("generate_text_embeddings: no class names; pass a list of them")
-    return owner, others[0], others[1] if len(others) > 1 else templates
-
-
-def _sentences(templates: str | Sequence[str]) -> Sequence[str]:
-    if not isinstance(templates, str):
-        return templates
-    if templates not in TEMPLATES:
-        raise UserError(f"templates {templates!r}: unknown; expected one of {', '.join(TEMPLATES)}, or sentences")
-    return TEMPLATES[templates]
+    return model, others[0], others[1] if len(others) > 1 else templates

@@ -4,17 +4,9 @@ Label order of the data sets, background left out.
 """
 
 from coco14 import cocostuff
-from dataset.spec import DatasetSpec
 from voc12 import context59, voc20
 
-
-def _said(spec: DatasetSpec) -> tuple[str, ...]:
-    """One name a class."""
-    return tuple(prompts[0] for prompts in spec.plain_prompts or spec.prompts)
-
-
-VOC20 = _said(voc20.SPEC)
-CONTEXT59 = _said(context59.SPEC)
-STUFF171 = _said(cocostuff.SPEC)
-
-CLASSES = {"voc": VOC20, "context": CONTEXT59, "stuff": STUFF171}
+CLASSES = {
+    name: tuple(prompts[0] for prompts in spec.plain_prompts or spec.prompts)
+    for name, spec in (("voc", voc20.SPEC), ("context", context59.SPEC), ("stuff", cocostuff.SPEC))
+}

@@ -39,17 +39,15 @@ class MaskClip(torch.nn.Module):
         image  (B, 3, H, W), as `preprocess` makes it
         texts  token ids in place of the embeddings kept: (C, context), or C tensors (t, context) of several prompts
         """
-        embeddings = self.text_embeddings if texts is None else self._embeddings_of(texts)
+        embeddings = self.text_embeddings
+        if texts is not None:
+            groups = [tokens.reshape(-1, tokens.shape[-1]) for tokens in texts]  # each (t, context)
+            embeddings = F.normalize(torch.stack([self.encode_text(group).mean(dim=0) for group in groups]), dim=-1)
         if embeddings is None:
             raise UserError("model(image): no texts; call initialize_text_embeddings first, or pass token ids")
         _, patches, grid = self._features(image)
         logits = self.clip.logit_scale * patches @ embeddings.T  # (B, N, C)
         return logits.transpose(1, 2).unflatten(2, grid)
-
-    def _embeddings_of(self, texts: Tensor | Sequence[Tensor]) -> Tensor:
-        groups = [tokens.reshape(-1, tokens.shape[-1]) for tokens in texts]  # each (t, context)
-        means = [self.encode_text(tokens).mean(dim=0) for tokens in groups]
-        return F.normalize(torch.stack(means), dim=-1)
 
     def encode_image(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Image features (B, E), of unit length, and patch features (B, h*w, E), which are not."""

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from dataset.spec import DatasetSpec, Sample
+    from pipeline.stages.batches import BatchImage
     from pipeline.stages.cams import CamWork
     from pipeline.stages.crf import CrfJob, CrfResult
-    from pipeline.stages.run import Mapped
     from pipeline.stages.tags import TagWork
 
 KINDS = ("mask", "overlay", "steps")  # the pictures of a photo
@@ -77,7 +77,7 @@ def _run(args: argparse.Namespace) -> int:
     job = crf_job(args, spec)
     said: dict[str, str] = {}
 
-    def show(mapped: "Mapped", result: "CrfResult") -> None:
+    def show(mapped: "BatchImage", result: "CrfResult") -> None:
         photo = mapped.sample.id
         said[photo] = write_pictures(job, cams, mapped, result, targets[photo], notes.get(photo, []))
 
@@ -142,7 +142,7 @@ def photo_of(samples: "list[Sample]", image_id: str) -> Path:
 
 
 def write_pictures(
-    job: "CrfJob", cams: "CamWork", mapped: "Mapped", result: "CrfResult", files: dict[str, Path], notes: list[str]
+    job: "CrfJob", cams: "CamWork", mapped: "BatchImage", result: "CrfResult", files: dict[str, Path], notes: list[str]
 ) -> str:
     """Write a photo's overlay and the picture of the way to its mask; returns what the mask holds, for people."""
     import numpy as np

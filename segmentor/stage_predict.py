@@ -30,7 +30,8 @@ from pipeline.stages.crf import (
     finish,
     sharpen_all,
 )
-from pipeline.stages.evaluate import failure, mask_record
+from pipeline.stages.evaluate import mask_record
+from pipeline.stages.failure import failure
 from pipeline.steps.masks import labels_of
 from segmentor.prediction import probabilities
 from segmentor.settings import Looks

@@ -1,4 +1,4 @@
-"""DenseCRF of many images at once, by tensor operations on any device: from images and probabilities to Q.
+"""DenseCRF of many images at once, by tensor operations on any device.
 
 Images of a batch lie one after the other, each filled up to a multiple of four pixels (see pipeline.crf.lattice);
 labels that an image lacks have probability 0. The results do not depend on which images are batched together.
@@ -17,9 +17,8 @@ from clip.device import pick_device
 from pipeline.crf.lattice import PIXELS_AT_ONCE, Digits, code_digits
 from pipeline.crf.lattice_torch import build, images_at_once
 from pipeline.crf.meanfield_torch import Filter, gaussian_filter, infer
-from pipeline.crf.settings import LEAST_PROBABILITY, MAX_LABELS, CrfSettings, check_fineness
+from pipeline.crf.settings import LEAST_PROBABILITY, CrfSettings, check_fineness
 
-DEFAULT = CrfSettings()
 VALUES_AT_ONCE = 1 << 22  # pixels times labels computed together; about 1 GB
 VALUES_ON_CPU = 1 << 19  # there more at once is no faster, and leaves the caches
 LEAST_LABELS = 4  # a pixel of fewer labels takes as much memory
@@ -45,29 +44,6 @@ class Batch(NamedTuple):
 
 
 @torch.no_grad()
-def infer_batch(
-    images: Sequence[Tensor],
-    probs: Sequence[Tensor],
-    settings: CrfSettings = DEFAULT,
-    values_at_once: int | None = None,
-) -> list[Tensor]:
-    """As dense_crf of pipeline.crf.dense_crf, for tensors that lie on the device that computes, and stay there.
-
-    images          (H, W, 3) uint8 each, of any sizes
-    probs           (K, H, W) float32 in [0, 1] each, 1 <= K <= 256, K as it comes
-    values_at_once  bounds memory: pixels times labels of the images computed together; None chooses by device
-    Returns Q (K, H, W) float32 for each image. Raises ValueError for other input, or for standard deviations so small
-    that a lattice cannot be numbered.
-    """
-    if not probs and not images:
-        return []
-    _check(images, probs)
-    results: dict[int, Tensor] = {}
-    for chosen in chunks([tuple(p.shape) for p in probs], settings, values_at_once or _bound(probs[0].device)):
-        results.update(zip(chosen, _infer([images[i] for i in chosen], [probs[i] for i in chosen], settings)))
-    return [results[i] for i in range(len(probs))]
-
-
 def infer_arrays(
     images: Sequence[np.ndarray],
     probs: Sequence[np.ndarray],
@@ -75,75 +51,53 @@ def infer_arrays(
     device: str | torch.device,
     values_at_once: int | None = None,
 ) -> list[np.ndarray]:
-    """The same for arrays: only what is computed together is on the device. Raises UserError without such a device."""
+    """dense_crf_batch of pipeline.crf.dense_crf, which checks the input.
+
+    values_at_once  bounds memory: pixels times labels of the images computed together; None chooses by device
+    """
     device = pick_device(str(device))
+    if values_at_once is None:
+        values_at_once = VALUES_ON_CPU if device.type == "cpu" else VALUES_AT_ONCE
     results: dict[int, np.ndarray] = {}
-    values_at_once = values_at_once or _bound(device)
-    for chosen in chunks([p.shape for p in probs], settings, values_at_once):
-        some_images, some_probs = (_moved([arrays[i] for i in chosen], device) for arrays in (images, probs))
-        found = infer_batch(some_images, some_probs, settings, values_at_once)
-        results.update(zip(chosen, (q.cpu().numpy() for q in found)))
+    for group in chunks([array.shape for array in probs], settings, values_at_once):
+        group_images, group_probs = (
+            # torch wants contiguous arrays, and warns of those that cannot be written
+            [torch.from_numpy(np.require(arrays[i], requirements=["C", "W"])).to(device) for i in group]
+            for arrays in (images, probs)
+        )
+        group_results = _infer(group_images, group_probs, settings)
+        results.update(zip(group, (q.cpu().numpy() for q in group_results)))
     return [results[i] for i in range(len(probs))]
-
-
-def _bound(device: torch.device) -> int:
-    return VALUES_ON_CPU if device.type == "cpu" else VALUES_AT_ONCE
 
 
 def chunks(shapes: Sequence[tuple[int, ...]], settings: CrfSettings, values_at_once: int) -> Iterator[list[int]]:
     """Which images to compute together, as indices into shapes (K, H, W); those of few labels come first."""
-    chosen: list[int] = []
+    group: list[int] = []
     pixels, side = 0, 1
     for i in sorted(range(len(shapes)), key=lambda i: shapes[i][0]):
         labels, height, width = shapes[i]
         pixels, side = pixels + height * width, max(side, height, width)
-        room = min(images_at_once(digits) for digits in _both_digits(side, settings))
-        if chosen and (pixels * max(labels, LEAST_LABELS) > values_at_once or len(chosen) >= room):
-            yield chosen
-            chosen, pixels, side = [], height * width, max(height, width)
-        chosen.append(i)
-    if chosen:
-        yield chosen
-
-
-def _moved(arrays: Sequence[np.ndarray], device: torch.device) -> list[Tensor]:
-    """Arrays on the device; first as torch takes them: contiguous, and writable lest it warns."""
-    return [torch.from_numpy(np.require(array, requirements=["C", "W"])).to(device) for array in arrays]
-
-
-def _check(images: Sequence[Tensor], probs: Sequence[Tensor]) -> None:
-    if len(images) != len(probs):
-        raise ValueError(f"as many images as probs are needed, got {len(images)} and {len(probs)}")
-    for image, given in zip(images, probs):
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != torch.uint8:
-            raise ValueError(f"images must be (H, W, 3) uint8, got {tuple(image.shape)} {image.dtype}")
-        if given.ndim != 3 or given.shape[1:] != image.shape[:2] or given.dtype != torch.float32:
-            expected = f"(K, {image.shape[0]}, {image.shape[1]})"
-            raise ValueError(f"probs must be {expected} float32 for this image, got {tuple(given.shape)} {given.dtype}")
-        if not 1 <= len(given) <= MAX_LABELS or given.numel() == 0:
-            raise ValueError(
-                f"probs must have 1 to {MAX_LABELS} labels and at least one pixel, got {tuple(given.shape)}"
-            )
-        if image.device != given.device or image.device != images[0].device:
-            raise ValueError(f"all must be on one device, got {image.device}, {given.device}, {images[0].device}")
-    if not torch.stack([given.isfinite().all() for given in probs]).all():
-        raise ValueError("probs must be finite")
+        most_images = min(images_at_once(digits) for digits in _both_digits(side, settings))
+        if group and (pixels * max(labels, LEAST_LABELS) > values_at_once or len(group) >= most_images):
+            yield group
+            group, pixels, side = [], height * width, max(height, width)
+        group.append(i)
+    if group:
+        yield group
 
 
 def _infer(images: Sequence[Tensor], probs: Sequence[Tensor], settings: CrfSettings) -> list[Tensor]:
-    """Q of images that are computed together."""
     batch = _batch(tuple((image.shape[0], image.shape[1]) for image in images), images[0].device)
     filters = _spatial_filter(batch, settings), _bilateral_filter(batch, images, settings)
     compats = (settings.gaussian_compat, settings.bilateral_compat)
     q = infer(_log_probs(batch, probs), filters, compats, settings.iterations)
     return [
-        q[: len(given), start : start + given[0].numel()].reshape(given.shape).contiguous()
-        for start, given in zip(batch.starts, probs)
+        q[: len(one), start : start + one[0].numel()].reshape(one.shape).contiguous()
+        for start, one in zip(batch.starts, probs)
     ]
 
 
 def _batch(sizes: tuple[Size, ...], device: torch.device) -> Batch:
-    """The pixels of images of these sizes."""
     areas = [height * width for height, width in sizes]
     filled = [area + -area % PIXELS_AT_ONCE for area in areas]
     starts = list(accumulate(filled, initial=0))
@@ -162,8 +116,8 @@ def _log_probs(batch: Batch, probs: Sequence[Tensor]) -> Tensor:
     """(K, P) float32 for the largest K; -inf for labels that an image lacks."""
     logs = batch.positions.new_full((max(map(len, probs)), len(batch.owners)), -torch.inf)
     logs[0] = 0  # else pixels that only fill up would have no label
-    for start, given in zip(batch.starts, probs):
-        logs[: len(given), start : start + given[0].numel()] = given.clamp(LEAST_PROBABILITY, 1).log().flatten(1)
+    for start, one in zip(batch.starts, probs):
+        logs[: len(one), start : start + one[0].numel()] = one.clamp(LEAST_PROBABILITY, 1).log().flatten(1)
     return logs
 
 
@@ -177,7 +131,8 @@ def _spatial_filter(batch: Batch, settings: CrfSettings) -> Filter:
 def _cached_spatial_filter(sizes: tuple[Size, ...], device: torch.device, settings: CrfSettings) -> Filter:
     batch = _batch(sizes, device)
     features = _divided(batch.positions, settings.gaussian_sxy)
-    return gaussian_filter(build(features, batch.owners, batch.filling, _both_digits(_side(sizes), settings)[0]))
+    digits = _both_digits(max(map(max, sizes)), settings)[0]
+    return gaussian_filter(build(features, batch.owners, batch.filling, digits))
 
 
 def _bilateral_filter(batch: Batch, images: Sequence[Tensor], settings: CrfSettings) -> Filter:
@@ -187,7 +142,8 @@ def _bilateral_filter(batch: Batch, images: Sequence[Tensor], settings: CrfSetti
     features = torch.cat(
         [_divided(batch.positions, settings.bilateral_sxy), _divided(colours, settings.bilateral_srgb)]
     )
-    return gaussian_filter(build(features, batch.owners, batch.filling, _both_digits(_side(batch.sizes), settings)[1]))
+    digits = _both_digits(max(map(max, batch.sizes)), settings)[1]
+    return gaussian_filter(build(features, batch.owners, batch.filling, digits))
 
 
 def _divided(features: Tensor, deviation: float) -> Tensor:
@@ -195,15 +151,13 @@ def _divided(features: Tensor, deviation: float) -> Tensor:
     return features / torch.full((1,), deviation, device=features.device)
 
 
-def _side(sizes: Sequence[Size]) -> int:
-    return max(map(max, sizes))
-
-
 @lru_cache(maxsize=256)
 def _both_digits(side: int, settings: CrfSettings) -> tuple[Digits, Digits]:
     """Digits for all images of up to side x side pixels and any colours: for the Gaussian and the bilateral kernel."""
     check_fineness(side, side, settings)
-    places, far_places = [(side - 1) / settings.gaussian_sxy] * 2, [(side - 1) / settings.bilateral_sxy] * 2
-    ends = places, far_places + [255 / settings.bilateral_srgb] * 3
-    spatial, bilateral = (code_digits(np.array([[0] * len(end), end], np.float32).T) for end in ends)
+    spatial_ends = [(side - 1) / settings.gaussian_sxy] * 2
+    bilateral_ends = [(side - 1) / settings.bilateral_sxy] * 2 + [255 / settings.bilateral_srgb] * 3
+    spatial, bilateral = (
+        code_digits(np.array([[0] * len(ends), ends], np.float32).T) for ends in (spatial_ends, bilateral_ends)
+    )
     return spatial, bilateral

@@ -33,7 +33,7 @@ def dense_crf(
     backend  one of BACKENDS; their results differ by less than 1e-3
     device   where the backend torch computes, "auto" is a GPU if there is one; None is the CPU
     Returns Q (K, H, W) float32, summing to 1 over K. Raises ValueError for other input, UserError where pydensecrf is
-    asked for but not installed, or a device that is not there. Uses one thread, but for torch, which uses its own.
+    not installed, or for a device that is not there. Uses one thread, but for torch, which uses its own.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
@@ -52,20 +52,19 @@ def dense_crf_batch(
     settings: CrfSettings = DEFAULTS,
     device: "str | torch.device" = "cpu",
 ) -> list[np.ndarray]:
-    """dense_crf of several images by the backend torch, as many at once as the memory is bounded to.
+    """dense_crf of several images by the backend torch, with bounded memory.
 
     images  (H, W, 3) uint8 each, of any sizes
     probs   (K, H, W) float32 each, K as it comes
     device  "auto" is a GPU if there is one
-    Returns Q (K, H, W) float32 for each, the same whichever images are given together. Raises as dense_crf does.
-    pipeline.crf.crf_torch.infer_batch does the same for tensors that are on the device already.
+    Returns Q (K, H, W) float32 for each, the same whichever images are computed together. Raises as dense_crf does.
     """
     from pipeline.crf.crf_torch import infer_arrays
 
     if len(images) != len(probs):
         raise ValueError(f"as many images as probs are needed, got {len(images)} and {len(probs)}")
-    for image, given in zip(images, probs):
-        _check(image, given)
+    for image, image_probs in zip(images, probs):
+        _check(image, image_probs)
     return infer_arrays(images, probs, settings, device)
 
 
@@ -93,7 +92,6 @@ def _check(image: np.ndarray, probs: np.ndarray) -> None:
 
 
 def _numba(image: np.ndarray, log_probs: np.ndarray, settings: CrfSettings) -> np.ndarray:
-    """Q (K, N) by our own kernels."""
     from pipeline.crf.lattice import build
     from pipeline.crf.meanfield import gaussian_filter, infer
 
@@ -130,7 +128,6 @@ def _bilateral_features(image: np.ndarray, sxy: float, srgb: float) -> np.ndarra
 
 
 def _pydensecrf(image: np.ndarray, log_probs: np.ndarray, settings: CrfSettings) -> np.ndarray:
-    """Q (K, N) by Kraehenbuehl's library."""
     try:
         from pydensecrf.densecrf import DenseCRF2D
     except ImportError as error:

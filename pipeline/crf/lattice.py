@@ -4,8 +4,8 @@ Vertices, weights and neighbours are those of Kraehenbuehl's library, float32 op
 differs. All in one file: numba's cache notices changes only in the file of the caller.
 
 Letters: d dimensions of a feature, N pixels, M vertices. A pixel lies in a simplex of d + 1 vertices. The d + 1
-integer coordinates of a vertex sum to 0 and have their remainder modulo d + 1 in common, so a vertex is told by that
-remainder and the quotients of its first d coordinates. Written as the digits of one integer, they are its code.
+integer coordinates of a vertex sum to 0 and have their remainder modulo d + 1 in common, so that remainder and the
+quotients of its first d coordinates name a vertex. Written as the digits of one integer, they are its code.
 """
 
 from collections.abc import Callable
@@ -18,12 +18,11 @@ import numpy as np
 PIXELS_AT_ONCE = 4  # the library fills the last four with features of zero, and their vertices exist too
 MAX_VERTICES = 1 << 31  # a chain entry is 32 bits, one of them for the link
 CODE_BITS = 63
-REMAINDERS = 8  # room for the remainder in a code: d < 8
+REMAINDERS = 8  # values that the remainder may have in a code: d < 8
 BLOCK = 256  # points looked up together: enough memory accesses under way to hide what each would wait
 
-_MIX = np.uint64(
-    0x9E3779B97F4A7C15
-)  # odd: the low n bits of code * _MIX tell codes of n bits apart; the high are mixed
+# Odd: the low n bits of code * _MIX differ for all codes of n bits; the high bits are mixed.
+_MIX = np.uint64(0x9E3779B97F4A7C15)
 _FREE = np.uint64(0)
 
 
@@ -63,7 +62,7 @@ class Table(NamedTuple):
     codes    int64, as many as the table may hold: it is never more than half full
     slots    uint64, a power of two: the low bits of code * _MIX, then vertex + 1 in `id_bits`; 0 is free
     id_bits  width of vertex + 1
-    unique   whether the bits of the hash that a slot holds tell all codes apart
+    unique   whether the bits of the hash in a slot differ for all codes
     """
 
     codes: np.ndarray
@@ -93,13 +92,17 @@ def build(features: np.ndarray, slots: int = 0) -> Lattice:
     points = np.zeros((dims, count + -count % PIXELS_AT_ONCE), np.float32)
     points[:, :count] = features
     digits = code_digits(points)
-    table = _empty_table(slots or 1 << max(12, (3 * count).bit_length()), most.bit_length(), digits.bits)
+    slots, id_bits = slots or 1 << max(12, (3 * count).bit_length()), most.bit_length()
+    unique = digits.bits + id_bits <= 64
+    table = Table(np.empty(slots // 2, np.int64), np.zeros(slots, np.uint64), id_bits, unique)
     vertices = np.empty((points.shape[1], dims + 1), np.uint32)
     weights = np.empty((points.shape[1], dims + 1), np.float32)
     scale, low, units = elevation(dims), digits.low, digits.units
     done, size = _place(points, scale, low, units, 0, 0, vertices, weights, *table)
     while done < points.shape[1]:
-        table = _grown(table, size)
+        larger = np.zeros(4 * table.slots.size, np.uint64)
+        table = table._replace(codes=np.resize(table.codes, 4 * table.codes.size), slots=larger)
+        _refill(size, *table)
         done, size = _place(points, scale, low, units, done, size, vertices, weights, *table)
     chains = tuple(_chain(_neighbours(size, *code_steps(digits, axis), *table)) for axis in range(dims + 1))
     return Lattice(vertices[:count], weights[:count], chains, size)
@@ -142,18 +145,6 @@ def code_steps(digits: Digits, axis: int) -> tuple[int, int]:
     return int(digits.units[axis] - digits.units.sum() + dims), int(digits.units[axis] - 1)
 
 
-def _empty_table(slots: int, id_bits: int, code_bits: int) -> Table:
-    return Table(np.empty(slots // 2, np.int64), np.zeros(slots, np.uint64), id_bits, code_bits + id_bits <= 64)
-
-
-def _grown(table: Table, size: int) -> Table:
-    """The table of the first `size` codes with four times the room."""
-    slots = np.zeros(4 * table.slots.size, np.uint64)
-    grown = table._replace(codes=np.resize(table.codes, 4 * table.codes.size), slots=slots)
-    _refill(size, *grown)
-    return grown
-
-
 @kernel
 def _home(code, slots):
     """The slot where the search for a code begins."""
@@ -162,7 +153,7 @@ def _home(code, slots):
 
 @kernel
 def _vertex(entry, id_bits):
-    """The vertex that the content of a slot names; -1 where it is free."""
+    """The vertex in the content of a slot; -1 where it is free."""
     return np.int64(entry & ((np.uint64(1) << np.uint64(id_bits)) - np.uint64(1))) - 1
 
 
@@ -176,7 +167,7 @@ def _entry(code, vertex, id_bits):
 def _holds(entry, code, codes, id_bits, unique):
     """Whether the content of a slot stands for the code."""
     other = (entry ^ _entry(code, -1, id_bits)) >> np.uint64(id_bits)
-    same = (entry != _FREE) & (other == 0)  # no branch: nobody can foretell what is in a slot
+    same = (entry != _FREE) & (other == 0)  # no branch: what is in a slot cannot be predicted
     if unique:
         return same
     return same and codes[_vertex(entry, id_bits)] == code
@@ -209,20 +200,20 @@ def _place(points, scale, low, units, start, size, vertices, weights, codes, slo
     entries = np.empty(BLOCK * corners, np.uint64)
     while start < points.shape[1] and size + BLOCK * corners <= codes.size:
         stop = min(start + BLOCK, points.shape[1])
-        wanted = _simplices(points[:, start:stop], scale, low, units, weights[start:stop]).ravel()
-        found = vertices[start:stop].ravel()
-        for e in range(wanted.size):
-            entries[e] = slots[_home(wanted[e], slots)]
-        for e in range(wanted.size):
+        targets = _simplices(points[:, start:stop], scale, low, units, weights[start:stop]).ravel()
+        result = vertices[start:stop].ravel()
+        for e in range(targets.size):
+            entries[e] = slots[_home(targets[e], slots)]
+        for e in range(targets.size):
             entry = entries[e]
-            if not _holds(entry, wanted[e], codes, id_bits, unique):
-                at = _find(wanted[e], codes, slots, id_bits, unique)
+            if not _holds(entry, targets[e], codes, id_bits, unique):
+                at = _find(targets[e], codes, slots, id_bits, unique)
                 if slots[at] == _FREE:
-                    codes[size] = wanted[e]
-                    slots[at] = _entry(wanted[e], size, id_bits)
+                    codes[size] = targets[e]
+                    slots[at] = _entry(targets[e], size, id_bits)
                     size += 1
                 entry = slots[at]
-            found[e] = _vertex(entry, id_bits)
+            result[e] = _vertex(entry, id_bits)
         start = stop
     return start, size
 
@@ -232,20 +223,20 @@ def _simplices(points, scale, low, units, weights):
     """Codes (n, d + 1) of the vertices around each of n points, and their weights (Adams et al., p. 5 and 10)."""
     dims, count = points.shape
     corners = dims + 1
-    whole, part, one = np.float32(corners), np.float32(1.0 / corners), np.float32(1)
+    period, part, one = np.float32(corners), np.float32(1.0 / corners), np.float32(1)
     elevated = _elevated(points, scale)
     quotient = np.rint(part * elevated)
-    rank = _ranks(elevated - quotient * whole)
+    rank = _ranks(elevated - quotient * period)
     code = np.zeros(count, np.int64)
     surplus = quotient.sum(axis=0)
     for j in range(corners):  # not on the plane where coordinates sum to 0: wrap around
         for p in range(count):
             rank[j, p] += surplus[p]
-            wrap = np.float32(rank[j, p] < 0) - np.float32(rank[j, p] >= whole)
-            rank[j, p] += wrap * whole
+            wrap = np.float32(rank[j, p] < 0) - np.float32(rank[j, p] >= period)
+            rank[j, p] += wrap * period
             quotient[j, p] += wrap
             code[p] += (np.int64(quotient[j, p]) - low[j]) * units[j]
-    rest = (elevated - quotient * whole) * part
+    rest = (elevated - quotient * period) * part
 
     codes = np.empty((count, corners), np.int64)
     by_rank, unit_by_rank = np.empty(corners, np.float32), np.empty(corners, np.int64)
@@ -292,17 +283,17 @@ def _ranks(rest):
 def _neighbours(size, step_at_zero, step, codes, slots, id_bits, unique):
     """The neighbour (M,) int32 of every vertex on one axis, -1 where there is none. Steps: see code_steps."""
     following = np.empty(size, np.int32)
-    wanted, entries = np.empty(BLOCK, np.int64), np.empty(BLOCK, np.uint64)
+    targets, entries = np.empty(BLOCK, np.int64), np.empty(BLOCK, np.uint64)
     for start in range(0, size, BLOCK):
-        known, found = codes[start : min(start + BLOCK, size)], following[start : start + BLOCK]
-        for i in range(known.size):
-            wanted[i] = known[i] + (step if known[i] & (REMAINDERS - 1) else step_at_zero)
-            entries[i] = slots[_home(wanted[i], slots)]
-        for i in range(known.size):
+        block, result = codes[start : min(start + BLOCK, size)], following[start : start + BLOCK]
+        for i in range(block.size):
+            targets[i] = block[i] + (step if block[i] & (REMAINDERS - 1) else step_at_zero)
+            entries[i] = slots[_home(targets[i], slots)]
+        for i in range(block.size):
             entry = entries[i]
-            if (entry != _FREE) & (not _holds(entry, wanted[i], codes, id_bits, unique)):
-                entry = slots[_find(wanted[i], codes, slots, id_bits, unique)]
-            found[i] = _vertex(entry, id_bits)
+            if (entry != _FREE) & (not _holds(entry, targets[i], codes, id_bits, unique)):
+                entry = slots[_find(targets[i], codes, slots, id_bits, unique)]
+            result[i] = _vertex(entry, id_bits)
     return following
 
 
@@ -311,7 +302,7 @@ def _chain(following):
     """The chains of one axis (see Lattice) from the neighbour of each vertex."""
     is_first = np.ones(following.size + 1, np.bool_)
     for vertex in following:
-        is_first[vertex] = False  # where there is no neighbour, -1 is the spare last element
+        is_first[vertex] = False  # where there is no neighbour, -1 is the extra last element
     heads = np.empty(following.size + 1, np.int32)
     waiting = linked = 0
     for v in range(following.size):
@@ -320,7 +311,7 @@ def _chain(following):
         linked += following[v] >= 0
     chain = np.empty(linked + waiting, np.uint32)
     head, v = 0, heads[0]
-    for e in range(chain.size):  # no branch: nobody can foretell where a chain ends
+    for e in range(chain.size):  # no branch: where a chain ends cannot be predicted
         goes_on = following[v] >= 0
         chain[e] = 2 * v + goes_on
         head += not goes_on

@@ -75,7 +75,7 @@ def simplices(features: Tensor, digits: Digits) -> tuple[Tensor, Tensor]:
     """Codes (P, d + 1) int64 of the vertices around each pixel, and their weights (Adams et al., p. 5 and 10)."""
     corners = len(features) + 1
     part = float(torch.tensor(1 / corners, dtype=torch.float32))
-    low, units = (torch.from_numpy(each).to(features.device)[:, None] for each in (digits.low, digits.units))
+    low, units = (torch.from_numpy(array).to(features.device)[:, None] for array in (digits.low, digits.units))
     elevated = _elevated(features)
     quotient = torch.round(elevated * part)
     rank = _ranks(elevated - quotient * corners) + quotient.sum(dim=0)
@@ -141,9 +141,9 @@ def _neighbours(codes: Tensor, digits: Digits) -> Tensor:
     at_zero = codes & (REMAINDERS - 1) == 0
     for axis, (following, preceding) in enumerate(pairs):
         step_at_zero, step = code_steps(digits, axis)
-        wanted = codes + torch.where(at_zero, step_at_zero, step)
-        place = torch.searchsorted(codes, wanted).clamp_(max=none - 1)
-        place = torch.where(codes[place] == wanted, place, none)
+        targets = codes + torch.where(at_zero, step_at_zero, step)
+        place = torch.searchsorted(codes, targets).clamp_(max=none - 1)
+        place = torch.where(codes[place] == targets, place, none)
         following[:-1] = place
         preceding.scatter_(0, place, numbers)
         preceding[-1] = none  # where those without a neighbour wrote

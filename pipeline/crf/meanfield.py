@@ -51,7 +51,7 @@ def infer(log_probs: np.ndarray, filters: Sequence[Lattice], compats: Sequence[f
     filters    the pairwise kernels, as gaussian_filter makes them; compats  the Potts weight of each
     Returns (K, N) float32, positive, summing to 1 over K.
     """
-    values = [_room(each, log_probs) for each in filters]
+    values = [_empty_values(lattice, log_probs) for lattice in filters]
     q = np.zeros_like(log_probs)
     of_ones = q[0].copy()
     _softmax(q, log_probs, of_ones)
@@ -62,11 +62,11 @@ def infer(log_probs: np.ndarray, filters: Sequence[Lattice], compats: Sequence[f
             q[0] = 1
         for start in range(min(iteration, 1), len(q), MAX_PLANES):
             planes = q[start : start + MAX_PLANES]
-            for each, room in zip(filters, values):
-                _blurred(each, planes, room)
+            for lattice, blurred in zip(filters, values):
+                _blurred(lattice, planes, blurred)
             planes[:] = 0
-            for each, compat, blurred in zip(filters, compats, values):
-                _sliced(planes, each, compat, blurred)
+            for lattice, compat, blurred in zip(filters, compats, values):
+                _sliced(planes, lattice, compat, blurred)
         if iteration == 0:
             of_ones = q[0].copy()
         _softmax(q, log_probs, of_ones)
@@ -82,14 +82,14 @@ def _softmax(q: np.ndarray, log_probs: np.ndarray, of_ones: np.ndarray) -> None:
 
 def _filtered(lattice: Lattice, plane: np.ndarray) -> np.ndarray:
     """Splat, blur and slice one plane (1, N), with the weights as they are: (N,)."""
-    out, values = np.zeros_like(plane), _room(lattice, plane)
+    out, values = np.zeros_like(plane), _empty_values(lattice, plane)
     _blurred(lattice, plane, values)
     _sliced(out, lattice, 1, values)
     return out[0]
 
 
-def _room(lattice: Lattice, planes: np.ndarray) -> np.ndarray:
-    """Space for the values of the vertices of as many of the planes as are filtered together."""
+def _empty_values(lattice: Lattice, planes: np.ndarray) -> np.ndarray:
+    """(M * lanes,) float32, for the planes that are filtered together."""
     return np.empty(lattice.size * len(_lanes(planes[:MAX_PLANES])), np.float32)
 
 
@@ -118,7 +118,7 @@ def _splat(planes, vertices, weights, values, zeros):
     pixel = zeros
     for i in range(vertices.shape[0]):
         for c in range(len(zeros)):
-            pixel = _set(pixel, c, planes[min(c, last), i])  # a spare lane repeats the last plane
+            pixel = _set(pixel, c, planes[min(c, last), i])  # an extra lane repeats the last plane
         for j in range(vertices.shape[1]):
             at, weight = np.uint64(vertices[i, j]) * stride, weights[i, j]
             for c in range(len(zeros)):
@@ -175,14 +175,14 @@ def _logits(q, log_probs, of_ones):
         others, first = of_ones[start:stop].copy(), q[0, start:stop]
         top[:] = -np.inf
         for k in range(1, len(q)):
-            message, given = q[k, start:stop], log_probs[k, start:stop]
+            message, log_prob = q[k, start:stop], log_probs[k, start:stop]
             for p in range(message.size):
                 others[p] -= message[p]
-                message[p] += given[p]
+                message[p] += log_prob[p]
                 top[p] = message[p] if message[p] > top[p] else top[p]
-        given = log_probs[0, start:stop]
+        log_prob = log_probs[0, start:stop]
         for p in range(first.size):
-            first[p] = others[p] + given[p]
+            first[p] = others[p] + log_prob[p]
             top[p] = first[p] if first[p] > top[p] else top[p]
         for k in range(len(q)):
             logit = q[k, start:stop]

@@ -48,26 +48,20 @@ def infer(log_probs: Tensor, filters: Sequence[Filter], compats: Sequence[float]
     """
     # Q sums to 1 and the filters are linear, so the message of label 0 is that of ones less those of the others.
     of_ones = torch.zeros_like(log_probs[0])
-    for each, compat in zip(filters, compats):
-        of_ones.add_(each.of_ones, alpha=compat)
+    for kernel, compat in zip(filters, compats):
+        of_ones.add_(kernel.of_ones, alpha=compat)
     q = _softmax(log_probs)
     for _ in range(iterations):
-        q = _softmax(log_probs + _messages(q, of_ones, filters, compats))
+        messages = torch.zeros_like(q)  # (K, P): q, filtered and weighted
+        for start in range(1, len(q), MAX_PLANES):
+            planes = q[start : start + MAX_PLANES].T.contiguous()
+            for kernel, compat in zip(filters, compats):
+                messages[start : start + MAX_PLANES].add_(_filtered(kernel.lattice, planes).T, alpha=compat)
+        messages[0] = of_ones
+        for message in messages[1:]:  # one after the other, so that labels of zeros at the end change no bit
+            messages[0] -= message
+        q = _softmax(log_probs + messages)
     return q
-
-
-def _messages(q: Tensor, of_ones: Tensor, filters: Sequence[Filter], compats: Sequence[float]) -> Tensor:
-    """What the pixels tell each other (K, P): q, filtered and weighted."""
-    messages = torch.zeros_like(q)
-    for start in range(1, len(q), MAX_PLANES):
-        planes = q[start : start + MAX_PLANES].T.contiguous()
-        for each, compat in zip(filters, compats):
-            filtered = _filtered(each.lattice, planes)
-            messages[start : start + MAX_PLANES].add_(filtered.T, alpha=compat)
-    messages[0] = of_ones
-    for message in messages[1:]:  # one after the other, so that labels of zeros at the end change no bit
-        messages[0] -= message
-    return messages
 
 
 def _softmax(logits: Tensor) -> Tensor:

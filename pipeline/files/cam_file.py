@@ -1,6 +1,6 @@
 """The CAM file, read and written without pickle.
 
-Two forms, told apart by their arrays (shapes in pipeline/__init__.py):
+Two forms, with different arrays (shapes in pipeline/__init__.py):
   patch grid  keys (k,), cam and attn (k, h, w) float16, size (2,) = (H, W)             the default, small
   full size   keys (k,), highres and attn_highres (k, H, W) float16                     the reference's names
 Both hold `made_by`, the record of how the file was made (common/provenance.py). Every reader takes either form.
@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -70,7 +70,7 @@ def save_cams(path: Path, cams: Cams, made_by: Mapping[str, Any], full_size: boo
 def _at_full_size(path: Path, maps: np.ndarray, cams: Cams) -> np.ndarray:
     """(k, h, w) to (k, H, W) float16, class by class."""
     height, width = cams.size
-    if 2 * 2 * len(maps) * height * width > MOST_BYTES // 2:  # two arrays of float16, and room for everything else
+    if 2 * 2 * len(maps) * height * width > MOST_BYTES // 2:  # two arrays of float16, and half for all else
         raise UserError(f"{path}: maps of {len(maps)} x {height} x {width} are too large a file; use --save grid")
     full = np.empty((len(maps), height, width), np.float16)
     for index in range(len(maps)):
@@ -138,12 +138,17 @@ def read_maps(path: Path, cam_type: str, num_classes: int) -> StoredMaps:
     with _opened(path) as arrays:
         keys = _keys(path, arrays)
         if len(keys) and not 0 <= keys.min() <= keys.max() < num_classes:
-            said = f"class index {keys.max()} where the data set has {num_classes} classes; wrong --dataset?"
-            raise _unfit(path, said)
+            reason = f"class index {keys.max()} where the data set has {num_classes} classes; wrong --dataset?"
+            raise _unfit(path, reason)
         made_by = _made_by(arrays)
         name = cam_type if cam_type in arrays else _PATCH_NAMES[cam_type]
         maps = _maps(path, arrays, name, len(keys), kind_of(made_by))
-        size = maps.shape[1:] if name == cam_type else _image_size(path, arrays)
+        size = maps.shape[1:]
+        if name != cam_type:
+            entry = arrays["size"] if "size" in arrays else np.zeros(0)
+            size = tuple(entry.tolist()) if entry.shape == (2,) and np.issubdtype(entry.dtype, np.integer) else (0, 0)
+            if min(size) < 1 or math.prod(size) > MOST_PIXELS:
+                raise _unfit(path, "no image `size` (height, width)")
         if max(maps.shape[1] / size[0], maps.shape[2] / size[1]) > 1:
             raise _unfit(path, f"`{name}` of {maps.shape[1:]} for an image of {tuple(size)}")
         return StoredMaps(keys.astype(np.int64), maps, (int(size[0]), int(size[1])), made_by)
@@ -167,7 +172,7 @@ def read_made_by(path: Path) -> dict[str, Any]:
 
 
 def kind_of(made_by: Mapping[str, Any]) -> str:
-    """What the values of the maps are that a record goes with. Raises ValueError for a kind that is none of KINDS."""
+    """The kind of the maps that a record describes. Raises ValueError for one that is none of KINDS."""
     kind = made_by.get("kind", "cam")
     if kind not in KINDS:
         raise ValueError(f"maps of kind {in_short(kind)}")
@@ -185,12 +190,8 @@ def _keys(path: Path, arrays: Any) -> np.ndarray:
 
 def _maps(path: Path, arrays: Any, name: str, count: int, kind: str) -> np.ndarray:
     maps = arrays[name] if name in arrays else np.zeros(0)
-    if (
-        maps.dtype.kind != "f"
-        or maps.ndim != 3
-        or len(maps) != count
-        or not 1 <= math.prod(maps.shape[1:]) <= MOST_PIXELS
-    ):
+    fits = maps.dtype.kind == "f" and maps.ndim == 3 and len(maps) == count
+    if not fits or not 1 <= math.prod(maps.shape[1:]) <= MOST_PIXELS:
         raise _unfit(path, f"no maps `{name}` of shape ({count}, height, width)")
     try:
         check_values(maps, kind)
@@ -207,22 +208,13 @@ def check_values(maps: np.ndarray, kind: str = "cam") -> None:
         raise ValueError(f"values from {maps.min():.3g} to {maps.max():.3g} where 0 to 1 was expected")
 
 
-def _image_size(path: Path, arrays: Any) -> tuple[int, int]:
-    size = arrays["size"] if "size" in arrays else np.zeros(0)
-    if size.shape == (2,) and np.issubdtype(size.dtype, np.integer):
-        height, width = size.tolist()
-        if min(height, width) >= 1 and height * width <= MOST_PIXELS:
-            return int(height), int(width)
-    raise _unfit(path, "no image `size` (height, width)")
-
-
 def _made_by(arrays: Any) -> dict[str, Any]:
     if "made_by" not in arrays:
         return {}
-    found = arrays["made_by"]
-    if found.shape != () or found.dtype.kind != "U":
+    text = arrays["made_by"]
+    if text.shape != () or text.dtype.kind != "U":
         raise ValueError("a record that is no text")
-    record = parse_record(str(found))
+    record = parse_record(str(text))
     kind_of(record)
     return record
 
@@ -232,9 +224,16 @@ def _made_by(arrays: Any) -> dict[str, Any]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """The arrays of an npz file by name, read when asked for; every way of being damaged ends in one UserError."""
+    """The arrays of an npz file by name, read on access; every kind of damage raises one UserError."""
     try:
-        with _stream(path) as stream:
+        stream = open_regular(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such CAM file; run generate_cams.py first") from error
+    except (OSError, ValueError) as error:  # the latter for a name with a NUL byte
+        reason = in_short(getattr(error, "strerror", None) or error)
+        raise UserError(f"{path}: cannot be read ({reason}); expected a CAM file of generate_cams.py") from error
+    try:
+        with stream:
             with zipfile.ZipFile(stream) as archive:  # what it claims, before memory is spent on it
                 entries = archive.infolist()
             if len(entries) > MOST_ARRAYS or sum(entry.file_size for entry in entries) > MOST_BYTES:
@@ -245,19 +244,8 @@ def _opened(path: Path) -> Iterator[Any]:
     except (UserError, StopRun):
         raise
     except Exception as error:  # zipfile, zlib, numpy and json raise a dozen kinds for wrong bytes
-        said = in_short(error)
-        raise _unfit(path, f"damaged, or holds something else than plain arrays ({said})") from error
+        raise _unfit(path, f"damaged, or holds something else than plain arrays ({in_short(error)})") from error
 
 
-def _stream(path: Path) -> BinaryIO:
-    try:
-        return open_regular(path)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such CAM file; run generate_cams.py first") from error
-    except (OSError, ValueError) as error:  # the latter for a name with a NUL byte
-        said = in_short(getattr(error, "strerror", None) or error)
-        raise UserError(f"{path}: cannot be read ({said}); expected a CAM file of generate_cams.py") from error
-
-
-def _unfit(path: Path, what: str) -> UserError:
-    return UserError(f"{path}: {what}; expected a CAM file of generate_cams.py, make it again")
+def _unfit(path: Path, reason: str) -> UserError:
+    return UserError(f"{path}: {reason}; expected a CAM file of generate_cams.py, make it again")

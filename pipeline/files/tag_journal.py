@@ -1,4 +1,4 @@
-"""What an interrupted tagging has finished: the scores of images, in a text file beside the label file."""
+"""The scores of images that an interrupted tagging has finished, in a text file beside the label file."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -35,14 +35,23 @@ class Journal:
             first, *lines = self.path.read_text(encoding="utf-8").split("\n")
         except (OSError, UnicodeDecodeError):
             return {}
-        # After the last line end there is nothing, or half a line.
-        return dict(_entries(lines[:-1])) if first == self.record else {}
+        entries: dict[str, Entry] = {}
+        for line in lines[:-1] if first == self.record else []:  # what follows the last line end is half a line
+            try:
+                image_id, source, values = json.loads(line)
+                scores = np.array(values, np.float32)
+                if not isinstance(image_id, str) or not isinstance(source, str) or scores.ndim != 1:
+                    break
+                entries[image_id] = Entry(source, scores)
+            except (ValueError, TypeError, OverflowError, RecursionError):  # damaged: what follows is made again
+                break
+        return entries
 
     @contextmanager
     def adding(self, finished: Mapping[str, Entry]) -> Iterator[Callable[[str, Entry], None]]:
         """A function that adds an entry to the file, beside the finished ones; each is on the disk when it returns."""
-        known = [_line(image_id, entry) for image_id, entry in finished.items()]
-        write_text(self.path, "".join([f"{self.record}\n", *known]))
+        lines = [_line(image_id, entry) for image_id, entry in finished.items()]
+        write_text(self.path, "".join([f"{self.record}\n", *lines]))
         with self.path.open("a", encoding="utf-8") as stream:
 
             def add(image_id: str, entry: Entry) -> None:
@@ -63,18 +72,6 @@ def journal_beside(labels: Path, record: str) -> Journal:
 def forget_journal(labels: Path) -> None:
     """Remove the journal of a label file, once all that needs the labels is finished."""
     journal_beside(labels, "").path.unlink(missing_ok=True)
-
-
-def _entries(lines: list[str]) -> Iterator[tuple[str, Entry]]:
-    for line in lines:
-        try:
-            image_id, source, found = json.loads(line)
-            scores = np.array(found, np.float32)
-            if not isinstance(image_id, str) or not isinstance(source, str) or scores.ndim != 1:
-                return
-            yield image_id, Entry(source, scores)
-        except (ValueError, TypeError, OverflowError, RecursionError):  # damaged: what follows is made again
-            return
 
 
 def _line(image_id: str, entry: Entry) -> str:

@@ -23,10 +23,7 @@ BOX_THRESHOLD = 0.4  # published for VOC (paper, section 4.1); each data set's s
 
 @dataclass(frozen=True)
 class ClipEsSettings:
-    """CLIP-ES's own settings.
-
-    box_threshold  share of a CAM's maximum above which a pixel enters a box (paper, section 3.2); None: the data set's
-    """
+    """CLIP-ES's own settings (paper, section 3.2)."""
 
     box_threshold: float | None = option(None, "share of a CAM's maximum that enters a box; not given: the data set's")
 

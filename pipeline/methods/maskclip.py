@@ -5,9 +5,8 @@ The image tower runs with the exact GELU and a smaller epsilon in its layer norm
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from common.arguments import count, option
@@ -18,10 +17,11 @@ if TYPE_CHECKING:
 
     from clip.image import Preparation
     from clip.load import Clip
-    from clip.transformer import VisionTransformer
     from dataset.spec import DatasetSpec
-    from pipeline.methods.method import MapPair
+    from pipeline.methods.method import MapPair, MapsOf, ScoresOf
     from pipeline.steps.dense_features import Patches
+
+    PatchesOf = Callable[[Clip, Tensor, CamSettings, int], Patches]
 
 PUBLISHED_FRAME = (2048, 512)  # for VOC, COCO-Stuff and ADE20K, in the published configurations
 TEMPLATES = option(
@@ -34,24 +34,25 @@ TEMPLATES = option(
 
 @dataclass(frozen=True)
 class MaskClipSettings:
-    """MaskCLIP's own settings. Both thresholds are 0 in the published baselines, and 1 and 0.5 where they are used.
+    """MaskCLIP's own settings; their help says what they are."""
 
-    key_smoothing   positions whose highest probability is below it take those of positions with similar keys
-    smoothing_norm  what similar means: keys normalised per channel over the positions ("position", as the official
-                    code does it) or per position over the channels ("channel", as the paper has it)
-    denoising       classes whose probability is below it everywhere in the image are ruled out
-    frame           (long, short) sides that images are scaled to just fit into, (0,) for their own size; None: the data
-                    set's
-    templates       the prompt sentences; one of clip.templates.TEMPLATE_SETS, or "dataset"
-    """
-
-    key_smoothing: float = option(0.0, "0: off; 1.0 where published", metavar="X")
+    key_smoothing: float = option(
+        0.0,
+        "positions whose highest probability is below it take those of positions with similar keys; 0: off; "
+        "1.0 where published",
+        metavar="X",
+    )
     smoothing_norm: str = option(
         "position",
         "keys are normalised over the positions, as in the official code, or each by itself, as in the paper",
         choices=("position", "channel"),
     )
-    denoising: float = option(0.0, "0: off; 0.5 where published", flag="--prompt_denoising", metavar="X")
+    denoising: float = option(
+        0.0,
+        "classes whose probability is below it in the whole image are left out; 0: off; 0.5 where published",
+        flag="--prompt_denoising",
+        metavar="X",
+    )
     frame: tuple[int, ...] | None = option(
         None,
         "LONG SHORT sides that images are scaled to just fit into, 0 for their own size; not given: the data set's, "
@@ -63,35 +64,43 @@ class MaskClipSettings:
     templates: str = TEMPLATES
 
 
-def maps(
-    clip: Clip, images: Tensor, labels: Sequence[Sequence[int]], text: TextSet, settings: CamSettings
-) -> list[MapPair]:
-    """B pairs of (k_i, h, w) logits, or probabilities with key smoothing: each patch's scores, and the same along the
-    affinity, of a batch (B, 3, h*p, w*p)."""
-    from pipeline.steps.affinity import ATTENTION_BLOCKS
+def map_functions(patches: PatchesOf) -> tuple[MapsOf, ScoresOf]:
+    """The `maps` and the `scores` of a method that scores what `patches` returns."""
 
-    found = patches(clip, images, settings, ATTENTION_BLOCKS)
-    return refined(found, score_maps(clip, found, labels, text, settings))
+    def maps(
+        clip: Clip, images: Tensor, labels: Sequence[Sequence[int]], text: TextSet, settings: CamSettings
+    ) -> list[MapPair]:
+        from pipeline.steps.affinity import ATTENTION_BLOCKS, mean_attention, transition_matrix
+        from pipeline.steps.dense_features import spread
 
+        features = patches(clip, images, settings, ATTENTION_BLOCKS)
+        pairs = []
+        for index, scores in enumerate(score_maps(clip, features, labels, text, settings)):
+            attention = [block[index] for block in features.attention]  # none of a ResNet
+            spread_scores = spread(transition_matrix(mean_attention(attention)), scores) if attention else scores
+            pairs.append((scores, spread_scores))
+        return pairs
 
-def scores(clip: Clip, images: Tensor, text: TextSet, settings: CamSettings) -> Tensor:
-    """(B, K, h, w): the maps of all classes of the text, without the affinity."""
-    import torch
+    def scores(clip: Clip, images: Tensor, text: TextSet, settings: CamSettings) -> Tensor:
+        import torch
 
-    every = [range(len(text.foreground))] * len(images)
-    return torch.stack(score_maps(clip, patches(clip, images, settings, 0), every, text, settings))
+        classes = [range(len(text.foreground))] * len(images)
+        return torch.stack(score_maps(clip, patches(clip, images, settings, 0), classes, text, settings))
+
+    return maps, scores
 
 
 def patches(clip: Clip, images: Tensor, settings: CamSettings, attention_blocks: int) -> Patches:
-    """What the scores are made of; the attention of the last `attention_blocks` blocks, or of none."""
+    """Features of the patches of a batch (B, 3, h*p, w*p), with the attention of the last `attention_blocks` blocks."""
     from clip.resnet import is_resnet
+    from clip.vision import with_exact_gelu
     from pipeline.steps import dense_features as dense
     from pipeline.steps.trunk import run_trunk
 
     if is_resnet(clip.visual):
         cells, grid = dense.resnet_cells(clip.visual, images, settings.precision)
         return dense.Patches(*dense.identity_features_resnet(clip.visual, cells), (), grid)
-    visual = _exact_gelu(clip.visual)
+    visual = with_exact_gelu(clip.visual, dense.LAYER_NORM_EPSILON)
     trunk = run_trunk(visual, images, "bicubic", attention_blocks, settings.precision, settings.compile)
     last_input = trunk.last_input.float()
     attention = (*trunk.attention, dense.last_block(visual, last_input)[1]) if attention_blocks else ()
@@ -99,53 +108,33 @@ def patches(clip: Clip, images: Tensor, settings: CamSettings, attention_blocks:
     return dense.Patches(features, keys, attention, trunk.grid)
 
 
-@lru_cache(maxsize=1)  # of the model in use; making it takes longer than looking at it
-def _exact_gelu(visual: VisionTransformer) -> VisionTransformer:
-    from clip.vision import with_exact_gelu
-    from pipeline.steps.dense_features import LAYER_NORM_EPSILON
-
-    return with_exact_gelu(visual, LAYER_NORM_EPSILON)
-
-
 def score_maps(
-    clip: Clip, found: Patches, labels: Sequence[Sequence[int]], text: TextSet, settings: CamSettings
+    clip: Clip, patches: Patches, labels: Sequence[Sequence[int]], text: TextSet, settings: CamSettings
 ) -> list[Tensor]:
-    """B maps (k_i, h, w): scores of the given classes against each other and the background prompts."""
+    """B maps (k_i, h, w): logits of an image's classes against each other and the background prompts.
+
+    With key smoothing they are probabilities. Denoising comes first, as published.
+    """
     import torch
 
-    cosines = found.features @ torch.cat([text.foreground, text.background]).T  # (B, N, K+b)
-    background = range(len(text.foreground), cosines.shape[-1])
-    maps = []
-    for index, present in enumerate(labels):
-        keys = None if found.keys is None else found.keys[index]
-        chosen = cosines[index][:, [*present, *background]]
-        scores = _scores(chosen, keys, len(present), clip.logit_scale, settings.options or MaskClipSettings())
-        maps.append(scores.T.reshape(len(present), *found.grid))  # (N, k) -> (k, h, w)
-    return maps
-
-
-def _scores(cosines: Tensor, keys: Tensor | None, count: int, scale: Tensor, settings: MaskClipSettings) -> Tensor:
-    """(N, k+b) cosines to (N, k) logits or, with key smoothing, probabilities. Denoising comes first, as published."""
     from pipeline.steps import dense_features as dense
 
-    if keys is not None and settings.denoising > 0:
-        cosines = dense.denoise(cosines, scale, settings.denoising)
-    if keys is not None and settings.key_smoothing > 0:
-        smoothed = dense.smooth(cosines, keys, scale, settings.key_smoothing, settings.smoothing_norm)
-        return dense.to_distribution(smoothed, (scale * cosines).softmax(dim=-1))[:, :count]
-    return dense.against_background(scale * cosines, count)
-
-
-def refined(found: Patches, every: Sequence[Tensor]) -> list[MapPair]:
-    """Each image's maps, and the same along its affinity; as they are where there is no attention (a ResNet)."""
-    from pipeline.steps.affinity import mean_attention, transition_matrix
-    from pipeline.steps.dense_features import spread
-
-    pairs = []
-    for index, maps in enumerate(every):
-        attention = [block[index] for block in found.attention]
-        pairs.append((maps, spread(transition_matrix(mean_attention(attention)), maps) if attention else maps))
-    return pairs
+    options = settings.options if isinstance(settings.options, MaskClipSettings) else MaskClipSettings()
+    cosines = patches.features @ torch.cat([text.foreground, text.background]).T  # (B, N, K+b)
+    background = range(len(text.foreground), cosines.shape[-1])
+    scale, maps = clip.logit_scale, []
+    for index, present in enumerate(labels):
+        scores, count = cosines[index][:, [*present, *background]], len(present)
+        keys = None if patches.keys is None else patches.keys[index]
+        if keys is not None and options.denoising > 0:
+            scores = dense.denoise(scores, scale, options.denoising)
+        if keys is not None and options.key_smoothing > 0:
+            smoothed = dense.smooth(scores, keys, scale, options.key_smoothing, options.smoothing_norm)
+            scores = dense.to_distribution(smoothed, (scale * scores).softmax(dim=-1))[:, :count]
+        else:
+            scores = dense.against_background(scale * scores, count)
+        maps.append(scores.T.reshape(count, *patches.grid))  # (N, k) -> (k, h, w)
+    return maps
 
 
 def complete(clip: Clip, spec: DatasetSpec, settings: MaskClipSettings) -> MaskClipSettings:
@@ -161,14 +150,14 @@ def complete(clip: Clip, spec: DatasetSpec, settings: MaskClipSettings) -> MaskC
 
 def prompts(spec: DatasetSpec, settings: MaskClipSettings) -> list[list[str]]:
     """Plain names in all templates. Without background words there is the word itself to compete."""
-    from clip.templates import TEMPLATE_SETS, fill_templates
+    from clip.templates import MASKCLIP85, fill_templates
     from clip.text import fill_template
 
     words = (spec.background_prompts or ("background",)) if spec.has_background else ()
     names = [*(spec.plain_prompts or spec.prompts), *((word,) for word in words)]
     if settings.templates == "dataset":
         return fill_template(spec.template, names)
-    return fill_templates(TEMPLATE_SETS[settings.templates], names)
+    return fill_templates(MASKCLIP85, names)
 
 
 def preparation(clip: Clip, settings: MaskClipSettings | None) -> Preparation:
@@ -182,6 +171,7 @@ def preparation(clip: Clip, settings: MaskClipSettings | None) -> Preparation:
     return Preparation(fit, PUBLISHED_FRAME if frame is None else frame, "imagenet")
 
 
+maps, scores = map_functions(patches)
 METHOD = Method(
     maps,
     MaskClipSettings,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from common.arguments import option, positive
-from pipeline.methods.maskclip import TEMPLATES, prompts, refined, score_maps
-from pipeline.methods.method import CamSettings, Method, TextSet
+from pipeline.methods.maskclip import TEMPLATES, map_functions, prompts
+from pipeline.methods.method import CamSettings, Method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,22 +15,16 @@ if TYPE_CHECKING:
     from clip.image import Preparation
     from clip.load import Clip
     from dataset.spec import DatasetSpec
-    from pipeline.methods.method import MapPair
     from pipeline.steps.dense_features import Patches
 
 
 @dataclass(frozen=True)
 class MaskClipVSettings:
-    """The variant's own settings.
-
-    frame      (side,) of the squares that images are resized to, whatever their aspect; None: the side that CLIP was
-               trained with
-    templates  as in MaskClipSettings
-    """
+    """The variant's own settings; their help says what they are."""
 
     frame: tuple[int, ...] | None = option(
         None,
-        "side of the squares that images are resized to; not given: the model's",
+        "side of the squares that images are resized to, whatever their aspect; not given: the model's",
         type=positive,
         many=True,
         metavar="SIDE",
@@ -39,27 +32,8 @@ class MaskClipVSettings:
     templates: str = TEMPLATES
 
 
-def maps(
-    clip: Clip, images: Tensor, labels: Sequence[Sequence[int]], text: TextSet, settings: CamSettings
-) -> list[MapPair]:
-    """B pairs of (k_i, h, w) logits: each patch's scores, and the same along the affinity."""
-    from pipeline.steps.affinity import ATTENTION_BLOCKS
-
-    found = patches(clip, images, settings, ATTENTION_BLOCKS)
-    return refined(found, score_maps(clip, found, labels, text, replace(settings, options=None)))
-
-
-def scores(clip: Clip, images: Tensor, text: TextSet, settings: CamSettings) -> Tensor:
-    """(B, K, h, w): the maps of all classes of the text, without the affinity."""
-    import torch
-
-    every = [range(len(text.foreground))] * len(images)
-    found = patches(clip, images, settings, 0)
-    return torch.stack(score_maps(clip, found, every, text, replace(settings, options=None)))
-
-
 def patches(clip: Clip, images: Tensor, settings: CamSettings, attention_blocks: int) -> Patches:
-    """What the scores are made of; the attention of the last `attention_blocks` blocks, or of none."""
+    """Features of the patches of a batch (B, 3, h*p, w*p), with the attention of the last `attention_blocks` blocks."""
     from clip.resnet import is_resnet
     from pipeline.steps import dense_features as dense
     from pipeline.steps.trunk import run_trunk
@@ -89,14 +63,10 @@ def preparation(clip: Clip, settings: MaskClipVSettings | None) -> Preparation:
     from clip.image import Preparation
 
     frame = settings.frame if settings else None
-    return Preparation("square", frame or (native_side(clip),))
+    return Preparation("square", frame or (int(clip.visual.image_size),))
 
 
-def native_side(clip: Clip) -> int:
-    """Side in pixels of the square images that the model was trained with."""
-    return int(clip.visual.image_size)
-
-
+maps, scores = map_functions(patches)
 METHOD = Method(
     maps,
     MaskClipVSettings,

@@ -27,20 +27,14 @@ else:
 
 @dataclass(frozen=True)
 class SharedSettings:
-    """What every method understands.
-
-    scales, flip   test-time augmentation; (1.0,) and False: none
-    max_side       larger images are shrunk to this side, in pixels, for CLIP; the maps still stand for all of them
-    precision      of all blocks but the last; that, its gradients and the affinity are float32
-    compile        whether those blocks are compiled by torch.compile
-    """
+    """The settings of every method; their help says what they are."""
 
     scales: tuple[float, ...] = option((1.0,), "test-time scales; 1.0 is always used", type=scale, many=True)
     flip: bool = option(False, "average with the mirrored image")
     max_side: int = option(1024, "larger images are shrunk to this for CLIP, masks are not", type=positive)
     precision: str = option(
         "float32",
-        "of all blocks but the last; the others are for GPUs",
+        "of all blocks but the last, which is float32; the others are for GPUs",
         choices=("float32", "bfloat16", "float16"),
     )
     compile: bool = option(False, "torch.compile these blocks; pays on long runs on a GPU")

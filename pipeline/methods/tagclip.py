@@ -1,7 +1,7 @@
 """TagCLIP (Lin et al., AAAI 2024): which classes an image shows, where there are no labels.
 
-Coarse scores of the patches -> spread along voted attention -> spread again inside boxes -> look again, in a crop, at
-each likely class.
+Coarse scores of the patches -> spread along voted attention -> spread again inside boxes -> scores of the likely
+classes in crops.
 """
 
 from __future__ import annotations
@@ -25,23 +25,14 @@ PUBLISHED_BLOCKS = 12  # of ViT-B/16, for which the numbers below were published
 
 @dataclass(frozen=True)
 class TagSettings:
-    """TagCLIP's thresholds, with the published values.
+    """TagCLIP's thresholds, with the published values; their help says what they are.
 
-    votes            an affinity between two patches is kept where it exceeds the mean of its block's attention in this
-                     many blocks; None: 4 of 12, and the same share of any other number
-    blocks           0-based blocks whose attention is averaged; None: 8 9 10 of 12, and in any CLIP the three before
-                     the last (those there are)
-    candidate_share  classes above min + share * (max - min) of the refined patch scores are looked at again
-                     (0.1 for COCO-Stuff)
-    region_level     patches above this level of a class's min-max normalised scores make its region
-    crop_weight      share of the second look in the score of a class that had one
-    label_share      labels are the classes above min + share * (max - min) of the scores (0.1 for COCO-Stuff)
-    templates        the prompt sentences: "maskclip85" as published, "dataset", or "auto"
+    `candidate_share` and `label_share` are 0.1 for COCO-Stuff.
     """
 
     votes: int | None = option(
         None,
-        "blocks that must agree on an affinity; not given: 4 of every 12",
+        "blocks whose attention must exceed its mean to keep an affinity; not given: 4 of every 12",
         flag="--tag_votes",
         type=int,
         metavar="N",
@@ -56,7 +47,7 @@ class TagSettings:
     )
     candidate_share: float = option(
         0.5,
-        "share of the range of patch scores above which a class is looked at again in a crop",
+        "share of the range of patch scores above which a class is scored again in a crop",
         flag="--tag_candidates",
         metavar="X",
     )
@@ -66,7 +57,7 @@ class TagSettings:
         flag="--tag_region",
         metavar="X",
     )
-    crop_weight: float = option(0.5, "weight of that second look; 0: none", flag="--tag_crop_weight", metavar="X")
+    crop_weight: float = option(0.5, "weight of the crop's score; 0: no crops", flag="--tag_crop_weight", metavar="X")
     label_share: float = option(
         0.5,
         "share of the range of an image's scores above which a class is a label",
@@ -129,14 +120,19 @@ def class_scores(clip: Clip, image: Tensor, text: TextSet, settings: TagSettings
     affinity = tag_regions.voted_attention(
         torch.cat(features.attention), settings.votes_of(blocks), settings.blocks_of(blocks)
     )
-    scores = refined_scores(affinity, coarse[:, : len(text.foreground)], features.grid)  # (N, K)
-    looks = settings.crop_weight > 0
-    again = second_look(clip, image, scores, features.grid, words, settings) if looks else {}
-    return tag_regions.fused(to_numpy(scores.amax(dim=0)).tolist(), again, settings.crop_weight)
+    patch_scores = refined_scores(affinity, coarse[:, : len(text.foreground)], features.grid)  # (N, K)
+    scores = to_numpy(patch_scores.amax(dim=0)).copy()
+    if settings.crop_weight > 0:
+        weight = settings.crop_weight
+        for index, probability in crop_scores(clip, image, patch_scores, features.grid, words, settings).items():
+            scores[index] = (1 - weight) * scores[index] + weight * probability
+    return scores
 
 
 def refined_scores(affinity: Tensor, coarse: Tensor, grid: tuple[int, int]) -> Tensor:
     """Coarse scores S (N, K) to S2 (N, K): spread once to find each class's boxes, then from S again inside them.
+
+    affinity  W (N, N)
 
     Boxes stand at the mean of a class's normalised scores, by the rule of the affinity step. (TagCLIP looks for
     outer contours only; the boxes of inner ones lie inside theirs, so the union is the same.)
@@ -145,12 +141,12 @@ def refined_scores(affinity: Tensor, coarse: Tensor, grid: tuple[int, int]) -> T
     import torch
 
     from pipeline.steps.affinity import box_mask
-    from pipeline.steps.tag_regions import spread
     from pipeline.steps.tensors import to_numpy
 
-    heats = _heats(spread(affinity, coarse), grid)
-    masks = np.stack([box_mask(heat, float(heat.mean())) for heat in to_numpy(heats)])  # (K, h, w)
-    return spread(affinity, coarse, torch.from_numpy(masks).flatten(1).to(coarse.device))
+    heats = to_numpy(_heats(affinity @ coarse, grid))
+    masks = np.stack([box_mask(heat, float(heat.mean())) for heat in heats])  # (K, h, w)
+    inside = torch.from_numpy(masks).flatten(1).to(coarse.device)
+    return affinity @ (coarse * inside.T)  # (W * mask_c) @ S_c: the mask goes over W's columns
 
 
 def _heats(scores: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -159,7 +155,7 @@ def _heats(scores: Tensor, grid: tuple[int, int]) -> Tensor:
     return min_max(scores.T.reshape(-1, *grid))  # (N, K) -> (K, h, w)
 
 
-def second_look(
+def crop_scores(
     clip: Clip, image: Tensor, scores: Tensor, grid: tuple[int, int], words: Tensor, settings: TagSettings
 ) -> dict[int, float]:
     """Class-wise re-identification: the probability q of each likely class in a crop of its own region."""
@@ -168,10 +164,11 @@ def second_look(
     from pipeline.steps import tag_regions
 
     side = round((len(clip.visual.positional_embedding) - 1) ** 0.5)
-    heats = _heats(scores, grid)
-    likely = tag_regions.candidates(scores, settings.candidate_share)
-    found = {index: tag_regions.region_of(heats[index], settings.region_level, side) for index in likely}
-    regions = {index: region for index, region in found.items() if region is not None}
+    heats, regions = _heats(scores, grid), {}
+    for index in tag_regions.candidates(scores, settings.candidate_share):
+        region = tag_regions.region_of(heats[index], settings.region_level, side)
+        if region is not None:
+            regions[index] = region
     if not regions:
         return {}
     crops = torch.stack([tag_regions.crop(image, region, clip.patch_size) for region in regions.values()])

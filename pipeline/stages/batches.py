@@ -2,86 +2,80 @@
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from clip.image import AS_CLIP_ES, Preparation, patch_grid, prepare_image
-from common.errors import StopRun, UserError
 from common.images import image_size, read_image
 from common.outcome import Outcome
 from common.provenance import source_of
 from dataset.spec import Sample
-
-if TYPE_CHECKING:
-    from pipeline.methods.method import MapPair
+from pipeline.stages.failure import failure
 
 BATCH_ATTENTION = 32 * 1024**2  # (h*w)^2 of a batch: 32 images of 512 x 512 pixels at patch 16
 WINDOW = 128  # images among which batches of one patch grid are formed; bounds how far the order can shift
 
 
+@dataclass(frozen=True)
+class BatchImage:
+    """One image of a batch, from the file to its maps.
+
+    size    (H, W) of the image in the file
+    source  the image's identity when it was read (common/provenance.py)
+    pixels  (3, h*p, w*p), the input of the model; None once there are maps
+    maps    (cam, attn), before and after the affinity, each (k, h, w); empty until they are computed
+    note    what people should know of how the maps were made
+    """
+
+    sample: Sample
+    size: tuple[int, int]
+    source: str
+    pixels: torch.Tensor | None = None
+    maps: tuple[np.ndarray, ...] = ()
+    note: str = ""
+
+
 @dataclass
 class Batch:
-    """Samples of one patch grid, their tensors once read, and what already became of some of them.
+    """Samples of one patch grid.
 
-    images, sizes, sources, maps  one a sample, once there are any; a source is an image's identity
-    notes        by id, what people should know of how the maps were made
-    outcomes     of samples that are no longer among `samples`
+    images    those that could be read so far
+    outcomes  of images that need no more work, or failed
     """
 
     samples: list[Sample]
-    images: list[torch.Tensor] = field(default_factory=list)
-    sizes: list[tuple[int, int]] = field(default_factory=list)
-    sources: list[str] = field(default_factory=list)
-    maps: "list[MapPair]" = field(default_factory=list)
-    notes: dict[str, str] = field(default_factory=dict)
+    images: list[BatchImage] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
-
-
-def failure(sample: Sample, error: Exception) -> Outcome:
-    """What an error made of an image: a UserError speaks for itself, of others the type and the message are told."""
-    words = str(error) if isinstance(error, UserError) else f"{sample.image}: {type(error).__name__}: {error}"
-    return Outcome(sample.id, "failed", " ".join(words.split()))
 
 
 @dataclass(frozen=True)
 class Reader:
     """Reads and prepares the images of a batch; those that cannot be read become outcomes. Small, for other processes.
 
-    patch_size, max_side  as of the job
-    how                   the method wants its images
+    max_side     larger images are shrunk to this side
+    preparation  how the method wants its images
     """
 
     patch_size: int
     max_side: int
-    how: Preparation = AS_CLIP_ES
+    preparation: Preparation = AS_CLIP_ES
 
     def grid(self, size: tuple[int, int]) -> tuple[int, int]:
         """(h, w) of an image of (H, W) pixels."""
-        return patch_grid(size, self.patch_size, self.max_side, self.how)
+        return patch_grid(size, self.patch_size, self.max_side, self.preparation)
 
     def __call__(self, batch: Batch) -> Batch:
-        readable = []
         for sample in batch.samples:
             try:
-                size, source, image = self._read(sample)
-            except StopRun:
-                raise
-            except Exception as error:  # of one image; it must not cost the others
-                batch.outcomes.append(failure(sample, error))
-                continue
-            readable.append(sample)
-            batch.sizes.append(size)
-            batch.sources.append(source)
-            batch.images.append(image)
-        batch.samples = readable
+                size, source = image_size(sample.image), source_of(sample.image)
+                height, width = (side * self.patch_size for side in self.grid(size))
+                image = read_image(sample.image, enough=(height, width))
+                pixels = prepare_image(image, self.patch_size, self.max_side, self.preparation)
+                batch.images.append(BatchImage(sample, size, source, pixels))
+            except Exception as error:
+                batch.outcomes.append(failure(sample.id, error, sample.image))
         return batch
-
-    def _read(self, sample: Sample) -> tuple[tuple[int, int], str, torch.Tensor]:
-        size, source = image_size(sample.image), source_of(sample.image)
-        height, width = (side * self.patch_size for side in self.grid(size))
-        image = read_image(sample.image, enough=(height, width))
-        return size, source, prepare_image(image, self.patch_size, self.max_side, self.how)
 
 
 def plan(reader: Reader, batch_size: int, samples: Sequence[Sample]) -> Iterator[Batch]:
@@ -96,10 +90,8 @@ def plan(reader: Reader, batch_size: int, samples: Sequence[Sample]) -> Iterator
         for sample in samples[start : start + WINDOW]:
             try:
                 grids.setdefault(reader.grid(image_size(sample.image)), []).append(sample)
-            except StopRun:
-                raise
             except Exception as error:
-                unreadable.outcomes.append(failure(sample, error))
+                unreadable.outcomes.append(failure(sample.id, error, sample.image))
         yield unreadable
         for grid, members in grids.items():
             size = batch_size_for(grid, batch_size)

@@ -1,7 +1,7 @@
 """The loop of eval_cam_with_crf.py: CAM files + images -> masks, and scores where there is ground truth.
 
-Its steps are those of every road to a mask: `prepare_input` (photo and maps), `sharpen_all` (DenseCRF), `finish` (mask
-and score). scripts/run.py and scripts/segment.py come to `prepare_input` with maps that never were in a file.
+Its steps: `prepare_input` (photo and maps), `sharpen_all` (DenseCRF), `finish` (mask and score). scripts/run.py and
+scripts/segment.py take the same steps with maps that are not in a file.
 """
 
 import hashlib
@@ -21,25 +21,26 @@ from common.limits import MAX_PIXELS
 from common.memory import out_of_memory
 from common.outcome import Outcome
 from common.parallel import ordered_map
-from common.provenance import SOURCE, Together, can_stay, record_text, source_of
+from common.provenance import SOURCE, can_stay, record_text, source_of
 from common.version import VERSION
 from dataset.mask_png import write_mask
-from dataset.spec import Sample
 from dataset.voc_layout import find_image
 from pipeline.crf.dense_crf import dense_crf, dense_crf_batch, reference_image
 from pipeline.crf.settings import CrfSettings
-from pipeline.files.cam_file import read_maps, read_record
-from pipeline.stages.evaluate import Totals, check_shape, confusion_of, failure, mask_record, read_truth
+from pipeline.files.cam_file import StoredMaps, read_maps, read_record
+from pipeline.stages.evaluate import Scored, Totals, add_up, check_shape, confusion_of, mask_record, read_truth
+from pipeline.stages.failure import failure
 from pipeline.steps import masks
 from pipeline.steps.maps import enlarge_labels
 from pipeline.steps.masks import labels_of
 
 FORMAT = 4  # of the record in a mask
 GROUP = 8  # images that go to the device together
-CHECKING = 8  # files that are looked at side by side to see what is finished
+CHECKING = 8  # masks that are checked side by side
 SHRUNK = "worked on at a smaller size (--max_pixels)"
 MOST_PROBABILITIES = 1 << 27  # that are shown at full size, of all classes; 0.5 GB
 ON_CPU = "CRF on the CPU, out of GPU memory"
+GPU_FILES = ("nvidiactl", "nvidia0", "kfd", "dxg", "nvhost-gpu")  # in /dev
 REMEDY = "pass --overwrite or another --pseudo_mask_save_path"
 
 Item = TypeVar("Item")
@@ -48,7 +49,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class CrfJob:
-    """What is to be done with every image of a run.
+    """Masks of all images of a run.
 
     cams, images    folders of CAM files and images
     out_dir         folder of the masks, or None to write none
@@ -99,7 +100,7 @@ class CrfJob:
         return self.out_dir / f"{image_id}{self.mask_ending}"
 
     def settings(self, cams_made_by: Mapping[str, Any]) -> dict[str, Any]:
-        """What all masks of a run have in common, made of maps with such a record."""
+        """The part of the record that all masks of a run share, for maps with such a record."""
         common = {key: value for key, value in cams_made_by.items() if key not in (SOURCE, "keys")}
         return {
             "format": FORMAT,
@@ -116,7 +117,7 @@ class CrfJob:
         }
 
     def record(self, cams_made_by: Mapping[str, Any], keys: Iterable[int], source: str) -> dict[str, Any]:
-        """The record of a mask that is made of such maps of these classes, and of this photo."""
+        """The record of a mask."""
         return {**self.settings(cams_made_by), "keys": [int(key) for key in keys], SOURCE: source}
 
     def working_size(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -129,31 +130,19 @@ class CrfJob:
 
 
 def backend_for(device: str) -> str:
-    """The DenseCRF that suits `--device`: "torch" on a GPU, else "numba". Imports torch only where there may be one."""
-    if device == "cpu" or (device == "auto" and not gpu_may_be_there()):
+    """The DenseCRF that suits `--device`: "torch" on a GPU, else "numba".
+
+    Torch is imported only where a device file says that there may be a GPU that it calls CUDA (NVIDIA, ROCm, WSL,
+    Jetson).
+    """
+    if device == "cpu" or (device == "auto" and not any(Path("/dev", name).exists() for name in GPU_FILES)):
         return "numba"
     from clip.device import pick_device
 
     return "torch" if pick_device(device).type == "cuda" else "numba"
 
 
-def gpu_may_be_there() -> bool:
-    """Whether there may be a GPU that torch calls CUDA (NVIDIA, ROCm, WSL, Jetson); without one torch is not asked."""
-    return any(
-        Path(place).exists() for place in ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg", "/dev/nvhost-gpu")
-    )
-
-
 # --- what is there already ------------------------------------------------------------------------
-
-
-def finished_ids(job: CrfJob, ids: Iterable[str]) -> set[str]:
-    """Ids whose mask is whole and made in the same way of the same maps and photo; damaged masks count as missing.
-
-    Raises UserError when a mask was made in another way.
-    """
-
-    return _finished(job, ids, partial(record_of, job))
 
 
 def record_of(job: CrfJob, image_id: str) -> tuple[Path, dict[str, Any]]:
@@ -163,33 +152,33 @@ def record_of(job: CrfJob, image_id: str) -> tuple[Path, dict[str, Any]]:
     return photo, job.record(cams, cams["keys"], source_of(photo))
 
 
-def finished_samples(job: CrfJob, samples: Iterable[Sample], cams_made_by: Mapping[str, Any]) -> set[str]:
-    """The same for masks that are made straight from images with labels, of maps that have such a record."""
-    by_id = {sample.id: sample for sample in samples}
+def finished_ids(
+    job: CrfJob, ids: Iterable[str], expected: Callable[[str], tuple[Path, dict[str, Any]]] | None = None
+) -> set[str]:
+    """Ids whose mask is whole, of the photo's size, and has the record that it would get now.
 
-    def record_of(image_id: str) -> tuple[Path, dict[str, Any]]:
-        sample = by_id[image_id]
-        return sample.image, job.record(cams_made_by, sample.labels, source_of(sample.image))
+    expected  returns the photo and that record for an id; None: `record_of`
+    Damaged masks, and those of photos that were replaced, count as missing. Raises UserError when a mask was made in
+    another way.
+    """
+    expected = expected or partial(record_of, job)
 
-    return _finished(job, by_id, record_of)
-
-
-def _finished(job: CrfJob, ids: Iterable[str], record_of: Callable[[str], tuple[Path, dict[str, Any]]]) -> set[str]:
-    def finished(image_id: str) -> bool:
-        target = job.target(image_id)
+    def is_finished(image_id: str) -> bool:
+        mask = job.target(image_id)
         try:
-            found = mask_record(target)
-            photo, wanted = record_of(image_id)
-            same_size = image_size(photo) == image_size(target)
+            record = mask_record(mask)
+            photo, expected_record = expected(image_id)
+            same_size = image_size(photo) == image_size(mask)
         except UserError:
             return False
-        return can_stay(target, found, wanted, REMEDY) and same_size
+        return can_stay(mask, record, expected_record, REMEDY) and same_size
 
-    asked = list(ids) if job.out_dir and not job.overwrite else []
-    return {image_id for image_id, done in zip(asked, ordered_map(finished, asked, CHECKING, ahead=16)) if done}
+    checked = list(ids) if job.out_dir and not job.overwrite else []
+    results = ordered_map(is_finished, checked, CHECKING, ahead=16)
+    return {image_id for image_id, done in zip(checked, results) if done}
 
 
-# --- one image on its way -------------------------------------------------------------------------
+# --- input and result --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -228,46 +217,31 @@ class CrfResult:
     notes: tuple[str, ...] = ()
 
 
-def prepare_input(
-    job: CrfJob,
-    image_id: str,
-    photo: Path,
-    maps_at: Callable[[tuple[int, int]], np.ndarray],
-    size: tuple[int, int],
-    keys: np.ndarray,
-    cams_made_by: Mapping[str, Any],
-    kind: str = "cam",
-    notes: tuple[str, ...] = (),
-) -> CrfInput:
-    """What the CRF needs of a photo, at the size at which it is worked on.
+def prepare_input(job: CrfJob, image_id: str, photo: Path, stored: StoredMaps, notes: tuple[str, ...] = ()) -> CrfInput:
+    """The photo and its maps, at the size at which they are worked on.
 
-    maps_at       gives the maps at a size, (k, H', W')
-    size          (H, W) of the photo when its maps were made
-    cams_made_by  the record of the maps
-    Raises UserError when the photo is another one by now, and when there is nothing that a pixel could be.
+    Raises UserError when the photo was replaced since its maps were made, and when there are neither labels nor a
+    background.
     """
-    if not len(keys) and not job.has_background:
+    made_by, size = stored.made_by, stored.size
+    if not len(stored.keys) and not job.has_background:
         raise UserError(f"{photo}: no labels, and the data set has no background: no mask can be made")
     source = source_of(photo)
     if image_size(photo) != size:
         raise UserError(f"{photo}: of size {image_size(photo)}, and its maps were made for {size}; make the CAMs again")
-    if cams_made_by.get(SOURCE, source) != source:
+    if made_by.get(SOURCE, source) != source:
         raise UserError(f"{photo}: another photo than its maps were made of; run generate_cams.py again")
-    working = job.working_size(size)
-    rgb = np.asarray(read_at(photo, job.working_size))
+    rgb, working = np.asarray(read_at(photo, job.working_size)), job.working_size(size)
     if rgb.shape[:2] != working:
-        raise UserError(f"{photo}: replaced by another one meanwhile; the same command mends it")
-    record = job.record(cams_made_by, keys, source)
-    return CrfInput(image_id, photo, rgb, keys, maps_at(working), size, record, cams_made_by, kind, notes)
+        raise UserError(f"{photo}: replaced by another one meanwhile; repeat the command")
+    record, maps = job.record(made_by, stored.keys, source), stored.resized(working)
+    return CrfInput(image_id, photo, rgb, stored.keys, maps, size, record, made_by, stored.kind, notes)
 
 
 def load(job: CrfJob, image_id: str) -> CrfInput:
     """The photo and the maps of a CAM file; raises UserError when they do not go together."""
     photo = find_image(job.images, image_id)
-    stored = read_maps(job.cam_file(image_id), job.cam_type, job.num_classes)
-    return prepare_input(
-        job, image_id, photo, stored.resized, stored.size, stored.keys, stored.made_by, kind=stored.kind
-    )
+    return prepare_input(job, image_id, photo, read_maps(job.cam_file(image_id), job.cam_type, job.num_classes))
 
 
 # --- the CRF --------------------------------------------------------------------------------------
@@ -289,18 +263,7 @@ def run(job: CrfJob, ids: Sequence[str], totals: Totals, threads: int) -> Iterat
         except Exception as error:
             return failure(image_id, error)
 
-    yield from _scored(job, totals, sharpen_all(job, ids, load_one, partial(finish, job, finished), threads))
-
-
-def _scored(job: CrfJob, totals: Totals, ended: Iterable["Finished"]) -> Iterator[Outcome]:
-    """Add the scores of every image; CAM files that were made in different ways do not go together."""
-    together = Together()
-    for one in ended:
-        if one.cams is not None:
-            together.add(job.cam_file(one.outcome.id), one.cams)
-        if one.confusion is not None:
-            totals.add(one.confusion)
-        yield one.outcome
+    yield from add_up(sharpen_all(job, ids, load_one, partial(finish, job, finished), threads), totals)
 
 
 def sharpen_all(
@@ -314,27 +277,28 @@ def sharpen_all(
 
     All three in threads, image by image; on a device, groups are sharpened in the caller's thread between the others.
     """
-    if job.backend != "torch":
-        return ordered_map(lambda item: finish(_sharpened(job, load(item))), items, threads)
-    return ordered_map(finish, _sharpened_on_device(job, ordered_map(load, items, threads, ahead=GROUP)), threads)
+    if job.backend == "torch":
+        return ordered_map(finish, _sharpened_on_device(job, ordered_map(load, items, threads, ahead=GROUP)), threads)
+
+    def work(item: Item) -> Result:
+        image = load(item)
+        if isinstance(image, Outcome):
+            return finish(image)
+        try:
+            return finish(sharpen(job, image))
+        except UserError:  # not of the image, but of the backend or the device
+            raise
+        except Exception as error:
+            return finish(failure(image.id, error))
+
+    return ordered_map(work, items, threads)
 
 
 def sharpen(job: CrfJob, image: CrfInput, backend: str = "", *notes: str) -> CrfResult:
     """DenseCRF on one image; `backend` in place of the job's."""
-    competing = masks.contest(image.maps, image.kind, job.has_background)
-    probabilities = dense_crf(_crf_image(job, image.rgb), competing, job.crf, backend or job.backend)
+    scores = masks.contest(image.maps, image.kind, job.has_background)
+    probabilities = dense_crf(_crf_image(job, image.rgb), scores, job.crf, backend or job.backend)
     return _result(job, image, probabilities, *notes)
-
-
-def _sharpened(job: CrfJob, image: CrfInput | Outcome) -> CrfResult | Outcome:
-    if isinstance(image, Outcome):
-        return image
-    try:
-        return sharpen(job, image)
-    except UserError:  # not of the image, but of the backend or the device
-        raise
-    except Exception as error:
-        return failure(image.id, error)
 
 
 def _result(job: CrfJob, image: CrfInput, probabilities: np.ndarray, *notes: str) -> CrfResult:
@@ -345,38 +309,34 @@ def _result(job: CrfJob, image: CrfInput, probabilities: np.ndarray, *notes: str
 
 def _sharpened_on_device(job: CrfJob, images: Iterator[CrfInput | Outcome]) -> Iterator[CrfResult | Outcome]:
     while group := list(islice(images, GROUP)):
-        done = iter(_group_on_device(job, [image for image in group if isinstance(image, CrfInput)]))
-        yield from (image if isinstance(image, Outcome) else next(done) for image in group)
+        results = iter(_group_on_device(job, [image for image in group if isinstance(image, CrfInput)]))
+        yield from (image if isinstance(image, Outcome) else next(results) for image in group)
 
 
 def _group_on_device(job: CrfJob, images: Sequence[CrfInput]) -> list[CrfResult | Outcome]:
-    """A group at once; where that fails, for want of memory or because of one image, its halves, down to one image."""
+    """A group at once; where that fails, its halves, down to one image. The CPU takes what no GPU memory can hold."""
     import torch
 
     try:
-        competing = [masks.contest(image.maps, image.kind, job.has_background) for image in images]
-        found = dense_crf_batch([_crf_image(job, image.rgb) for image in images], competing, job.crf, job.device)
-        return [_result(job, *each) for each in zip(images, found)]
+        scores = [masks.contest(image.maps, image.kind, job.has_background) for image in images]
+        results = dense_crf_batch([_crf_image(job, image.rgb) for image in images], scores, job.crf, job.device)
+        return [_result(job, *pair) for pair in zip(images, results)]
     except (UserError, StopRun):
         raise
     except Exception as error:
-        trouble = error.with_traceback(None)  # else it would hold on to the memory that is missing
+        failed = error.with_traceback(None)  # else it would hold on to the memory that is missing
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    if len(images) == 1:
-        return [_alone(job, images[0], trouble)]
-    middle = len(images) // 2
-    return [*_group_on_device(job, images[:middle]), *_group_on_device(job, images[middle:])]
-
-
-def _alone(job: CrfJob, image: CrfInput, trouble: Exception) -> CrfResult | Outcome:
-    """One image that fails on the device: on the CPU, if it was memory that was missing."""
-    if not out_of_memory(trouble):
-        return failure(image.id, trouble)
+    if len(images) > 1:
+        middle = len(images) // 2
+        return [*_group_on_device(job, images[:middle]), *_group_on_device(job, images[middle:])]
+    image = images[0]
+    if not out_of_memory(failed):
+        return [failure(image.id, failed)]
     try:
-        return sharpen(job, image, "numba", ON_CPU)
+        return [sharpen(job, image, "numba", ON_CPU)]
     except Exception as error:
-        return failure(image.id, error)
+        return [failure(image.id, error)]
 
 
 def _crf_image(job: CrfJob, rgb: np.ndarray) -> np.ndarray:
@@ -386,23 +346,10 @@ def _crf_image(job: CrfJob, rgb: np.ndarray) -> np.ndarray:
 # --- the mask and its score -----------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Finished:
-    """What became of one image.
-
-    confusion  (1, C, C+1) confusion matrix, where the image was scored
-    cams       the record of its maps, empty when they have none; None for an image without maps
-    """
-
-    outcome: Outcome
-    confusion: np.ndarray | None = None
-    cams: Mapping[str, Any] | None = None
-
-
-def finish(job: CrfJob, finished: Collection[str], result: CrfResult | Outcome) -> Finished:
+def finish(job: CrfJob, finished: Collection[str], result: CrfResult | Outcome) -> Scored:
     """Write the mask of an image, unless it is finished, and score it. The mask does not wait for the ground truth."""
     if isinstance(result, Outcome):
-        return Finished(result)
+        return Scored(result)
     image = result.input
     kept = image.id in finished
     try:
@@ -411,11 +358,15 @@ def finish(job: CrfJob, finished: Collection[str], result: CrfResult | Outcome) 
             if job.out_dir and not kept:
                 target = check_output(job.target(image.id), job.out_dir)
                 write_mask(target, mask, job.palette, record_text(image.record))
-            confusion = _confusion(job, image, labels)
+            confusion = None
+            if job.truth is not None:
+                truth = read_truth(job.truth, image.id, job.num_labels)
+                check_shape(image.photo, image.size, truth)
+                confusion = confusion_of(truth, labels, job.num_labels)
     except Exception as error:
-        return Finished(failure(image.id, error))
+        return Scored(failure(image.id, error))
     outcome = Outcome(image.id, "kept" if kept else "made", note="" if kept else "; ".join(result.notes))
-    return Finished(outcome, confusion, image.cams)
+    return Scored(outcome, confusion, job.cam_file(image.id), image.cams)
 
 
 def full_size(job: CrfJob, result: CrfResult) -> tuple[np.ndarray, np.ndarray]:
@@ -426,14 +377,6 @@ def full_size(job: CrfJob, result: CrfResult) -> tuple[np.ndarray, np.ndarray]:
         return enlarge_labels(result.labels, size), enlarge_labels(mask, size)
     labels, highest = masks.smooth_labels(result.probabilities, result.input.keys, size, job.has_background)
     return labels, masks.confident(labels, highest[None], job.confidence)
-
-
-def _confusion(job: CrfJob, image: CrfInput, labels: np.ndarray) -> np.ndarray | None:
-    if job.truth is None:
-        return None
-    truth = read_truth(job.truth, image.id, job.num_labels)
-    check_shape(image.photo, image.size, truth)
-    return confusion_of(truth, labels, job.num_labels)
 
 
 def refine(job: CrfJob, image_id: str) -> tuple[np.ndarray, np.ndarray]:

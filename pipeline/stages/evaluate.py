@@ -1,14 +1,15 @@
 """The loop of eval_cam.py: CAM files or masks against the ground truth, one pass."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from common.errors import StopRun, UserError, in_short
+from common.errors import UserError
 from common.outcome import Outcome
 from common.parallel import ordered_map
 from common.provenance import Together, parse_record
@@ -16,6 +17,7 @@ from dataset.mask_png import mask_made_by, read_mask
 from dataset.spec import IGNORE_INDEX
 from dataset.voc_layout import is_file
 from pipeline.files.cam_file import StoredMaps, read_made_by, read_maps
+from pipeline.stages.failure import failure
 from pipeline.steps.maps import strips
 from pipeline.steps.masks import contest, labels_of
 from pipeline.steps.scores import confusion_matrix, sweep_confusions
@@ -64,54 +66,57 @@ def run(job: EvalJob, ids: Sequence[str], totals: Totals, threads: int) -> Itera
 
     Raises UserError for files that were made in different ways: their sum would be the score of neither.
     """
-    together = Together()
-    for scored in ordered_map(lambda image_id: _scored(job, image_id), ids, threads):
-        if scored.confusions is not None:
-            together.add(scored.path, scored.record)
-            totals.add(scored.confusions)
-        yield scored.outcome
+    yield from add_up(ordered_map(partial(_scored, job), ids, threads), totals)
 
 
 @dataclass(frozen=True)
 class Scored:
-    """One image: its confusion matrices (S, C, C+1), where there are any, and the file that was scored."""
+    """One image.
+
+    confusions  its confusion matrices (S, C, C+1), where it was scored
+    path        the file with its mask or maps
+    record      how that was made, empty where it does not say; None where it is not compared with others
+    """
 
     outcome: Outcome
     confusions: np.ndarray | None = None
     path: Path = Path()
-    record: Mapping[str, Any] = field(default_factory=dict)
+    record: Mapping[str, Any] | None = None
 
 
-def failure(image_id: str, error: Exception) -> Outcome:
-    """What an exception costs: this one image, with a reason in one line. A StopRun is raised again."""
-    if isinstance(error, StopRun):
-        raise error
-    return Outcome(
-        image_id, "failed", str(error) if isinstance(error, UserError) else in_short(f"{type(error).__name__}: {error}")
-    )
+def add_up(images: Iterable[Scored], totals: Totals) -> Iterator[Outcome]:
+    """Add the scores of every image to the totals. Raises UserError for files that were made in different ways."""
+    together = Together()
+    for image in images:
+        if image.record is not None:
+            together.add(image.path, image.record)
+        if image.confusions is not None:
+            totals.add(image.confusions)
+        yield image.outcome
 
 
 def _scored(job: EvalJob, image_id: str) -> Scored:
+    """One image, counted in strips of rows where it is large."""
     try:
-        return _score(job, image_id)
+        truth = read_truth(job.truth, image_id, job.num_labels)
+        if job.cam_type == "png":
+            path = job.folder / f"{image_id}.png"
+            mask, record = read_mask(path), mask_record(path)
+            check_shape(path, mask.shape, truth)
+            try:
+                confusions = confusion_of(truth, mask, job.num_labels)
+            except ValueError as error:
+                raise UserError(f"{path}: {error}; wrong --dataset?") from error
+        else:
+            path = job.folder / f"{image_id}.npz"
+            stored = read_maps(path, job.cam_type, job.num_labels - int(job.has_background))
+            check_shape(path, stored.size, truth)
+            confusions, record = job.empty_totals().confusions, dict(stored.made_by)
+            for rows in strips(stored.size, len(stored.keys) + 1):
+                confusions += _confusions(job, truth[rows], stored, stored.rows(rows))
+        return Scored(Outcome(image_id, "made"), confusions, path, record)
     except Exception as error:
         return Scored(failure(image_id, error))
-
-
-def _score(job: EvalJob, image_id: str) -> Scored:
-    """Count one image, strip by strip where it is large."""
-    truth = read_truth(job.truth, image_id, job.num_labels)
-    made = Outcome(image_id, "made")
-    if job.cam_type == "png":
-        path = job.folder / f"{image_id}.png"
-        return Scored(made, _score_mask(job, path, truth), path, mask_record(path))
-    path = job.folder / f"{image_id}.npz"
-    stored = read_maps(path, job.cam_type, job.num_labels - int(job.has_background))
-    check_shape(path, stored.size, truth)
-    confusions = job.empty_totals().confusions
-    for rows in strips(stored.size, len(stored.keys) + 1):
-        confusions += _confusions(job, truth[rows], stored, stored.rows(rows))
-    return Scored(made, confusions, path, stored.made_by)
 
 
 def _confusions(job: EvalJob, truth: np.ndarray, stored: StoredMaps, maps: np.ndarray) -> np.ndarray:
@@ -128,15 +133,6 @@ def mask_record(path: Path) -> dict[str, Any]:
         return parse_record(mask_made_by(path))
     except ValueError:
         return {}
-
-
-def _score_mask(job: EvalJob, path: Path, truth: np.ndarray) -> np.ndarray:
-    mask = read_mask(path)
-    check_shape(path, mask.shape, truth)
-    try:
-        return confusion_of(truth, mask, job.num_labels)
-    except ValueError as error:
-        raise UserError(f"{path}: {error}; wrong --dataset?") from error
 
 
 def confusion_of(truth: np.ndarray, labels: np.ndarray, num_labels: int) -> np.ndarray:
@@ -158,17 +154,17 @@ def cam_record(folder: Path, ids: Sequence[str]) -> dict[str, Any]:
 def read_truth(folder: Path, image_id: str, num_labels: int) -> np.ndarray:
     """The ground-truth mask of an id, (H, W) uint8: labels below `num_labels`, or 255.
 
-    Any other value is refused: it would be left out like 255, and what is left would look splendid.
+    Raises UserError for any other value: left out like 255, it would make the scores too high.
     """
     path = folder / f"{image_id}.png"
     if not is_file(path):
         raise UserError(f"{path}: no ground truth for this image; expected a mask PNG")
     truth = read_mask(path)
     for rows in strips(truth.shape, 1, SCORED_AT_ONCE):
-        strange = truth[rows][(truth[rows] >= num_labels) & (truth[rows] != IGNORE_INDEX)]
-        if strange.size:
+        unknown = truth[rows][(truth[rows] >= num_labels) & (truth[rows] != IGNORE_INDEX)]
+        if unknown.size:
             expected = f"labels 0 to {num_labels - 1}, and 255 for pixels to ignore"
-            raise UserError(f"{path}: holds label {strange[0]}; expected {expected}; ground truth of another data set?")
+            raise UserError(f"{path}: holds label {unknown[0]}; expected {expected}; ground truth of another data set?")
     return truth
 
 

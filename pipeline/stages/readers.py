@@ -3,7 +3,6 @@
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from torch.utils.data import DataLoader, Dataset
@@ -25,7 +24,7 @@ class _Work(Dataset):
         return self.work(item)
 
 
-def _as_it_is(result: Any) -> Any:
+def _unchanged(result: Any) -> Any:
     return result
 
 
@@ -40,39 +39,25 @@ def in_processes(work: Callable[[In], Out], items: Iterable[In], processes: int)
         _Work(work),
         sampler=items,  # any iterable, also one without a length
         batch_size=None,
-        collate_fn=_as_it_is,
+        collate_fn=_unchanged,
         num_workers=processes,
         prefetch_factor=AHEAD,
         multiprocessing_context="spawn",  # a forked child of a process that uses CUDA or OpenMP may hang
     )
-    with _caller_keeps_its_handler():
-        results = iter(loader)
+    handler = signal.getsignal(signal.SIGCHLD)
+    results = iter(loader)
+    if threading.current_thread() is threading.main_thread():
+        # torch's handler would raise in the midst of whatever this thread does when a process dies
+        signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
     while True:
         try:
             result = next(results)
         except StopIteration:
             return
-        except (ConnectionError, EOFError) as error:  # it died before its tensors had been fetched from it
-            raise _died() from error
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (ConnectionError, EOFError, RuntimeError) as error:
+            # the first two where the process died before its tensors were fetched
+            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
-            raise _died() from error
+            message = "a reader process ended unexpectedly (out of memory?); repeat the command with fewer --readers"
+            raise StopRun(message) from error
         yield result
-
-
-def _died() -> StopRun:
-    return StopRun("a reader process ended unexpectedly (out of memory?); repeat the command with fewer --readers")
-
-
-@contextmanager
-def _caller_keeps_its_handler() -> Iterator[None]:
-    """Keeps torch from raising in the midst of whatever the main thread does when a process dies."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGCHLD)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)

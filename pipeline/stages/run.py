@@ -5,42 +5,26 @@ the two stages write.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from common.errors import UserError
 from common.outcome import Outcome
+from common.provenance import source_of
 from common.shard import WHOLE, Shard, every_nth
 from dataset.spec import Sample
-from pipeline.files.cam_file import check_values
+from pipeline.files.cam_file import StoredMaps, check_values
 from pipeline.stages import crf
-from pipeline.stages.batches import Batch, plan, with_work
+from pipeline.stages.batches import Batch, BatchImage, plan, with_work
 from pipeline.stages.cams import CamWork, computed
 from pipeline.stages.crf import CrfInput, CrfJob, CrfResult
-from pipeline.stages.evaluate import Totals, failure
-from pipeline.steps.maps import resize_maps
-from pipeline.steps.tensors import to_numpy
+from pipeline.stages.evaluate import Scored, Totals, add_up
+from pipeline.stages.failure import failure
 
 READING = 2  # batches that are read side by side where no processes read
-
-
-@dataclass(frozen=True)
-class Mapped:
-    """One image between the model and the CRF.
-
-    size    (H, W) of the image
-    source  the image's identity when it was read
-    maps    (cam, attn), before and after the affinity, each (k, h, w) float16 on the patch grid
-    note    what people should know of how the maps were made
-    """
-
-    sample: Sample
-    size: tuple[int, int]
-    source: str
-    maps: tuple[np.ndarray, np.ndarray]
-    note: str = ""
 
 
 def finished_ids(cams: CamWork, job: CrfJob, samples: Iterable[Sample]) -> set[str]:
@@ -48,7 +32,13 @@ def finished_ids(cams: CamWork, job: CrfJob, samples: Iterable[Sample]) -> set[s
 
     Raises UserError, showing the difference, when a mask was made in another way or for other labels.
     """
-    return crf.finished_samples(job, samples, cams.made_by)
+    by_id = {sample.id: sample for sample in samples}
+
+    def record_of(image_id: str) -> tuple[Path, dict[str, Any]]:
+        sample = by_id[image_id]
+        return sample.image, job.record(cams.made_by, sample.labels, source_of(sample.image))
+
+    return crf.finished_ids(job, by_id, record_of)
 
 
 def run(
@@ -58,27 +48,27 @@ def run(
     finished: set[str],
     totals: Totals,
     threads: int = 2,
-    show: Callable[[Mapped, CrfResult], None] | None = None,
+    show: Callable[[BatchImage, CrfResult], None] | None = None,
     shard: Shard = WHOLE,
 ) -> Iterator[Outcome]:
     """Make the missing masks and, with ground truth, add the scores of all to the totals; one outcome an image.
 
     threads  images that are sharpened and written side by side, behind the model, which runs in the caller's thread
-    shard    which part of the list is worked on
     show     gets every image that is worked on, before its mask is written; its errors are the image's
+    shard    which part of the list is worked on
 
     A bounded number of images is in memory. Batches are cut from the whole list, as for CAM files. A mask that is
     there saves the model's and the CRF's work only where nothing is scored: scores are of the labels before the 255s,
     which a mask does not hold.
     """
-    spared = finished if job.truth is None else set()
-    batches = with_work(every_nth(plan(cams.reader, cams.batch_size, samples), shard), spared)
-    shown: dict[str, Mapped] = {}
+    skipped = finished if job.truth is None else set()
+    batches = with_work(every_nth(plan(cams.reader, cams.batch_size, samples), shard), skipped)
+    shown: dict[str, BatchImage] = {}
 
-    def load(image: Outcome | Mapped) -> CrfInput | Outcome:
+    def load(image: Outcome | BatchImage) -> CrfInput | Outcome:
         if isinstance(image, Outcome):
             return image
-        if image.sample.id in spared:  # computed for the sake of its batch
+        if image.sample.id in skipped:  # computed for the sake of its batch
             return Outcome(image.sample.id, "kept")
         if show is not None:
             shown[image.sample.id] = image
@@ -87,46 +77,32 @@ def run(
         except Exception as error:
             return failure(image.sample.id, error)
 
-    def finish(result: CrfResult | Outcome) -> crf.Finished:
+    def finish(result: CrfResult | Outcome) -> Scored:
         if show is not None and isinstance(result, CrfResult):
             try:
                 show(shown.pop(result.input.id), result)
             except Exception as error:
-                return crf.Finished(failure(result.input.id, error))
-        return crf.finish(job, finished, result)
+                return Scored(failure(result.input.id, error))
+        return replace(crf.finish(job, finished, result), record=None)  # one model made all maps
 
-    mapped = _images(computed(cams, batches, READING))
-    for ended in crf.sharpen_all(job, mapped, load, finish, threads):
-        if ended.confusion is not None:
-            totals.add(ended.confusion)
-        yield ended.outcome
+    images = _images(computed(cams, batches, READING))
+    yield from add_up(crf.sharpen_all(job, images, load, finish, threads), totals)
 
 
-def _images(batches: Iterable[Batch]) -> Iterator[Outcome | Mapped]:
-    """Batches taken apart: what became of an image already, or its maps."""
+def _images(batches: Iterable[Batch]) -> Iterator[Outcome | BatchImage]:
+    """The outcomes and the images of batches, with maps in float16 as a CAM file has them."""
     for batch in batches:
         yield from batch.outcomes
-        for sample, size, source, pair in zip(batch.samples, batch.sizes, batch.sources, batch.maps):
-            cam, attn = (to_numpy(maps).astype(np.float16) for maps in pair)
-            yield Mapped(sample, size, source, (cam, attn), batch.notes.get(sample.id, ""))
+        for image in batch.images:
+            yield replace(image, maps=tuple(maps.astype(np.float16) for maps in image.maps))
 
 
-def _crf_input(cams: CamWork, job: CrfJob, image: Mapped) -> CrfInput:
-    """What the CRF needs. The photo is read again: that costs less than holding it."""
-    sample = image.sample
-    maps = image.maps[1] if job.cam_type == "attn_highres" else image.maps[0]
+def _crf_input(cams: CamWork, job: CrfJob, image: BatchImage) -> CrfInput:
+    """The input of the CRF. The photo is read again: that costs less than holding it."""
+    sample, maps = image.sample, image.maps[int(job.cam_type == "attn_highres")]
     try:
         check_values(maps, cams.kind)
     except ValueError as error:
         raise UserError(f"{sample.image}: its maps hold {error}; damaged weights?") from error
-    return crf.prepare_input(
-        job,
-        sample.id,
-        sample.image,
-        partial(resize_maps, maps),
-        image.size,
-        np.array(sample.labels, np.int64),
-        cams.record(image.source),
-        cams.kind,
-        (image.note,) if image.note else (),
-    )
+    stored = StoredMaps(np.array(sample.labels, np.int64), maps, image.size, cams.record(image.source))
+    return crf.prepare_input(job, sample.id, sample.image, stored, (image.note,) if image.note else ())

@@ -5,6 +5,7 @@ The label file is the COCO split format: `id 45 49 50`.
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -29,9 +30,9 @@ from pipeline.steps.tag_regions import choose_labels
 
 @dataclass(frozen=True)
 class TagWork:
-    """What is the same for all images of a run.
+    """A tagging with its model loaded.
 
-    record  all that tags depend on beside the images themselves; one line of JSON
+    record  all that tags depend on but the images, as one line of JSON
     """
 
     clip: Clip
@@ -54,9 +55,12 @@ def set_up(clip: Clip, spec: DatasetSpec, images: Path, settings: TagSettings) -
 
 @dataclass(frozen=True)
 class Tags:
-    """What became of one image: its scores (K,) float32 and labels (0-based, ascending), or why there are none.
+    """The result of one image.
 
+    sample  with its labels, 0-based and ascending
+    scores  (K,) float32; None where the image failed
     source  the image's identity (common/provenance.py)
+    reason  why there are no scores
     kept    whether an earlier run made the scores
     """
 
@@ -84,51 +88,42 @@ class Tags:
 def tag_samples(
     work: TagWork, samples: Sequence[Sample], journal: Journal | None = None, threads: int = 2
 ) -> Iterator[Tags]:
-    """The tags of every image, in order; the labels that the samples carry are not looked at.
+    """The tags of every image, in order; the labels of the samples are ignored.
 
     journal  keeps the scores of finished images; those of an image that is still the same are taken from there
     An image that cannot be read gets a reason instead.
     """
     finished = journal.read() if journal else {}
 
-    def read(sample: Sample) -> tuple[str, torch.Tensor | np.ndarray | str]:
-        """The image's identity, with its pixels, its scores of an earlier run, or what is wrong with it."""
+    def read(sample: Sample) -> Tags | tuple[str, torch.Tensor]:
+        """The result, where it needs no model, or the image's identity and its pixels."""
         try:
             source = source_of(sample.image)
-            known = finished.get(sample.id)
-            if known is not None and known.source == source:
-                return source, known.scores
+            entry = finished.get(sample.id)
+            if entry is not None and entry.source == source:
+                return Tags(sample, entry.scores, source, kept=True)
             return source, prepare_image(read_image(sample.image), work.clip.patch_size)
         except UserError as error:
-            return "", str(error)
+            return Tags(sample, reason=str(error))
 
-    def score(pixels: torch.Tensor) -> np.ndarray:
-        return class_scores(work.clip, pixels.to(work.clip.device), work.text, work.settings)
-
-    def tags() -> Iterator[Tags]:
-        for sample, (source, found) in zip(samples, ordered_map(read, samples, threads)):
-            if isinstance(found, str):
-                yield Tags(sample, reason=found)
-                continue
-            kept = isinstance(found, np.ndarray)
-            scores = found if isinstance(found, np.ndarray) else score(found)
-            labelled = replace(sample, labels=choose_labels(scores, work.settings.label_share))
-            yield Tags(labelled, scores, source, kept=kept)
-
-    if journal is None:
-        yield from tags()
-        return
-    with journal.adding(finished) as add:
-        for one in tags():
-            if one.scores is not None and not one.kept:
-                add(one.id, Entry(one.source, one.scores))
-            yield one
+    with journal.adding(finished) if journal else nullcontext() as add:
+        for sample, result in zip(samples, ordered_map(read, samples, threads)):
+            if not isinstance(result, Tags):
+                source, pixels = result
+                scores = class_scores(work.clip, pixels.to(work.clip.device), work.text, work.settings)
+                result = Tags(sample, scores, source)
+                if add is not None:
+                    add(sample.id, Entry(source, scores))
+            if result.scores is not None:
+                labels = choose_labels(result.scores, work.settings.label_share)
+                result = replace(result, sample=replace(sample, labels=labels))
+            yield result
 
 
 def unlabelled(folder: Path, ids: Iterable[str]) -> tuple[list[Sample], list[tuple[str, str]]]:
-    """The images of the ids as samples without labels, and (id, reason) of those that are missing.
+    """The images of the ids as samples without labels, and (id, reason) of those that fail.
 
-    So are those whose id no label file could hold: found now, they do not cost the others their tags later.
+    Images fail that are missing, or whose id a label file cannot hold: later that would cost all images their tags.
     """
     samples, failures = [], []
     for image_id in ids:
@@ -143,7 +138,7 @@ def unlabelled(folder: Path, ids: Iterable[str]) -> tuple[list[Sample], list[tup
 def write_labels(path: Path, tagged: Iterable[Tags | Sample]) -> None:
     """Write `id 45 49 50` a line (0-based class indices): the COCO split format that the CAM stage reads.
 
-    Ids that are more than a plain word stand in double quotes, as in dataset/label_text.py.
+    Ids that are more than a plain word stand in double quotes.
     """
     lines = [" ".join([quoted(image.id), *map(str, image.labels)]) for image in tagged]
     write_text(path, "".join(f"{line}\n" for line in lines))

@@ -56,14 +56,13 @@ def refine(transitions: Tensor, cams: Sequence[Tensor], threshold: float) -> lis
     cams         B tensors (k_i, h, w) in [0, 1]
     Returns B tensors (k_i, h, w) in [0, 1]. The maps of the whole batch go to the CPU for their boxes at once.
     """
-    every = torch.cat(list(cams))
-    boxes = [box_mask(cam, threshold) for cam in to_numpy(every)]
-    inside = torch.from_numpy(np.stack(boxes)).to(every.device) if boxes else torch.zeros_like(every, dtype=torch.bool)
+    all_cams = torch.cat(list(cams))
+    if not len(all_cams):
+        return list(cams)
+    boxes = [box_mask(cam, threshold) for cam in to_numpy(all_cams)]
     # (T * mask) @ cam: the mask goes over T's columns, so it can as well multiply the cam
-    masked = (every * inside).split([len(own) for own in cams])
-    return [_spread(matrix, own) for matrix, own in zip(transitions, masked)]
-
-
-def _spread(transition: Tensor, masked: Tensor) -> Tensor:
-    """(k, h, w) maps along T (N, N), normalised."""
-    return min_max((masked.flatten(1) @ transition.T).view_as(masked)) if len(masked) else masked
+    masked = all_cams * torch.from_numpy(np.stack(boxes)).to(all_cams.device)
+    return [
+        min_max((maps.flatten(1) @ matrix.T).view_as(maps)) if len(maps) else maps
+        for matrix, maps in zip(transitions, masked.split([len(maps) for maps in cams]))
+    ]

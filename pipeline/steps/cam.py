@@ -33,51 +33,30 @@ def softmax_gradcam(
     all of them, through the last block and through nothing else. (All classes in one batched backward pass take a
     quarter longer on a CPU.)
     """
+    block, patches = visual.transformer.resblocks[-1], grid[0] * grid[1]
     cams: list[Tensor] = [last_input.new_zeros((0, *grid))] * len(labels)
-    attention = last_input.new_empty(len(labels), grid[0] * grid[1], grid[0] * grid[1])
+    attention = last_input.new_empty(len(labels), patches, patches)
     for count in sorted({len(present) for present in labels}):
-        members = [i for i, present in enumerate(labels) if len(present) == count]
-        run = _LastBlock(visual, last_input[members])
-        attention[members] = run.attention
-        if count:
+        members = [i for i, present in enumerate(labels) if len(present) == count]  # G images
+        tokens = last_input[members]
+        activation = block.ln_1(tokens).detach()  # (G, 1+N, D)
+        shift = torch.zeros_like(activation[:, 0]).requires_grad_(True)  # of all patch tokens of the activation
+        with torch.enable_grad():
+            output, block_attention = run_block(block, tokens, normed=activation, need_attention=True, shift=shift)
+            assert block_attention is not None
+            attention[members] = block_attention.detach()[:, 1:, 1:]
+            if not count:
+                continue
+            features = pooled_patch_features(visual, output)
             classes = torch.tensor([list(labels[i]) for i in members], device=last_input.device)  # (G, k)
-            gradients = run.gradients(classes, foreground, background, logit_scale)
-            for i, activation, own in zip(members, run.activation, gradients):
-                cams[i] = cam_from_gradients(activation, own, grid)
-    return cams, attention
-
-
-class _LastBlock:
-    """The last block on G images, differentiable at its first layer norm.
-
-    activation  (G, 1+N, D), the layer norm's output X
-    attention   (G, N, N)
-    """
-
-    def __init__(self, visual: VisionTransformer, last_input: Tensor) -> None:
-        block = visual.transformer.resblocks[-1]
-        self.activation = block.ln_1(last_input).detach()
-        self._shift = torch.zeros_like(self.activation[:, 0]).requires_grad_(True)  # of all patch tokens of X
-        with torch.enable_grad():
-            output, attention = run_block(
-                block, last_input, normed=self.activation, need_attention=True, shift=self._shift
-            )
-            self._features = pooled_patch_features(visual, output)
-        assert attention is not None
-        self.attention = attention.detach()[:, 1:, 1:]
-
-    def gradients(self, classes: Tensor, foreground: Tensor, background: Tensor, logit_scale: Tensor) -> Tensor:
-        """(G, k, D): mean over the patches of the gradient, at the activation, of each class's probability.
-
-        classes  (G, k)
-        """
-        with torch.enable_grad():
-            probabilities = class_probabilities(self._features, classes, foreground, background, logit_scale)  # (G, k)
+            probabilities = class_probabilities(features, classes, foreground, background, logit_scale)
             sums = [
-                torch.autograd.grad(probabilities[:, slot].sum(), self._shift, retain_graph=True)[0]
-                for slot in range(classes.shape[1])
+                torch.autograd.grad(probabilities[:, slot].sum(), shift, retain_graph=True)[0] for slot in range(count)
             ]
-        return torch.stack(sums, dim=1) / (self.activation.shape[1] - 1)
+        gradients = torch.stack(sums, dim=1) / patches  # (G, k, D): the mean over the patches
+        for i, image_activation, image_gradients in zip(members, activation, gradients):
+            cams[i] = cam_from_gradients(image_activation, image_gradients, grid)
+    return cams, attention
 
 
 def class_probabilities(

@@ -1,4 +1,4 @@
-"""Step 1 without gradients: what each patch's own value says of every class (MaskCLIP, Zhou et al., ECCV 2022).
+"""Step 1 without gradients: scores of each patch for every class (MaskCLIP, Zhou et al., ECCV 2022).
 
 Two variants: the official code's (`maskclip`) and the pip package's (`maskclip-v`). Both stop every token of the last
 block from looking at the others, so that it is about its own place; they differ in nearly everything else.
@@ -16,25 +16,22 @@ from clip.vision import project_alone, run_block, run_block_alone
 
 LAYER_NORM_EPSILON = 1e-6  # in the official code; CLIP was trained with 1e-5
 DENIED = -100.0  # the cosine that prompt denoising gives to classes that it rules out
-LARGEST = 30000.0  # of a logit; what half precision can hold with room to spare
+LARGEST = 30000.0  # of a logit; half precision holds up to 65504
 
 
 @dataclass(frozen=True)
 class Patches:
-    """What scores of patches are made of, the same for ViTs and ResNets.
+    """Features of patches, the same for ViTs and ResNets.
 
     features   (B, N, E) in the space of the text embeddings
     keys       (B, N, D) for key smoothing, or None for a variant without it
-    attention  one (B, N, N) tensor a block for the affinity; none of a ResNet, nor where it was not asked for
+    attention  one (B, N, N) tensor a block for the affinity; empty for a ResNet, and where no affinity is computed
     """
 
     features: Tensor
     keys: Tensor | None
     attention: tuple[Tensor, ...]
     grid: tuple[int, int]
-
-
-# --- features of the patches -----------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -90,9 +87,6 @@ def last_block(visual: VisionTransformer, last_input: Tensor) -> tuple[Tensor, T
     tokens, attention = run_block(visual.transformer.resblocks[-1], last_input, need_attention=True)
     assert attention is not None
     return tokens, attention[:, 1:, 1:]
-
-
-# --- scores ------------------------------------------------------------------------------------------
 
 
 def denoise(cosines: Tensor, scale: Tensor, threshold: float) -> Tensor:

@@ -17,21 +17,16 @@ def to_probabilities(maps: np.ndarray, kind: str, has_background: bool = True) -
     """
     if not len(maps):
         return np.ones((int(has_background), *maps.shape[1:]), np.float32)
-    weights = _softmax_weights(maps, has_background) if kind == "logit" else _shares(maps, has_background)
+    if kind == "logit":
+        logits = np.concatenate([np.zeros_like(maps[:1]), maps]) if has_background else maps
+        weights = np.exp(logits - logits.max(axis=0))
+    elif has_background:
+        classes = maps.clip(0, 1)
+        rest = (1 - classes.sum(axis=0, keepdims=True)).clip(0, 1)
+        weights = np.concatenate([rest, classes])
+    else:
+        weights = maps.clip(0, 1) + np.float32(1e-7)  # all may be 0
     return weights / weights.sum(axis=0)
-
-
-def _softmax_weights(logits: np.ndarray, has_background: bool) -> np.ndarray:
-    every = np.concatenate([np.zeros_like(logits[:1]), logits]) if has_background else logits
-    return np.exp(every - every.max(axis=0))
-
-
-def _shares(maps: np.ndarray, has_background: bool) -> np.ndarray:
-    classes = maps.clip(0, 1)
-    if not has_background:
-        return classes + np.float32(1e-7)  # a pixel may be nobody's
-    rest = (1 - classes.sum(axis=0, keepdims=True)).clip(0, 1)
-    return np.concatenate([rest, classes])
 
 
 def to_heat(maps: np.ndarray, kind: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What the steps hand on, and the operations on maps that several of them share; without torch."""
+"""The CAMs of an image, and the operations on maps that several of them share; without torch."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -50,18 +50,18 @@ def resized_rows(maps: np.ndarray, size: tuple[int, int], rows: slice) -> np.nda
     """
     lower, upper, weight = _neighbours(maps.shape[1], size[0], rows)
     left, right, across = _neighbours(maps.shape[2], size[1], slice(0, size[1]))
-    found = np.empty((len(maps), len(lower), size[1]), np.float32)
+    result = np.empty((len(maps), len(lower), size[1]), np.float32)
     for index in range(len(maps)):
         source = maps[index].astype(np.float32)
         wide = source[:, left] * (1 - across) + source[:, right] * across  # (h, W)
-        found[index] = wide[lower] * (1 - weight[:, None]) + wide[upper] * weight[:, None]
-    return found
+        result[index] = wide[lower] * (1 - weight[:, None]) + wide[upper] * weight[:, None]
+    return result
 
 
-def _neighbours(count: int, length: int, wanted: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each wanted one of `length` pixel centres: the samples before and after it among `count`, and the latter's
+def _neighbours(count: int, length: int, places: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each of some of `length` pixel centres: the samples before and after it among `count`, and the latter's
     weight, float32."""
-    place = ((np.arange(wanted.start, wanted.stop) + 0.5) * (count / length) - 0.5).clip(0, count - 1)
+    place = ((np.arange(places.start, places.stop) + 0.5) * (count / length) - 0.5).clip(0, count - 1)
     before = place.astype(np.int64)
     return before, np.minimum(before + 1, count - 1), (place - before).astype(np.float32)
 

@@ -89,28 +89,22 @@ class SplitScores:
 
 def split_scores(iou: Sequence[float | None], unseen: Collection[int]) -> SplitScores:
     """The means over both sets of labels, of those that count; `unseen` are labels, all others are seen."""
-    of_seen = _mean([value for label, value in enumerate(iou) if label not in unseen])
-    of_unseen = _mean([value for label, value in enumerate(iou) if label in unseen])
-    return SplitScores(of_seen, of_unseen, harmonic_mean(of_seen, of_unseen))
+    counted = [(label in unseen, value) for label, value in enumerate(iou) if value is not None]
+    means = []
+    for is_unseen in (False, True):
+        values = [value for group, value in counted if group == is_unseen]
+        means.append(sum(values) / len(values) if values else None)
+    seen_mean, unseen_mean = means
+    harmonic = None
+    if seen_mean is not None and unseen_mean is not None:
+        total = seen_mean + unseen_mean
+        harmonic = 2 * seen_mean * unseen_mean / total if total else 0.0
+    return SplitScores(seen_mean, unseen_mean, harmonic)
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+def _share(part: float, total: float) -> float:
+    return float(part / total) if total else 0.0
 
-
-def harmonic_mean(seen: float | None, unseen: float | None) -> float | None:
-    """2su / (s + u), which is 0 where both are 0; None where either is missing."""
-    if seen is None or unseen is None:
-        return None
-    return 2 * seen * unseen / (seen + unseen) if seen + unseen else 0.0
-
-
-def _share(part: float, whole: float) -> float:
-    return float(part / whole) if whole else 0.0
-
-
-# --- CAMs against the ground truth, all backgrounds in one pass ------------------------------------
 
 REFINED_EXPONENTS = (1.0, 2.0)
 UNREFINED_EXPONENTS = tuple(float(alpha) for alpha in range(1, 11))

@@ -18,12 +18,9 @@ NEIGHBOUR_BIAS = -100.0  # closes the last block's attention to all but the patc
 HIDDEN_BIAS = -1000.0  # closes the class token's attention to patches outside the region
 
 
-# --- scores of the patches ------------------------------------------------------------------------
-
-
 @torch.no_grad()
 def patch_probabilities(visual: VisionTransformer, last_input: Tensor, text: Tensor, logit_scale: Tensor) -> Tensor:
-    """Coarse scores S (B, N, C): what each patch shows, by the softmax over classes and background words.
+    """Coarse scores S (B, N, C): the softmax of each patch over classes and background words.
 
     last_input  (B, 1+N, D) tokens that enter the last block
     text        (C, E) unit embeddings
@@ -39,32 +36,18 @@ def patch_probabilities(visual: VisionTransformer, last_input: Tensor, text: Ten
 
 
 def voted_attention(attention: Tensor, votes: int, blocks: Sequence[int]) -> Tensor:
-    """The affinity W (N, N) of an image: mean attention of a few blocks, where enough blocks agree that there is any.
+    """The affinity W (N, N) of an image: mean attention of `blocks`, 0 where too few blocks vote for it.
 
     attention  (L, N, N) of all blocks, head-averaged, patch to patch
-    votes      of blocks whose attention exceeds its own mean there
-    blocks     whose attention is averaged
+    votes      blocks whose attention must exceed its mean there
     """
     voted = (attention > attention.mean(dim=(-2, -1), keepdim=True)).sum(dim=0)
     return attention[list(blocks)].mean(dim=0) * (voted >= votes)
 
 
-def spread(affinity: Tensor, scores: Tensor, masks: Tensor | None = None) -> Tensor:
-    """Refined scores (N, K): every class's scores gathered along W's rows, inside its mask where there is one.
-
-    affinity  W (N, N)
-    scores    S (N, K)
-    masks     (K, N) bool; (W * mask_c) @ S_c, where the mask goes over W's columns, so it can as well multiply S_c
-    """
-    return affinity @ (scores if masks is None else scores * masks.T)
-
-
-# --- a second look at the likely classes ----------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Region:
-    """Where a class seems to be: rows y0..y1-1 and columns x0..x1-1 of patches, and which of a crop's patches count.
+    """The place of a class: rows y0..y1-1 and columns x0..x1-1 of patches, and which of a crop's patches count.
 
     inside  (g, g) bool on the grid that the CLIP was trained with
     """
@@ -77,9 +60,9 @@ class Region:
 
 
 def candidates(scores: Tensor, share: float) -> list[int]:
-    """Classes worth a second look: those whose best patch exceeds min + share * (max - min) of (N, K) scores.
+    """Classes to score in a crop: those whose best patch exceeds min + share * (max - min) of (N, K) scores.
 
-    The facts say "of S2", so the extremes are taken over all patches and classes, not over the classes' maxima.
+    The extremes are those of all patches and classes, not of the classes' maxima.
     """
     lowest, highest = scores.min(), scores.max()
     return torch.nonzero(scores.amax(dim=0) > lowest + share * (highest - lowest)).flatten().tolist()
@@ -89,8 +72,8 @@ def region_of(heat: Tensor, level: float, side: int) -> Region | None:
     """The bounding box of what exceeds `level` in a map (h, w) in [0, 1], and the mask in it, scaled to side x side.
 
     As published, the box's far edge is min(last + 1, size - 1): at the border it loses its last row or column. None
-    when nothing is left of the box, or of the mask in it. (The reference then gives up on the whole image, so that
-    its other classes go without a second look; here only this class does.)
+    when nothing is left of the box, or of the mask in it. (The reference then makes no crop of any class of the image;
+    here only this class has none.)
     """
     mask = heat > level
     rows, columns = torch.nonzero(mask.any(dim=1)).flatten(), torch.nonzero(mask.any(dim=0)).flatten()
@@ -134,23 +117,12 @@ def crop_probabilities(
     return (logit_scale * features @ text.T).softmax(dim=-1)
 
 
-# --- labels ---------------------------------------------------------------------------------------
-
-
 def choose_labels(scores: np.ndarray, share: float) -> tuple[int, ...]:
     """Labels of an image: the classes above min + share * (max - min) of its scores (K,), ascending.
 
-    When all scores are equal, and so with a single class, that is the first of the highest: an image always gets a
-    label, since TagCLIP compares classes with each other and never says "none of them".
+    When all scores are equal, as with a single class, that is the first class: TagCLIP compares classes with each
+    other, so an image always gets a label.
     """
     lowest, highest = float(scores.min()), float(scores.max())
     chosen = np.flatnonzero(scores > lowest + share * (highest - lowest))
     return tuple(int(index) for index in chosen) or (int(scores.argmax()),)
-
-
-def fused(scores: Sequence[float], again: dict[int, float], weight: float) -> np.ndarray:
-    """(K,) float32: p, and (1 - weight) * p + weight * q for the classes that had a second look."""
-    result = np.array(scores, np.float32)
-    for index, probability in again.items():
-        result[index] = (1 - weight) * result[index] + weight * probability
-    return result

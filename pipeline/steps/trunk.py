@@ -1,4 +1,4 @@
-"""All blocks of the vision transformer but the last, in the precision asked for, without gradients."""
+"""All blocks of the vision transformer but the last, in a chosen precision, without gradients."""
 
 from functools import cache
 

@@ -28,12 +28,6 @@ class Scale(ttach.base.DualTransform):
     def apply_deaug_mask(self, mask: Tensor, **_: object) -> Tensor:
         return mask
 
-    def apply_deaug_label(self, label: Tensor, **_: object) -> Tensor:
-        return label
-
-    def apply_deaug_keypoints(self, keypoints: Tensor, **_: object) -> Tensor:
-        return keypoints
-
 
 def transforms(scales: Sequence[float], flip: bool) -> ttach.Compose:
     """The product of the scales and, with `flip`, the horizontal mirror image. Scale 1.0 is always among them."""

@@ -41,7 +41,7 @@ def test_prepared_to_the_bit_as_torchvision_does(size: tuple[int, int], normalis
     sides = [8 * cells for cells in patch_grid(size, 8)]
     expected = TF.to_tensor(TF.resize(image, sides, InterpolationMode.BICUBIC))
     expected = TF.normalize(expected, *(list(each) for each in NORMALISATIONS[normalisation]))
-    assert torch.equal(prepare_image(image, 8, how=how), expected)
+    assert torch.equal(prepare_image(image, 8, preparation=how), expected)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_images_are_scaled_until_they_just_fit(
 ) -> None:
     assert framed(size, frame) == scaled
     how = Preparation("pad", frame)
-    assert patch_grid(size, 16, how=how) == tuple(-(-side // 16) for side in scaled)
+    assert patch_grid(size, 16, preparation=how) == tuple(-(-side // 16) for side in scaled)
     assert max(patch_grid(size, 16, 256, how)) <= 16
 
 
@@ -99,7 +99,7 @@ IMAGENET = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375]
 
 def test_padded_below_and_to_the_right_after_normalisation() -> None:
     image = Image.fromarray(photo((30, 21), 3))
-    found = prepare_image(image, 8, how=Preparation("pad", (60, 42), "imagenet")).numpy()
+    found = prepare_image(image, 8, preparation=Preparation("pad", (60, 42), "imagenet")).numpy()
     assert found.shape == (3, 64, 48)
     pixels = np.asarray(image.resize((42, 60), Image.Resampling.BICUBIC)).astype(float)
     assert np.allclose(found[:, :60, :42], ((pixels - IMAGENET[0]) / IMAGENET[1]).transpose(2, 0, 1), atol=1e-5)
@@ -108,6 +108,6 @@ def test_padded_below_and_to_the_right_after_normalisation() -> None:
 
 def test_squared_whatever_the_aspect() -> None:
     image = Image.fromarray(photo((30, 21), 3))
-    found = prepare_image(image, 8, how=Preparation("square", (40,))).numpy()
+    found = prepare_image(image, 8, preparation=Preparation("square", (40,))).numpy()
     pixels = np.asarray(image.resize((40, 40), Image.Resampling.BICUBIC)) / 255
     assert np.allclose(found, ((pixels - MEAN) / STD).transpose(2, 0, 1), atol=1e-5)

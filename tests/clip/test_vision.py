@@ -11,8 +11,8 @@ from clip.vision import (
     class_token_features,
     embed_patches,
     pooled_patch_features,
-    positional_embedding,
     project_alone,
+    resize_positions,
     run_block,
     run_block_alone,
     vision_forward,
@@ -53,7 +53,7 @@ def test_other_grids_are_open_clips_forward_with_a_resized_position(tiny_clip: C
 @pytest.mark.parametrize("grid", GRIDS)
 def test_positions_are_resized_bilinearly_and_the_class_position_kept(tiny_clip: Clip, grid: tuple[int, int]) -> None:
     learned = tiny_clip.visual.positional_embedding
-    found = positional_embedding(tiny_clip.visual, grid)
+    found = resize_positions(learned, grid, "bilinear")
     assert torch.equal(found[0], learned[0])
     naive = bilinear(learned[1:].reshape(4, 4, -1).numpy(), grid)
     assert np.allclose(found[1:].reshape(*grid, -1).numpy(), naive, atol=1e-6)
@@ -64,7 +64,7 @@ def test_patches_go_row_by_row(tiny_clip: Clip) -> None:
     """Token 1 + y*w + x is the patch (y, x): its own convolution, position and layer norm."""
     visual, batch = tiny_clip.visual, images((3, 5), batch=1)
     tokens, _ = embed_patches(visual, batch)
-    positions = positional_embedding(visual, (3, 5))
+    positions = resize_positions(visual.positional_embedding, (3, 5), "bilinear")
     for y, x in [(0, 0), (0, 4), (2, 1)]:
         patch = batch[0, :, y * PATCH : (y + 1) * PATCH, x * PATCH : (x + 1) * PATCH]
         embedded = (visual.conv1.weight * patch).sum(dim=(1, 2, 3))
@@ -171,7 +171,7 @@ def test_exact_gelu_is_a_transformer_built_with_it(tiny_clip: Clip) -> None:
 def test_bicubic_positions_are_opencvs(tiny_clip: Clip) -> None:
     """OpenCV's bicubic resizing has the same kernel, centres and borders; channel by channel."""
     learned = tiny_clip.visual.positional_embedding.numpy()
-    found = positional_embedding(tiny_clip.visual, (6, 9), "bicubic").numpy()
+    found = resize_positions(tiny_clip.visual.positional_embedding, (6, 9), "bicubic").numpy()
     assert np.array_equal(found[0], learned[0])
     for channel in range(0, 64, 7):
         plane = np.ascontiguousarray(learned[1:, channel].reshape(4, 4))

@@ -16,7 +16,7 @@ from clip.templates import BASE18, MASKCLIP85
 from clip.text import encode_prompts
 from common.errors import UserError
 from maskclip import api
-from maskclip.class_names import CLASSES, CONTEXT59, STUFF171, VOC20
+from maskclip.class_names import CLASSES
 from tests.support import openai_state, photo
 from tests.tiny_resnet import tiny_resnet_model
 
@@ -131,7 +131,7 @@ def test_unknown_names(weights: Path) -> None:
 
 def test_a_data_set_is_scored_at_once(weights: Path, tiny_clip: Clip) -> None:
     model, preprocess = maskclip.load(str(weights), "cpu", dataset="voc", templates="base", jit=False)
-    wanted = encode_prompts(tiny_clip, [[t.replace("{}", name) for t in BASE18] for name in VOC20])
+    wanted = encode_prompts(tiny_clip, [[t.replace("{}", name) for t in BASE18] for name in CLASSES["voc"]])
     assert torch.allclose(model.text_embeddings, wanted, atol=1e-3)  # the file holds float16
     assert model(preprocess(Image.new("RGB", (9, 9)))[None]).shape == (1, 20, 4, 4)
 
@@ -263,12 +263,12 @@ def test_class_lists_are_the_published_ones() -> None:
     assert [len(names) == len(set(names)) == count for names, count in zip(CLASSES.values(), (20, 59, 171))] == [
         True
     ] * 3
-    assert all(STUFF171[index] == name for index, name in SAID_OTHERWISE.items())
+    assert all(CLASSES["stuff"][index] == name for index, name in SAID_OTHERWISE.items())
     unseen = (19, 23, 28, 29, 36, 51, 76, 88, 94, 112, 133, 136, 137, 157)
-    assert [STUFF171[i] for i in unseen] == (
+    assert [CLASSES["stuff"][i] for i in unseen] == (
         "cow giraffe suitcase frisbee skateboard carrot scissors cardboard clouds grass playingfield river road tree"
     ).split()
-    assert [CONTEXT59[i] for i in (19, 33, 48, 14, 7, 24, 6, 54, 31, 0)] == (
+    assert [CLASSES["context"][i] for i in (19, 33, 48, 14, 7, 24, 6, 54, 31, 0)] == (
         "cow,motorbike,sofa,cat,boat,fence,bird,tv monitor,keyboard,airplane"
     ).split(",")
-    assert VOC20[15:] == ("potted plant", "sheep", "sofa", "train", "tv monitor")
+    assert CLASSES["voc"][15:] == ("potted plant", "sheep", "sofa", "train", "tv monitor")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from common.errors import UserError
-from pipeline.crf.crf_torch import _batch, _bilateral_filter, chunks, infer_arrays, infer_batch
+from pipeline.crf.crf_torch import _batch, _bilateral_filter, chunks, infer_arrays
 from pipeline.crf.dense_crf import _bilateral_features, dense_crf, dense_crf_batch, reference_image
 from pipeline.crf.lattice import code_digits
 from pipeline.crf.lattice_torch import PIECE, Lattice, _runs, build
@@ -220,16 +220,6 @@ def test_the_number_of_threads_changes_no_bit() -> None:
     assert results[0] == results[1]
 
 
-def test_tensors_in_tensors_out_and_the_input_is_left_alone() -> None:
-    images, probs = zip(*mixed_pairs())
-    image_tensors, prob_tensors = [torch.from_numpy(a) for a in images], [torch.from_numpy(a) for a in probs]
-    kept = [tensor.clone() for tensor in (*image_tensors, *prob_tensors)]
-    got = infer_batch(image_tensors, prob_tensors, DEFAULT)
-    assert all(torch.equal(q, torch.from_numpy(a)) for q, a in zip(got, dense_crf_batch(images, probs)))
-    assert all(q.is_contiguous() for q in got)
-    assert all(torch.equal(one, other) for one, other in zip(kept, (*image_tensors, *prob_tensors)))
-
-
 def test_takes_views_and_arrays_that_must_not_be_written() -> None:
     image, probs = random_image(10, 13), cam_probs(3, 10, 13)
     expected = dense_crf(np.ascontiguousarray(image[..., ::-1]), probs, backend="torch")
@@ -248,7 +238,6 @@ def test_q_is_a_distribution_even_of_impossible_labels_in_a_batch() -> None:
 
 def test_no_images_give_no_results() -> None:
     assert dense_crf_batch([], []) == []
-    assert infer_batch([], []) == []
 
 
 def test_chunks_hold_as_much_as_is_asked_and_every_image_once() -> None:
@@ -296,10 +285,6 @@ def test_one_image_too_fine_refuses_the_batch() -> None:
         dense_crf_batch(*zip(*fine_pairs()), settings=CrfSettings(bilateral_srgb=0.004))
 
 
-def tensors(image: np.ndarray, probs: np.ndarray) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    return [torch.from_numpy(image)], [torch.from_numpy(probs)]
-
-
 @pytest.mark.parametrize(
     ("image", "probs", "message"),
     [
@@ -316,22 +301,11 @@ def tensors(image: np.ndarray, probs: np.ndarray) -> tuple[list[torch.Tensor], l
 def test_wrong_input_is_refused(image: np.ndarray, probs: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         dense_crf(image, probs, backend="torch")
-    with pytest.raises(ValueError, match=message):
-        infer_batch(*tensors(image, probs))
 
 
-@pytest.mark.parametrize(
-    "batch", [dense_crf_batch, lambda images, probs: infer_batch(*tensors(images[0], probs[0])[:1], [])]
-)
-def test_lists_of_different_lengths_are_refused(batch) -> None:
+def test_lists_of_different_lengths_are_refused() -> None:
     with pytest.raises(ValueError, match="as many images as probs"):
-        batch([constant_image(2, 2)], [random_probs(2, 2, 2)] * 2)
-
-
-def test_tensors_of_different_devices_are_refused() -> None:
-    images, probs = tensors(constant_image(2, 2), random_probs(2, 2, 2))
-    with pytest.raises(ValueError, match="one device"):
-        infer_batch(images, [probs[0].to("meta")])
+        dense_crf_batch([constant_image(2, 2)], [random_probs(2, 2, 2)] * 2)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

@@ -10,7 +10,7 @@ import torch
 
 from clip.image import Preparation
 from clip.load import Clip
-from clip.templates import BASE18, MASKCLIP85, TEMPLATE_SETS
+from clip.templates import BASE18, IMAGENET80, MASKCLIP85
 from clip.text import encode_tokens, tokenize
 from clip.vision import vision_forward, vision_trunk
 from dataset.spec import DatasetSpec
@@ -229,7 +229,7 @@ def test_what_a_method_wants(tiny_clip: Clip, resnet: Clip) -> None:
     assert [METHODS[name].kind(None) for name in sorted(METHODS)] == ["cam", "logit", "logit"]
 
 
-@pytest.mark.parametrize("templates", ["base18", "maskclip85", "dataset"])
+@pytest.mark.parametrize("templates", ["maskclip85", "dataset"])
 def test_the_texts_that_maskclip_asks_for(templates: str, tiny_clip: Clip) -> None:
     """Plain names in every sentence of the set; the mean of the unit embeddings, normalised."""
     spec = DatasetSpec(
@@ -237,7 +237,7 @@ def test_the_texts_that_maskclip_asks_for(templates: str, tiny_clip: Clip) -> No
     )
     settings = CamSettings(method="maskclip", options=MaskClipSettings(templates=templates))
     found = text_set(tiny_clip, spec, settings)
-    sentences = {"base18": BASE18, "maskclip85": MASKCLIP85, "dataset": (spec.template,)}[templates]
+    sentences = {"maskclip85": MASKCLIP85, "dataset": (spec.template,)}[templates]
     for embedding, name in zip([*found.foreground, *found.background], ("tv set", "cow", "sky")):
         units = torch.nn.functional.normalize(
             encode_tokens(tiny_clip, tokenize(tiny_clip, [sentence.replace("{}", name) for sentence in sentences])),
@@ -255,7 +255,7 @@ def test_background_words_where_there_are_none(tiny_clip: Clip) -> None:
 
 
 def test_templates_are_the_published_sets() -> None:
-    assert [len(set(TEMPLATE_SETS[name])) for name in ("imagenet80", "maskclip85", "base18")] == [80, 85, 18]
+    assert [len(set(sentences)) for sentences in (IMAGENET80, MASKCLIP85, BASE18)] == [80, 85, 18]
     assert MASKCLIP85[0] == "a bad photo of a {}." and MASKCLIP85[79] == "a tattoo of the {}."
     assert (
         BASE18[0] == "a photo of a {}."

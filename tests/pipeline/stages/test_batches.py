@@ -54,8 +54,10 @@ def test_a_batch_is_read_and_what_cannot_be_read_costs_no_other(samples: list[Sa
     samples[1].image.write_bytes(b"no image")
     samples[2].image.write_bytes(samples[2].image.read_bytes()[:-200])
     found = READER(Batch(samples[:3]))
-    assert ids([found]) == [["a"]] and found.sizes == [(31, 40)] and found.sources == [source_of(samples[0].image)]
-    assert torch.equal(found.images[0], prepare_image(read_image(samples[0].image), 8))
+    (image,) = found.images
+    assert (image.sample, image.size, image.source) == (samples[0], (31, 40), source_of(samples[0].image))
+    assert image.pixels is not None
+    assert torch.equal(image.pixels, prepare_image(read_image(samples[0].image), 8))
     assert [(outcome.id, outcome.status) for outcome in found.outcomes] == [("b", "failed"), ("c", "failed")]
     for sample, outcome in zip(samples[1:3], found.outcomes):
         assert f"{sample.image}: not a readable image" in outcome.reason and "\n" not in outcome.reason
@@ -64,8 +66,9 @@ def test_a_batch_is_read_and_what_cannot_be_read_costs_no_other(samples: list[Sa
 def test_large_images_are_shrunk_for_the_model(tmp_path: Path) -> None:
     Image.fromarray(photo((80, 200), 0)).save(tmp_path / "a.jpg")
     reader = Reader(patch_size=8, max_side=100)
-    found = reader(Batch([Sample("a", tmp_path / "a.jpg", ())]))
-    assert found.images[0].shape == (3, 40, 104) and found.sizes == [(80, 200)] and reader.grid((80, 200)) == (5, 13)
+    (image,) = reader(Batch([Sample("a", tmp_path / "a.jpg", ())])).images
+    assert image.pixels is not None and image.pixels.shape == (3, 40, 104)
+    assert image.size == (80, 200) and reader.grid((80, 200)) == (5, 13)
 
 
 def test_a_stopped_run_is_no_images_failure(samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:

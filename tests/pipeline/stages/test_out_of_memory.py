@@ -12,8 +12,8 @@ import torch
 from clip.load import Clip
 from common.errors import StopRun, UserError
 from pipeline.methods.method import CamSettings, TextSet
-from pipeline.stages import out_of_memory as room
-from pipeline.stages.out_of_memory import ON_CPU, REPEATED, DeviceLost, Made, Room, copied_to_cpu
+from pipeline.stages import out_of_memory as stage
+from pipeline.stages.out_of_memory import ON_CPU, REPEATED, Computed, DeviceLost, DeviceMemory, copied_to_cpu
 
 SHAPE = (32, 40)
 HALVED = "batch halved: out of GPU memory"
@@ -39,26 +39,26 @@ class Device:
         return list(range(part.start, part.stop))
 
 
-def computed(device: Device, count: int, found: Room, where: str = "cuda") -> list[Any]:
+def computed(device: Device, count: int, found: DeviceMemory, where: str = "cuda") -> list[Any]:
     return found.compute(device, work_on(where), SHAPE, count)
 
 
 def test_a_batch_that_fits_is_computed_at_once() -> None:
     device = Device(holds=8)
-    assert computed(device, 8, Room()) == [Made(index) for index in range(8)]  # type: ignore[arg-type]
+    assert computed(device, 8, DeviceMemory()) == [Computed(index) for index in range(8)]  # type: ignore[arg-type]
     assert device.asked == [("cuda", 0, 8)]
 
 
 def test_a_batch_is_halved_until_it_fits_and_the_size_is_kept_for_its_grid() -> None:
-    device, found = Device(holds=3), Room()
-    assert computed(device, 8, found) == [Made(index, HALVED) for index in range(8)]  # type: ignore[arg-type]
+    device, found = Device(holds=3), DeviceMemory()
+    assert computed(device, 8, found) == [Computed(index, HALVED) for index in range(8)]  # type: ignore[arg-type]
     assert device.asked == [("cuda", 0, 8), ("cuda", 0, 4), *[("cuda", at, at + 2) for at in (0, 2, 4, 6)]]
     device.asked.clear()
-    assert computed(device, 5, found) == [Made(index, HALVED) for index in range(5)]  # type: ignore[arg-type]
+    assert computed(device, 5, found) == [Computed(index, HALVED) for index in range(5)]  # type: ignore[arg-type]
     assert device.asked == [("cuda", 0, 2), ("cuda", 2, 4), ("cuda", 4, 5)]
     device.asked.clear()
-    assert found.compute(device, work_on("cuda"), (48, 32), 3) == [Made(i) for i in range(3)]  # type: ignore[arg-type]
-    assert computed(device, 2, found) == [Made(0), Made(1)]  # type: ignore[arg-type]
+    assert found.compute(device, work_on("cuda"), (48, 32), 3) == [Computed(i) for i in range(3)]  # type: ignore[arg-type]
+    assert computed(device, 2, found) == [Computed(0), Computed(1)]  # type: ignore[arg-type]
     assert device.asked == [("cuda", 0, 3), ("cuda", 0, 2)]
 
 
@@ -69,8 +69,8 @@ def test_single_images_that_do_not_fit_go_to_one_copy_on_the_cpu(monkeypatch: py
         copies.append(work)
         return work_on("cpu")
 
-    monkeypatch.setattr(room, "copied_to_cpu", copied)
-    device, found = Device(holds=0), Room()
+    monkeypatch.setattr(stage, "copied_to_cpu", copied)
+    device, found = Device(holds=0), DeviceMemory()
     assert [made.note for made in computed(device, 3, found)] == [ON_CPU] * 3
     assert [made.maps for made in computed(device, 2, found)] == [0, 1]
     assert len(copies) == 1
@@ -81,25 +81,25 @@ def test_single_images_that_do_not_fit_go_to_one_copy_on_the_cpu(monkeypatch: py
 
 @pytest.mark.parametrize("where", ["cpu", "cuda"])
 def test_an_image_that_fits_nowhere_fails_alone(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "copied_to_cpu", lambda *work: work_on("cpu"))
+    monkeypatch.setattr(stage, "copied_to_cpu", lambda *work: work_on("cpu"))
 
     def scarce(work: Any, part: slice) -> list[Any]:
         if part.start <= 1 < part.stop:
             raise MemoryError
         return list(range(part.start, part.stop))
 
-    first, second, third = Room().compute(scarce, work_on(where), SHAPE, 3)
-    assert isinstance(first, Made) and isinstance(third, Made) and isinstance(second, UserError)
+    first, second, third = DeviceMemory().compute(scarce, work_on(where), SHAPE, 3)
+    assert isinstance(first, Computed) and isinstance(third, Computed) and isinstance(second, UserError)
     assert "not enough memory" in str(second) and "--max_side" in str(second)
 
 
 def test_another_error_costs_one_image_and_shrinks_no_later_batch() -> None:
-    device, found = Device(holds=99), Room()
+    device, found = Device(holds=99), DeviceMemory()
     results = computed(device, 16, found)
-    assert [index for index, made in enumerate(results) if not isinstance(made, Made)] == [13]
-    assert str(results[13]) == "unlucky" and results[0] == Made(0, REPEATED)  # type: ignore[arg-type]
+    assert [index for index, made in enumerate(results) if not isinstance(made, Computed)] == [13]
+    assert str(results[13]) == "unlucky" and results[0] == Computed(0, REPEATED)  # type: ignore[arg-type]
     device.asked.clear()
-    assert computed(device, 12, found) == [Made(index) for index in range(12)]  # type: ignore[arg-type]
+    assert computed(device, 12, found) == [Computed(index) for index in range(12)]  # type: ignore[arg-type]
     assert device.asked == [("cuda", 0, 12)]
 
 
@@ -116,7 +116,7 @@ def test_what_ends_the_run_is_not_an_images_failure(error: BaseException, ended:
         raise error
 
     with pytest.raises(ended) as caught:
-        Room().compute(failing, work_on("cuda"), SHAPE, 2)
+        DeviceMemory().compute(failing, work_on("cuda"), SHAPE, 2)
     assert "\n" not in str(caught.value)
 
 
@@ -134,7 +134,7 @@ def test_nothing_of_a_failed_try_stays_in_memory() -> None:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return [0]
 
-    assert len(Room().compute(hungry, work_on("cuda"), SHAPE, 4)) == 4 and len(alive) == 6
+    assert len(DeviceMemory().compute(hungry, work_on("cuda"), SHAPE, 4)) == 4 and len(alive) == 6
 
 
 def test_the_copy_on_the_cpu_is_whole_and_plain(tiny_clip: Clip) -> None:

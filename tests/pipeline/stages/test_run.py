@@ -11,17 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from common.errors import UserError
 from dataset import mask_png
 from dataset.spec import Sample
-from pipeline.methods.method import MapPair
 from pipeline.stages import cams as stage_cams
 from pipeline.stages import crf as stage_crf
 from pipeline.stages import run as stage_run
-from pipeline.stages.batches import Batch
+from pipeline.stages.batches import Batch, BatchImage
 from pipeline.stages.cams import CamWork
 from pipeline.stages.crf import CrfJob
 from tests.support import photo, replace_photo, tree
@@ -68,13 +66,12 @@ def road(make_work: MakeWork, world: Path, tmp_path: Path) -> Road:
 def with_maps(monkeypatch: pytest.MonkeyPatch, cam: float, attn: float) -> None:
     """A model that gives every image flat maps of such values, before and after the affinity."""
 
-    def pair(work: CamWork, sample: Sample, size: tuple[int, int]) -> MapPair:
-        shape = (len(sample.labels), *work.reader.grid(size))
-        return torch.full(shape, cam), torch.full(shape, attn)
+    def with_maps(work: CamWork, image: BatchImage) -> BatchImage:
+        shape = (len(image.sample.labels), *work.reader.grid(image.size))
+        return replace(image, maps=tuple(np.full(shape, value, np.float32) for value in (cam, attn)))
 
     def compute(work: CamWork, batch: Batch) -> Batch:
-        batch.maps = [pair(work, *each) for each in zip(batch.samples, batch.sizes)]
-        return batch
+        return replace(batch, images=[with_maps(work, image) for image in batch.images])
 
     monkeypatch.setattr(stage_cams, "compute_batch", compute)
 
@@ -285,7 +282,7 @@ def test_every_shard_makes_its_part(road: Road, samples: list[Sample], quick_crf
 def test_who_looks_on_sees_every_image_before_its_mask(road: Road, samples: list[Sample], quick_crf: None) -> None:
     seen: list[str] = []
 
-    def show(mapped: stage_run.Mapped, result: stage_crf.CrfResult) -> None:
+    def show(mapped: BatchImage, result: stage_crf.CrfResult) -> None:
         assert mapped.sample.id == result.input.id and not road.crf.target(result.input.id).exists()
         assert result.labels.shape == result.input.size == mapped.size
         seen.append(result.input.id)
@@ -319,8 +316,8 @@ def test_what_is_noted_of_the_maps_is_told(
 
     def noted(work: CamWork, batch: Batch) -> Batch:
         batch = compute(work, batch)
-        batch.notes |= {sample.id: "on the CPU" for sample in batch.samples if sample.id in "bd"}
-        return batch
+        images = [replace(image, note="on the CPU" if image.sample.id in "bd" else "") for image in batch.images]
+        return replace(batch, images=images)
 
     monkeypatch.setattr(stage_cams, "compute_batch", noted)
     found = road.where(max_pixels=32 * 40).notes(samples)  # which d alone exceeds

@@ -121,19 +121,19 @@ def test_scores_are_those_of_a_loop_over_classes(
     assert looked_again
 
 
-def test_a_class_without_a_region_does_not_keep_the_others_from_a_second_look(
+def test_a_class_without_a_region_leaves_the_others_their_crops(
     tiny_clip: Clip, text: TextSet, samples: list[Sample]
 ) -> None:
-    """In the reference, the first such class ends the second look for the whole image."""
+    """In the reference, the first such class ends the crops of the whole image."""
     image = prepare_image(read_image(samples[0].image), tiny_clip.patch_size)  # 4 x 5 patches
     scores = torch.zeros(20, 5)
     scores[16, 0] = 1.0  # last row: nothing is left of its box
     scores[[6, 7, 11], 1] = 0.9
     words = torch.cat([text.foreground, text.background])
-    found = tagclip.second_look(tiny_clip, image, scores, (4, 5), words, TagSettings())
+    found = tagclip.crop_scores(tiny_clip, image, scores, (4, 5), words, TagSettings())
     assert set(found) == {1}
     scores[:, 1] = 0
-    assert tagclip.second_look(tiny_clip, image, scores, (4, 5), words, TagSettings()) == {}
+    assert tagclip.crop_scores(tiny_clip, image, scores, (4, 5), words, TagSettings()) == {}
 
 
 # --- text -----------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJac
 from pipeline.steps.scores import (
     backgrounds_for,
     confusion_matrix,
-    harmonic_mean,
     least_winning,
     scores_of,
     split_scores,
@@ -118,7 +117,9 @@ def test_nothing_to_score_is_zero_by_either_rule() -> None:
     [(60.5, 52.4, 56.16), (20.4, 35.3, 25.86), (0, 0, 0), (10, 0, 0), (None, 5, None), (5, None, None)],
 )
 def test_harmonic_mean(seen: float | None, unseen: float | None, harmonic: float | None) -> None:
-    assert harmonic_mean(seen, unseen) == (None if harmonic is None else pytest.approx(harmonic, abs=0.005))
+    assert split_scores([seen, unseen], [1]).harmonic == (
+        None if harmonic is None else pytest.approx(harmonic, abs=0.005)
+    )
 
 
 @pytest.mark.parametrize(

@@ -146,22 +146,7 @@ def test_affinity_is_a_mean_where_enough_blocks_vote(votes: int | None, blocks: 
     assert 0 < zeros < 36
 
 
-def test_scores_are_spread_inside_each_class_mask() -> None:
-    affinity, scores = seeded(6, 6), seeded(6, 3, seed=1)
-    masks = seeded(3, 6, seed=2) > 0.5
-    for given in (None, masks):
-        found = tag_regions.spread(affinity, scores, given)
-        for patch in range(6):
-            for index in range(3):
-                parts = [
-                    float(affinity[patch, other] * scores[other, index])
-                    for other in range(6)
-                    if given is None or given[index, other]
-                ]
-                assert found[patch, index].item() == pytest.approx(sum(parts), abs=1e-6)
-
-
-# --- the second look ------------------------------------------------------------------------------
+# --- crops of the likely classes ------------------------------------------------------------------
 
 
 def test_candidates_are_measured_against_all_patches_and_classes() -> None:
@@ -256,8 +241,3 @@ def test_crops_are_judged_by_open_clips_own_feature_where_nothing_is_hidden(
 )
 def test_labels(scores: list[float], share: float, labels: tuple[int, ...]) -> None:
     assert tag_regions.choose_labels(np.array(scores, np.float32), share) == labels
-
-
-def test_only_what_was_looked_at_again_is_fused() -> None:
-    found = tag_regions.fused([0.2, 0.8, 0.4], {1: 0.2, 2: 1.0}, 0.25)
-    assert found.tolist() == pytest.approx([0.2, 0.65, 0.55])
