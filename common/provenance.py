@@ -59,12 +59,23 @@ def parse_record(text: str) -> dict[str, Any]:
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any], but: Collection[str] = ()) -> str:
-    """What differs between two records, for people: `box_threshold 0.4 (now 0.5), ...`; empty when nothing does."""
+    """What differs between two records, for people: `box_threshold 0.4 (now 0.5), ...`; empty when nothing does.
+
+    Records of two methods have different settings, so that only the methods are told.
+    """
     wanted = json.loads(record_text(wanted))  # tuples are lists in a file
     keys = [key for key in dict.fromkeys([*wanted, *found]) if key not in but and found.get(key) != wanted.get(key)]
+    if "method" in keys:
+        keys = [key for key in keys if key in ("method", "kind", "model", "dataset")]
     return ", ".join(
         WORDS.get(key) or f"{key} {in_short(found.get(key))} (now {in_short(wanted.get(key))})" for key in keys
     )
+
+
+def check_source(path: Path, record: Mapping[str, Any], photo: Path) -> None:
+    """Raise UserError when a file says that it was made from another photo than there is now."""
+    if record.get(SOURCE) not in (None, source_of(photo)):
+        raise UserError(f"{path}: made from another photo than {photo} is now; make it again")
 
 
 def can_stay(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], remedy: str) -> bool:

@@ -29,6 +29,7 @@ from pipeline.files.cam_file import read_record, save_cams, spec_fingerprint
 from pipeline.methods.method import CamSettings, TextSet
 from pipeline.methods.table import METHODS, compute_maps
 from pipeline.stages.batches import Batch, Reader, plan, with_work
+from pipeline.stages.evaluate import CHECKING
 from pipeline.stages.failure import failure
 from pipeline.stages.out_of_memory import Computed, DeviceMemory, Maps, Model
 from pipeline.stages.readers import in_processes
@@ -36,7 +37,6 @@ from pipeline.steps.maps import Cams
 from pipeline.steps.tensors import to_numpy
 
 FORMAT = 3  # of the CAM file; part of its record
-CHECKING = 8  # files that are looked at side by side to see what is finished
 GPU_BATCH = 16  # images of one patch grid that go together on a GPU
 REMEDY = "pass --overwrite or another --cam_out_dir"
 

@@ -28,7 +28,17 @@ from dataset.voc_layout import find_image
 from pipeline.crf.dense_crf import dense_crf, dense_crf_batch, reference_image
 from pipeline.crf.settings import CrfSettings
 from pipeline.files.cam_file import StoredMaps, read_maps, read_record
-from pipeline.stages.evaluate import Scored, Totals, add_up, check_shape, confusion_of, mask_record, read_truth
+from pipeline.stages.evaluate import (
+    CHECKING,
+    Scored,
+    Totals,
+    add_up,
+    check_one_way,
+    check_shape,
+    confusion_of,
+    mask_record,
+    read_truth,
+)
 from pipeline.stages.failure import failure
 from pipeline.steps import masks
 from pipeline.steps.maps import enlarge_labels
@@ -36,7 +46,6 @@ from pipeline.steps.masks import labels_of
 
 FORMAT = 4  # of the record in a mask
 GROUP = 8  # images that go to the device together
-CHECKING = 8  # masks that are checked side by side
 SHRUNK = "worked on at a smaller size (--max_pixels)"
 MOST_PROBABILITIES = 1 << 27  # that are shown at full size, of all classes; 0.5 GB
 ON_CPU = "CRF on the CPU, out of GPU memory"
@@ -253,6 +262,8 @@ def run(job: CrfJob, ids: Sequence[str], totals: Totals, threads: int) -> Iterat
     Raises UserError before any work when a mask that is there was made in another way, and for CAM files that were made
     in different ways.
     """
+    if job.out_dir is not None:
+        check_one_way(job.cams, ids)
     finished = finished_ids(job, ids)
 
     def load_one(image_id: str) -> CrfInput | Outcome:

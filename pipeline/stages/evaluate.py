@@ -25,6 +25,9 @@ from pipeline.steps.scores import confusion_matrix, sweep_confusions
 SCORED_AT_ONCE = 1 << 22  # pixels
 
 
+CHECKING = 8  # files that are looked at side by side before the work
+
+
 @dataclass
 class Totals:
     """Confusion matrices summed over the images; (S, C, C+1) for CAMs, (1, C, C+1) for masks."""
@@ -93,6 +96,22 @@ def add_up(images: Iterable[Scored], totals: Totals) -> Iterator[Outcome]:
         if image.confusions is not None:
             totals.add(image.confusions)
         yield image.outcome
+
+
+def check_one_way(folder: Path, ids: Sequence[str]) -> None:
+    """Raise UserError when the CAM files of a folder were made in different ways; unreadable ones do not count."""
+
+    def record(image_id: str) -> tuple[Path, dict[str, Any] | None]:
+        path = folder / f"{image_id}.npz"
+        try:
+            return path, read_made_by(path)
+        except UserError:
+            return path, None
+
+    together = Together()
+    for path, made_by in ordered_map(record, ids, CHECKING, ahead=16):
+        if made_by is not None:
+            together.add(path, made_by)
 
 
 def _scored(job: EvalJob, image_id: str) -> Scored:

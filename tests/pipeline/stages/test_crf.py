@@ -225,6 +225,15 @@ def test_a_cam_file_exchanged_meanwhile_does_not_lend_its_record(job: CrfJob, mo
     assert run(job, ["a"])[0] == {"a": "kept"}
 
 
+def test_no_mask_is_written_where_maps_were_made_in_different_ways(job: CrfJob, seen: list) -> None:
+    """The odd one is the last of the list."""
+    for image_id in IDS:
+        save(job, image_id, method="maskclip" if image_id == "e" else "clip-es")
+    with pytest.raises(UserError, match=r"a\.npz and .*e\.npz were made in different ways: method clip-es"):
+        run(job)
+    assert job.out_dir is not None and not job.out_dir.exists()
+
+
 def test_maps_made_in_different_ways_do_not_go_together(job: CrfJob, seen: list, world: Path) -> None:
     """Files without record (b, c, e) are trusted, wherever they stand in the list."""
     scored = replace(job, truth=world / "SegmentationClass", out_dir=None)
