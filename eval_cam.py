@@ -133,7 +133,7 @@ def _print_scores(
             confusion = totals.confusions[0]
             scores = report.scores_of(confusion, args.absent)
             result = report.summary(stage, spec, scores, totals.images, split, confusion, settings=settings)
-    log.scored(result)
+    log.add_scores(result)
     report.print_table(result, splits=args.splits or not spec.has_background)
     report.write_json(args.json, result)
 

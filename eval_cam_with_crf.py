@@ -80,7 +80,7 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     check_classes(cams, made_by, selection.spec)
     check_json_scores(args, scored)
     if out_dir is not None:
-        log.into(mask_output(job, made_by, selection.ids), shard)
+        log.write_to(mask_output(job, made_by, selection.ids), shard)
     print(f"data    {args.dataset}: {len(selection.ids)} images in {job.images}, CAM files in {cams}")
     announce_crf(job)
     totals = job.empty_totals()

@@ -80,7 +80,7 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
         need_writable(out_dir, "--cam_out_dir")
         work = load_model(cam_job(args, selection.spec, out_dir, by_clip))
         device = str(work.clip.device)
-        log.into(
+        log.write_to(
             run_log.Output(out_dir, ".npz", "--cam_out_dir", selection.ids, work.made_by, device, args.overwrite),
             shard,
         )

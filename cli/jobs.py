@@ -212,7 +212,7 @@ def print_crf_scores(
         confusion,
         settings=settings,
     )
-    log.scored(result)
+    log.add_scores(result)
     report.print_table(result, splits=not spec.has_background)
     report.write_json(args.json, result)
 

@@ -99,7 +99,7 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
         need_writable(out_dir, "--pseudo_mask_save_path")
         cams = load_model(cam_job(args, selection.spec, out_dir, by_clip))
         job = crf_job(args, selection, out_dir, out_dir, truth)
-        log.into(mask_output(job, cams.made_by, selection.ids), shard)
+        log.write_to(mask_output(job, cams.made_by, selection.ids), shard)
         announce_cams(cams, args.dataset, job.images, len(samples or selection.ids), selection.summary)
         announce_crf(job)
         if by_clip:
