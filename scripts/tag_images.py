@@ -9,7 +9,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cli import run_log
 from cli.jobs import TAG_FILE, model_source, tagged
@@ -30,7 +30,6 @@ from pipeline.methods.tagclip import TagSettings
 if TYPE_CHECKING:
     from cli.lookup import Selection
     from pipeline.stages.tags import Tags
-    from pipeline.steps.tag_scores import TagScores
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -68,28 +67,23 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     tags: list[Tags] = []
     if selection.ids:
         clip = model_source(args, selection.spec).load()
-        print(
-            f"data    {args.dataset}: {len(selection.ids)} images, {len(selection.spec.classes)} classes to choose from"
-        )
+        classes = selection.spec.classes
+        print(f"data    {args.dataset}: {len(selection.ids)} images, {len(classes)} classes to choose from")
         print(f"model   {clip.describe()} on {clip.device}")
         tags = tagged(args, clip, selection, out, log)
         for tag in tags:
             log.add(tag.outcome)
         write_labels(out, tags)
         forget_journal(out)
-    _score(args, selection, truth, tags)
+    report_scores(args, selection, truth, tags)
     code = log.report("label lines", out)
     if tags:
-        labelled = argparse.Namespace(**{**vars(args), "labels": out})
-        print(f"next: python generate_cams.py{data_options(labelled)}{model_options(args)}   (CAMs of these labels)")
+        activation = None if args.activation == "auto" else args.activation
+        model = (("--model", args.model), ("--pretrained", args.pretrained), ("--activation", activation))
+        options = "".join(f" {flag} {shlex.quote(value)}" for flag, value in model if value)
+        data = data_options(argparse.Namespace(**{**vars(args), "labels": out}))
+        print(f"next: python generate_cams.py{data}{options}   (CAMs of these labels)")
     return code
-
-
-def model_options(args: argparse.Namespace) -> str:
-    """The options that say which model, as they would be typed for the next command."""
-    activation = None if args.activation == "auto" else args.activation
-    given = (("--model", args.model), ("--pretrained", args.pretrained), ("--activation", activation))
-    return "".join(f" {flag} {shlex.quote(value)}" for flag, value in given if value)
 
 
 def true_labels(selection: "Selection", labels: str | None) -> dict[str, tuple[int, ...]]:
@@ -106,45 +100,32 @@ def true_labels(selection: "Selection", labels: str | None) -> dict[str, tuple[i
     return {sample.id: sample.labels for sample in samples}
 
 
-# --- scores ---------------------------------------------------------------------------------------
-
-
-def _score(
+def report_scores(
     args: argparse.Namespace, selection: "Selection", truth: "dict[str, tuple[int, ...]]", tags: "Sequence[Tags]"
 ) -> None:
+    """Print the scores of the tags in percent and, with --json, write them and the settings."""
+    from dataclasses import asdict
+
     from pipeline.steps.tag_scores import tag_scores
+    from report.scores import write_json
 
     scored = [(truth[tag.id], tag.labels, tag.scores) for tag in tags if tag.scores is not None and tag.id in truth]
     if not scored:
         print("scores  none: the true labels are not known")
         return
-    scores = tag_scores(*zip(*scored))
-    print_scores(scores, selection.spec.classes)
-    write_scores(args, selection, scores)
-
-
-def print_scores(scores: "TagScores", classes: Sequence[str], columns: int = 3) -> None:
-    """The scores as a table in percent."""
+    scores, classes = tag_scores(*zip(*scored)), selection.spec.classes
     print(f"\ntags against the true labels: {scores.images} images; average precision by class")
     cells = [f"{name:<14}{'    -' if ap is None else f'{100 * ap:5.1f}':>6}" for name, ap in zip(classes, scores.ap)]
-    for start in range(0, len(cells), columns):
-        print("  " + "    ".join(cells[start : start + columns]))
+    for start in range(0, len(cells), 3):
+        print("  " + "    ".join(cells[start : start + 3]))
     print(f"  mAP {100 * scores.map:.1f}   per image: precision {100 * scores.precision:.1f}", end="")
     print(f"   recall {100 * scores.recall:.1f}   F1 {100 * scores.f1:.1f}   all right {100 * scores.exact:.1f}")
-
-
-def write_scores(args: argparse.Namespace, selection: "Selection", scores: "TagScores") -> None:
-    """The scores and what they were made with as JSON, where a path is given."""
-    from dataclasses import asdict
-
-    from report.scores import write_json
-
-    result: dict[str, Any] = {
+    result = {
         "stage": "tags",
         "dataset": selection.spec.name,
         "split": str(selection.paths.split),
         **asdict(scores),
-        "ap": dict(zip(selection.spec.classes, scores.ap)),
+        "ap": dict(zip(classes, scores.ap)),
         "settings": asdict(tag_settings(args)),
     }
     write_json(args.json, result)
