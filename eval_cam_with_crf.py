@@ -75,7 +75,7 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     out_dir = None if args.eval_only else args.pseudo_mask_save_path or output_dir(args.dataset, "masks")
     if out_dir is not None:
         need_writable(out_dir, "--pseudo_mask_save_path")
-    job = crf_job(args, selection, cams, out_dir, truth)
+    job = crf_job(args, selection.spec, selection.paths.images, cams, out_dir, truth)
     made_by = cam_record(cams, selection.ids)
     check_classes(cams, made_by, selection.spec)
     check_json_scores(args, scored)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from cli import engines, run_log
-from cli.jobs import TAG_FILE, announce_cams, cam_job, labels_for_method, load_model, same_data, share_of, tagged
+from cli.jobs import TAG_FILE, announce_cams, cam_job, labels_for_method, load_model, same_data, tagged
 from cli.model_options import (
     BY_CLIP,
     add_image_run_options,
@@ -90,7 +90,7 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
         outcomes = _outcomes(args, work, samples, shard)  # refuses other settings before anything is written
         if by_clip and samples:
             write_labels(out_dir / TAG_FILE, samples)
-        log.follow(outcomes, share_of(len(samples), shard), "CAMs")
+        log.follow(outcomes, len(range(shard[0], len(samples), shard[1])), "CAMs")
         forget_journal(out_dir / TAG_FILE)
     code = log.report("CAM files", out_dir)
     if code == EXIT_OK:

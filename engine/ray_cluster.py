@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import StopRun, UserError
-from engine.remote import StandIn
+from engine.remote import Mirror
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = ("clip", "common", "dataset", "engine", "pipeline", "toyworld")  # what workers need; the toy world has a model
@@ -57,7 +57,7 @@ class ClusterOptions:
     cpus         cores and threads of a worker; None: 1, or 4 with a GPU
     shared_code  every node sees the code under the same path
     use_gpus     where there are any
-    stand_in     the folder in which paths of this machine stand in for addresses; None: there are no addresses
+    mirror       the folder whose paths are addresses; None: there are no addresses
     """
 
     address: str | None = None
@@ -65,7 +65,7 @@ class ClusterOptions:
     cpus: int | None = None
     shared_code: bool = False
     use_gpus: bool = True
-    stand_in: StandIn | None = None
+    mirror: Mirror | None = None
 
 
 @dataclass(frozen=True)

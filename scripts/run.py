@@ -24,7 +24,6 @@ from cli.jobs import (
     load_model,
     mask_output,
     print_crf_scores,
-    share_of,
     tagged,
 )
 from cli.model_options import (
@@ -98,7 +97,7 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     if samples or by_clip:
         need_writable(out_dir, "--pseudo_mask_save_path")
         cams = load_model(cam_job(args, selection.spec, out_dir, by_clip))
-        job = crf_job(args, selection, out_dir, out_dir, truth)
+        job = crf_job(args, selection.spec, selection.paths.images, out_dir, out_dir, truth)
         log.write_to(mask_output(job, cams.made_by, selection.ids), shard)
         announce_cams(cams, args.dataset, job.images, len(samples or selection.ids), selection.summary)
         announce_crf(job)
@@ -109,7 +108,7 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
             write_labels(out_dir / TAG_FILE, samples)
         totals = job.empty_totals()
         outcomes = stage_run.run(cams, job, samples, finished, totals, args.num_workers, shard=shard)
-        log.follow(outcomes, share_of(len(samples), shard), "masks")
+        log.follow(outcomes, len(range(shard[0], len(samples), shard[1])), "masks")
         forget_journal(out_dir / TAG_FILE)
         if truth is not None:
             print_crf_scores(args, selection, job, cams.made_by, totals, log)
