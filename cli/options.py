@@ -122,7 +122,7 @@ def settings_from(args: argparse.Namespace, settings: type, **others: Any) -> An
 
 
 def add_data_options(parser: argparse.ArgumentParser, truth: bool) -> None:
-    """--dataset, --img_root (alias --image_root), --split_file and, with `truth`, --gt_root."""
+    """--dataset, --img_root (alias --image_root), --split_file, --classes, --labels and, with `truth`, --gt_root."""
     group = parser.add_argument_group("data")
     group.add_argument("--dataset", choices=DATASETS, default="toyworld", help="whose names, prompts and layout")
     group.add_argument(
@@ -143,10 +143,6 @@ def add_data_options(parser: argparse.ArgumentParser, truth: bool) -> None:
         group.add_argument(
             "--gt_root", type=Path, metavar="DIR", help="masks to score against; not given: SegmentationClass there"
         )
-
-
-def add_own_data_options(parser: argparse.ArgumentParser) -> None:
-    """--classes and --labels, for a user's own data."""
     group = parser.add_argument_group("own data")
     group.add_argument(
         "--classes",

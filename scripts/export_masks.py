@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli import console
-from cli.options import Parser, add_data_options, add_own_data_options
+from cli.options import Parser, add_data_options
 from common.errors import UserError
 from exports.table import FORMATS, format_of
 
@@ -33,7 +33,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--val_split", type=Path, metavar="FILE", help="images to validate on, against --gt_root")
     parser.add_argument("--val_img_root", type=Path, metavar="DIR", help="where they are; not given: --img_root")
     add_data_options(parser, truth=True)
-    add_own_data_options(parser)
     return parser.parse_args(argv)
 
 

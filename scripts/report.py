@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli import console
-from cli.options import Parser, add_cam_dir, add_data_options, add_own_data_options, output_dir
+from cli.options import Parser, add_cam_dir, add_data_options, output_dir
 from common.arguments import positive
 from common.errors import UserError
 
@@ -29,7 +29,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "Ground truth is needed for scores only; without it the gallery is sorted by confidence alone.",
     )
     add_data_options(parser, truth=True)
-    add_own_data_options(parser)
     add_cam_dir(parser, "where the CAM files are")
     parser.add_argument("--masks", type=Path, metavar="DIR", help="the masks; not given: output/DATASET/masks")
     parser.add_argument("--out", type=Path, metavar="HTML", help="the page; not given: output/DATASET/report.html")

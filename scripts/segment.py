@@ -9,16 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli import console
+from cli import console, model_options
 from cli.jobs import cam_job, crf_job, load_model
-from cli.model_options import (
-    BY_CLIP,
-    add_crf_options,
-    add_method_options,
-    add_model_options,
-    add_tag_options,
-    tag_settings,
-)
 from cli.options import DATASETS, Parser
 from common.errors import UserError
 
@@ -45,10 +37,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     names = parser.add_argument_group("names and prompts")
     names.add_argument("--dataset", choices=DATASETS, help="of a data set; not given: toyworld, or any words")
     names.add_argument("--classes", type=Path, metavar="FILE", help="of a classes file, as for --dataset folder")
-    add_model_options(parser)
-    add_method_options(parser, {"max_side": 640})  # both CLIP and the CRF were tuned on images of some 500 pixels
-    add_crf_options(parser)
-    add_tag_options(parser, without_labels=True)
+    model_options.add_model_options(parser)
+    model_options.add_method_options(
+        parser, {"max_side": 640}
+    )  # both CLIP and the CRF were tuned on images of some 500 pixels
+    model_options.add_crf_options(parser)
+    model_options.add_tag_options(parser, without_labels=True)
     parser.set_defaults(overwrite=True, palette=False)
     return parser.parse_args(argv)
 
@@ -71,7 +65,7 @@ def _run(args: argparse.Namespace) -> int:
     labels = None if names is None else label_indices(spec, names)
     files = output_files(args.photos, args.out)
     cams = load_model(cam_job(args, spec, args.out, by_clip=labels is None))
-    tagging = tags.set_up(cams.clip, spec, args.out, tag_settings(args)) if labels is None else None
+    tagging = tags.set_up(cams.clip, spec, args.out, model_options.tag_settings(args)) if labels is None else None
     need_writable(args.out, "--out")
     tally = console.Tally()
     samples = [Sample(photo.stem, photo, labels or ()) for photo in args.photos]
@@ -144,9 +138,9 @@ def read_names(texts: list[str] | None) -> list[str] | None:
     names = list(dict.fromkeys(name for name in names if name))
     if not names and texts:
         raise UserError("--labels: no name given; expected what the photos show, or clip")
-    if names and BY_CLIP in names and len(names) > 1:
+    if names and model_options.BY_CLIP in names and len(names) > 1:
         raise UserError("--labels clip: CLIP supplies all labels or none; leave clip out, or the other names")
-    return None if not names or names == [BY_CLIP] else names
+    return None if not names or names == [model_options.BY_CLIP] else names
 
 
 def choose_spec(args: argparse.Namespace, labels: list[str] | None) -> "DatasetSpec":

@@ -11,19 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli import run_log
+from cli import options, run_log
 from cli.jobs import TAG_FILE, model_source, tagged
 from cli.model_options import add_model_options, tag_settings
-from cli.options import (
-    Parser,
-    add_data_options,
-    add_json,
-    add_log_options,
-    add_own_data_options,
-    add_settings,
-    data_options,
-    output_dir,
-)
 from common.errors import UserError
 from pipeline.methods.tagclip import TagSettings
 
@@ -33,18 +23,17 @@ if TYPE_CHECKING:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = Parser(
+    parser = options.Parser(
         "Images without labels -> `id class class` lines (0-based class indices), with CLIP alone (TagCLIP).",
         "Where the true labels are known (the data set's own, or --labels), the tags are scored against them; they "
         "have no part in the tagging. An interrupted run is continued by repeating it.",
     )
-    add_data_options(parser, truth=False)
-    add_own_data_options(parser)
+    options.add_data_options(parser, truth=False)
     parser.add_argument("--out", type=Path, metavar="FILE", help="label file; not given: output/DATASET/tags.txt")
     add_model_options(parser)
-    add_settings(parser, "TagCLIP", TagSettings)
-    add_json(parser)
-    add_log_options(parser)
+    options.add_settings(parser, "TagCLIP", TagSettings)
+    options.add_json(parser)
+    options.add_log_options(parser)
     return parser.parse_args(argv)
 
 
@@ -61,7 +50,7 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
 
     selection = select_from(args, with_labels=False)
     truth = true_labels(selection, args.labels)
-    out = args.out or output_dir(args.dataset, TAG_FILE)
+    out = args.out or options.output_dir(args.dataset, TAG_FILE)
     check_place(out, "--out", TAG_FILE)
     check_place(args.json, "--json", "scores.json")
     tags: list[Tags] = []
@@ -80,9 +69,9 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     if tags:
         activation = None if args.activation == "auto" else args.activation
         model = (("--model", args.model), ("--pretrained", args.pretrained), ("--activation", activation))
-        options = "".join(f" {flag} {shlex.quote(value)}" for flag, value in model if value)
-        data = data_options(argparse.Namespace(**{**vars(args), "labels": out}))
-        print(f"next: python generate_cams.py{data}{options}   (CAMs of these labels)")
+        model_text = "".join(f" {flag} {shlex.quote(value)}" for flag, value in model if value)
+        data = options.data_options(argparse.Namespace(**{**vars(args), "labels": out}))
+        print(f"next: python generate_cams.py{data}{model_text}   (CAMs of these labels)")
     return code
 
 
