@@ -36,9 +36,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from cli.lookup import select_from
-    from common.files import atomic_write, check_place
+    from common.files import atomic_write, check_place, is_file
     from dataset.mask_png import made_here
-    from dataset.voc_layout import is_file
     from pipeline.files.cam_file import check_classes
     from pipeline.stages.crf import CrfJob
     from pipeline.stages.evaluate import cam_record

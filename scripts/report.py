@@ -120,7 +120,7 @@ def _job(args: argparse.Namespace, selection: "Selection") -> "ReportJob":
 
 def _first_record(job: "ReportJob", ids: list[str]) -> dict[str, Any]:
     """What the first mask of the split says of how it was made; raises UserError when there is no mask at all."""
-    from dataset.voc_layout import is_file
+    from common.files import is_file
     from report.curve import mask_record
 
     paths = (job.masks / f"{image_id}.png" for image_id in ids)

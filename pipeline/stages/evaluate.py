@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from common.errors import StopRun, UserError, in_short
+from common.files import is_file
 from common.outcome import Outcome
 from common.parallel import ordered_map
 from common.provenance import Together, parse_record
 from dataset.mask_png import mask_made_by, read_mask
 from dataset.spec import IGNORE_INDEX
-from dataset.voc_layout import is_file
 from pipeline.files.cam_file import StoredMaps, read_made_by, read_maps
 from pipeline.steps.maps import strips
 from pipeline.steps.masks import contest, labels_of
