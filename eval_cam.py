@@ -7,7 +7,7 @@ python eval_cam.py --cam_type png --cam_out_dir MASKS   # written masks, 255 cou
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cli import options, run_log
 from common.arguments import not_negative, positive
@@ -107,23 +107,20 @@ def _print_scores(
     from pipeline.stages.evaluate import cam_record
     from report import scores as report
 
-    spec, split = selection.spec, selection.paths.split
-    if args.cam_type == "png":
+    spec, split, masks = selection.spec, selection.paths.split, args.cam_type == "png"
+    stage = "masks" if masks else report.STAGES[args.cam_type]
+    more: dict[str, Any] = {}
+    if not masks:
+        made_by = cam_record(job.folder, selection.ids)
+        more["settings"] = {"cam_type": args.cam_type, "bg_precision": args.bg_precision, "cams": made_by}
+    if len(job.backgrounds) > 1:
+        result = report.swept_summary(
+            stage, spec, totals.confusions, job.backgrounds, totals.images, split, args.absent, **more
+        )
+    else:  # masks, maps with a background score of their own, or a data set without background
         confusion = totals.confusions[0]
         scores = report.scores_of(confusion, args.absent)
-        result = report.summary("masks", spec, scores, totals.images, split, confusion)
-    else:
-        stage = report.STAGES[args.cam_type]
-        made_by = cam_record(job.folder, selection.ids)
-        settings = {"cam_type": args.cam_type, "bg_precision": args.bg_precision, "cams": made_by}
-        if len(job.backgrounds) > 1:
-            result = report.swept_summary(
-                stage, spec, totals.confusions, job.backgrounds, totals.images, split, args.absent, settings=settings
-            )
-        else:  # maps that know their background's score, or a data set without one
-            confusion = totals.confusions[0]
-            scores = report.scores_of(confusion, args.absent)
-            result = report.summary(stage, spec, scores, totals.images, split, confusion, settings=settings)
+        result = report.summary(stage, spec, scores, totals.images, split, confusion, **more)
     log.add_scores(result)
     report.print_table(result, splits=args.splits or not spec.has_background)
     report.write_json(args.json, result)

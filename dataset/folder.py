@@ -9,7 +9,7 @@ from pathlib import Path
 from common.errors import UserError
 from common.files import need_dir
 from dataset.ids import IMAGE_SUFFIXES, image_id, plain_id, unfit
-from dataset.mask_png import says_made_here
+from dataset.mask_png import is_made_here
 from dataset.names import one_form
 from dataset.text_files import files_below
 from dataset.voc_layout import image_file, inside, read_lines
@@ -61,7 +61,7 @@ def find_images(root: Path) -> Images:
             else:
                 subfolders.append(path.name)
         for path in sorted(folder / name for name in names if name[0] != "."):
-            if path.suffix.lower() == ".png" and says_made_here(path):
+            if path.suffix.lower() == ".png" and is_made_here(path):
                 written.append(path)
             else:
                 _add(images, root, path)

@@ -1,11 +1,11 @@
-"""The CAM stage and the CRF stage on Ray: units of the list through workers that set the job up once.
+"""The CAM stage and the CRF stage on Ray: units of the list for workers that set up the job once.
 
-A job travels as the driver has it. Where its paths stand in for addresses, a worker puts a folder of its own in the
-place of the driver's, fetches what it needs into that folder and puts the results.
+Workers get the driver's job. Where its paths mirror addresses, a worker uses a mirror of its own: it copies its inputs
+there, and the results back.
 
 Batches of CAMs are cut from windows of the list (pipeline/stages/batches.py), so a unit is such a window, and the files
-have the same bytes as those of one process. Images that go one by one depend on no other; then units are as small as
-keeps every worker busy. `--crf torch` takes images in groups, and units are whole groups.
+have the same bytes as those of one process. With batches of one image, units are small enough to keep every worker
+busy. `--crf torch` takes images in groups, and units are whole groups.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -37,7 +37,7 @@ LOST = "its worker process ended unexpectedly each time it was tried (out of mem
 
 @dataclass(frozen=True)
 class Plan(Generic[Job]):
-    """What every worker gets.
+    """The work of every worker.
 
     job        with the driver's paths
     overwrite  replace results that exist
@@ -63,7 +63,7 @@ class Plan(Generic[Job]):
         return path
 
     def check(self) -> None:
-        """In a worker, before its work. Raises UserError when it does not see where the results go."""
+        """Prepare a worker. Raises UserError when it does not see the output folder."""
         import torch
 
         torch.set_num_threads(self.threads)
@@ -112,7 +112,7 @@ def cam_outcomes(
 
 
 def cam_worker(plan: "Plan[CamJob]") -> Work:
-    """In a worker: load the model; returns what makes the CAM files of a unit. Raises UserError."""
+    """In a worker: load the model; returns the function that makes the CAM files of a unit. Raises UserError."""
     from pipeline.stages import cams
 
     plan.check()
@@ -133,11 +133,11 @@ def cam_worker(plan: "Plan[CamJob]") -> Work:
 def _model_file(plan: Plan[Any], here: Mirror, text: str) -> str:
     """A model's name, or its file on this machine: fetched, or the one that came with the code."""
     path = Path(text)
-    moved = plan.moved(path, here)
-    if moved != path:
-        for error in fetch([here.address(moved)], here).values():
+    mirrored = plan.moved(path, here)
+    if mirrored != path:
+        for error in fetch([here.address(mirrored)], here).values():
             raise UserError(error)
-        return str(moved)
+        return str(mirrored)
     if path.is_relative_to(plan.root) and (ROOT / path.relative_to(plan.root)).is_file():
         return str(ROOT / path.relative_to(plan.root))
     return text
@@ -186,7 +186,7 @@ def crf_outcomes(options: ClusterOptions, job: "CrfJob", ids: Sequence[str], tot
 
 
 def crf_worker(plan: "Plan[CrfJob]") -> Work:
-    """In a worker: what makes the masks of a unit. Raises UserError."""
+    """In a worker: the function that makes the masks of a unit. Raises UserError."""
     plan.check()
     return partial(_make_masks, plan)
 
@@ -226,16 +226,23 @@ def _outcomes(
     look: Callable[[Sequence[Any]], set[str]],
     make: Callable[[set[str]], Iterable[Outcome]],
 ) -> list[Outcome]:
-    """Make what is missing of a unit, or only look; when that fails in a way nobody foresaw, each image has failed.
+    """Make the missing results of a unit, or report its finished ones; after an unforeseen error all images fail.
 
-    look  finds the ids of the items that are finished
-    make  is given these
+    look  returns the ids of the finished items
+    make  makes the others
     """
+    finished: set[str] = set()
     try:
         files.fetch_inputs()
-        if unit.only_look:
-            return _only_looked(files, items, look)
-        finished: set[str] = set()
+        if unit.only_look:  # workers died with this unit, but some results may be finished
+            files.fetch_finished()
+            for item in items if files.results else ():
+                with suppress(UserError):  # made in another way, which is not finished
+                    finished |= look([item])
+            return [
+                Outcome(key, "kept") if key in finished else Outcome(key, "failed", f"{key}: {LOST}")
+                for key in files.ids
+            ]
         if files.results and not plan.overwrite:
             files.fetch_finished()
             finished = look(items)
@@ -245,13 +252,3 @@ def _outcomes(
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(files.mirror.with_addresses(error).split())[:200]}"
         return [Outcome(key, "failed", f"{key}: {reason}") for key in files.ids]
-
-
-def _only_looked(files: UnitFiles, items: Sequence[Any], look: Callable[[Sequence[Any]], set[str]]) -> list[Outcome]:
-    """What became of images whose unit cost every worker its life: some may be finished all the same."""
-    files.fetch_finished()
-    finished: set[str] = set()
-    for item in items if files.results else ():
-        with suppress(UserError):  # made in another way, which is not finished
-            finished |= look([item])
-    return [Outcome(key, "kept") if key in finished else Outcome(key, "failed", f"{key}: {LOST}") for key in files.ids]
