@@ -108,21 +108,19 @@ def select(
         return Selection(spec, VocPaths(gt_root, None, split_file, gt_root), ids)
     if spec.layout == BY_PATH or (spec.layout == LABELLED_SPLIT and split_file is None and labels is not None):
         return _folder_images(spec, img_root, split_file, gt_root, labels)
-    paths = _paths(spec, img_root, split_file, gt_root)
-    selection = Selection(spec, paths, read_split(paths.split))
-    return selection if labels is None else selection.labelled_by(labels)
-
-
-def _paths(spec: DatasetSpec, img_root: Path, split_file: Path | None, gt_root: Path | None) -> VocPaths:
-    """The paths of a data set of VOC's layout, or with a labelled split."""
     if spec.layout == VOC:
         paths = voc_paths(img_root, split_file, gt_root)
-        return paths if spec.has_usual_masks else replace(paths, masks=gt_root)
-    need_dir(img_root, "--img_root", spec.images)
-    if split_file is None:
-        made = f"lines such as `COCO_train2014_000000000009 45 49 50`; python -m scripts.prepare_{spec.name} makes one"
-        raise UserError(f"--split_file is needed with --dataset {spec.name}: {made}")
-    return VocPaths(img_root, None, split_file, gt_root)
+        if not spec.has_usual_masks:
+            paths = replace(paths, masks=gt_root)
+    else:
+        need_dir(img_root, "--img_root", spec.images)
+        if split_file is None:
+            example = "lines such as `COCO_train2014_000000000009 45 49 50`"
+            remedy = f"{example}; python -m scripts.prepare_{spec.name} makes one"
+            raise UserError(f"--split_file is needed with --dataset {spec.name}: {remedy}")
+        paths = VocPaths(img_root, None, split_file, gt_root)
+    selection = Selection(spec, paths, read_split(paths.split))
+    return selection if labels is None else selection.labelled_by(labels)
 
 
 def _folder_images(

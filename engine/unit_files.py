@@ -46,15 +46,15 @@ class UnitFiles:
 
     def put(self, outcomes: Iterable[Outcome]) -> list[Outcome]:
         """Put the results that were made. Outcomes name addresses; a result that could not be put is a failure."""
-        results = [self._with_addresses(outcome) for outcome in outcomes]
+        results = []
+        for outcome in outcomes:
+            if outcome.status == "failed":
+                reason = self.errors.get(outcome.id) or self.mirror.with_addresses(outcome.reason)
+                outcome = replace(outcome, reason=reason)
+            results.append(outcome)
         made = [outcome.id for outcome in results if outcome.status == "made" and outcome.id in self.results]
         try:
             put([address for key in made if (address := self.mirror.address(self.results[key]))], self.mirror)
         except UserError as error:
             return [replace(one, status="failed", reason=str(error)) if one.id in made else one for one in results]
         return results
-
-    def _with_addresses(self, outcome: Outcome) -> Outcome:
-        if outcome.status != "failed":
-            return outcome
-        return replace(outcome, reason=self.errors.get(outcome.id) or self.mirror.with_addresses(outcome.reason))

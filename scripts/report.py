@@ -1,4 +1,4 @@
-"""What the stages made, as one HTML page: scores, confusion, coverage against precision, and a gallery.
+"""The results of the stages as one HTML page: scores, confusion, coverage against precision, and a gallery.
 
 python -m scripts.report                                   # the toy world -> output/toyworld/report.html
 python -m scripts.report --dataset voc12 --img_root VOC2012 --masks MASKS --cam_out_dir CAMS --out report.html
@@ -81,7 +81,7 @@ def _run(args: argparse.Namespace) -> int:
             sampled = sample([entry.id for entry in findings.entries if entry.iou is not None], args.curve)
             _count(run(job, crf, sampled, curve, args.num_workers), len(sampled), "curve", tally)
         failures = _by_image(tally.failures)
-        write_report(out, Report(job.spec, _made_from(job, selection, record), findings, spool, failures, curve))
+        write_report(out, Report(job.spec, _sources(job, selection, record), findings, spool, failures, curve))
     print(f"{len(findings.entries)} images ({findings.scored} scored) in {out}, {out.stat().st_size / 1e6:.1f} MB")
     if args.tensorboard:
         board.write(args.tensorboard, job, findings, shown)
@@ -119,7 +119,7 @@ def _job(args: argparse.Namespace, selection: "Selection") -> "ReportJob":
 
 
 def _first_record(job: "ReportJob", ids: list[str]) -> dict[str, Any]:
-    """What the first mask of the split says of how it was made; raises UserError when there is no mask at all."""
+    """The record of the first mask of the split; raises UserError without any mask."""
     from common.files import is_file
     from report.curve import mask_record
 
@@ -136,18 +136,18 @@ def _count(outcomes: Iterator[console.Outcome], total: int, title: str, tally: c
 
 
 def _by_image(failures: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """One line an image, with every reason once."""
+    """(id, reasons) of each image, every reason once."""
     reasons: dict[str, list[str]] = {}
     for image_id, reason in dict.fromkeys(failures):
         reasons.setdefault(image_id, []).append(reason)
     return [(image_id, "; ".join(listed)) for image_id, listed in reasons.items()]
 
 
-def _made_from(job: "ReportJob", selection: "Selection", record: dict[str, Any]) -> list[str]:
-    below = f", 255 below a probability of {record['confidence']}" if "confidence" in record else ""
+def _sources(job: "ReportJob", selection: "Selection", record: dict[str, Any]) -> list[str]:
+    confidence = f", 255 below a probability of {record['confidence']}" if "confidence" in record else ""
     paths, truth = selection.paths, f"; ground truth {job.truth}" if job.truth else ""
-    chosen = f"all images in {paths.images}" if paths.split == paths.images else f"split {paths.split}"
-    return [f"masks {job.masks}{below}", f"{chosen}{truth}"]
+    images = f"all images in {paths.images}" if paths.split == paths.images else f"split {paths.split}"
+    return [f"masks {job.masks}{confidence}", f"{images}{truth}"]
 
 
 if __name__ == "__main__":
