@@ -6,19 +6,14 @@ python eval_cam_with_crf.py --eval_only    # scores only, writes nothing
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from cli import engines, options, run_log
 from cli.jobs import announce_crf, check_json_scores, crf_job, mask_output, print_crf_scores
 from cli.model_options import add_crf_options, add_mask_options
 from common.arguments import positive
+from common.outcome import Outcome
 from common.shard import every_nth
-
-if TYPE_CHECKING:
-    from common.outcome import Outcome
-    from pipeline.stages.crf import CrfJob
-    from pipeline.stages.evaluate import Totals
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -73,20 +68,19 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     totals = job.empty_totals()
     log.failed(selection.problems if shard[0] == 0 else [])
     ids = list(every_nth(selection.ids, shard))
-    log.follow(_outcomes(args, job, ids, totals), len(ids), "CRF")
-    if truth is not None:
-        print_crf_scores(args, selection, job, made_by, totals, log)
-    return log.report("masks", out_dir) if out_dir else log.report()
-
-
-def _outcomes(args: argparse.Namespace, job: "CrfJob", ids: Sequence[str], totals: "Totals") -> "Iterator[Outcome]":
+    outcomes: Iterator[Outcome]
     if args.engine == "ray":
         from engine.ray_stage import crf_outcomes
 
-        return crf_outcomes(args.cluster, job, ids, totals)
-    from pipeline.stages import crf
+        outcomes = crf_outcomes(args.cluster, job, ids, totals)
+    else:
+        from pipeline.stages import crf
 
-    return crf.run(job, ids, totals, args.num_workers)
+        outcomes = crf.run(job, ids, totals, args.num_workers)
+    log.follow(outcomes, len(ids), "CRF")
+    if truth is not None:
+        print_crf_scores(args, selection, job, made_by, totals, log)
+    return log.report("masks", out_dir) if out_dir else log.report()
 
 
 if __name__ == "__main__":

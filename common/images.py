@@ -159,7 +159,7 @@ def _pixels(image: Image.Image) -> int:
 
 
 def _upright_size(image: Image.Image, orientation: object) -> tuple[int, int]:
-    return image.size if orientation in _SIDEWAYS else (image.height, image.width)
+    return image.size if orientation in _SIDEWAYS else image.size[::-1]
 
 
 def _orientation(image: Image.Image) -> object:

@@ -81,7 +81,7 @@ def can_stay(path: Path, old: Mapping[str, Any], new: Mapping[str, Any], remedy:
 
 
 @dataclass
-class Together:
+class SameSettings:
     """Files that are scored together must have been made in one way: their sum would be the score of neither.
 
     A file that does not say how it was made is trusted, but for the kind of its maps.

@@ -21,7 +21,7 @@ from common.limits import MAX_PIXELS
 from common.memory import out_of_memory
 from common.outcome import Outcome
 from common.parallel import ordered_map
-from common.provenance import SOURCE, Together, can_stay, record_text, source_of
+from common.provenance import SOURCE, SameSettings, can_stay, record_text, source_of
 from common.version import VERSION
 from dataset.mask_png import write_mask
 from dataset.spec import Sample
@@ -294,7 +294,7 @@ def run(job: CrfJob, ids: Sequence[str], totals: Totals, threads: int) -> Iterat
 
 def _scored(job: CrfJob, totals: Totals, ended: Iterable["Finished"]) -> Iterator[Outcome]:
     """Add the scores of every image; CAM files that were made in different ways do not go together."""
-    together = Together()
+    together = SameSettings()
     for one in ended:
         if one.cams is not None:
             together.add(job.cam_file(one.outcome.id), one.cams)

@@ -12,7 +12,7 @@ from common.errors import StopRun, UserError, in_short
 from common.files import is_file
 from common.outcome import Outcome
 from common.parallel import ordered_map
-from common.provenance import Together, parse_record
+from common.provenance import SameSettings, parse_record
 from dataset.mask_png import mask_made_by, read_mask
 from dataset.spec import IGNORE_INDEX
 from pipeline.files.cam_file import StoredMaps, read_made_by, read_maps
@@ -64,7 +64,7 @@ def run(job: EvalJob, ids: Sequence[str], totals: Totals, threads: int) -> Itera
 
     Raises UserError for files that were made in different ways: their sum would be the score of neither.
     """
-    together = Together()
+    together = SameSettings()
     for scored in ordered_map(lambda image_id: _scored(job, image_id), ids, threads):
         if scored.confusions is not None:
             together.add(scored.path, scored.record)
