@@ -7,19 +7,9 @@ python eval_cam.py --cam_type png --cam_out_dir MASKS   # written masks, 255 cou
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from cli import run_log
-from cli.options import (
-    Parser,
-    add_absent,
-    add_cam_dir,
-    add_data_options,
-    add_json,
-    add_log_options,
-    add_own_data_options,
-    output_dir,
-)
+from cli import options, run_log
 from common.arguments import not_negative, positive
 from common.errors import UserError
 
@@ -31,10 +21,11 @@ CAM_TYPES = ("attn_highres", "highres", "png")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = Parser("CAM files or masks + ground truth -> mIoU and more, for every background setting in one pass.")
-    add_data_options(parser, truth=True)
-    add_own_data_options(parser)
-    add_cam_dir(parser, "where the CAM files (or, with --cam_type png, the masks) are")
+    parser = options.Parser(
+        "CAM files or masks + ground truth -> mIoU and more, for every background setting in one pass."
+    )
+    options.add_data_options(parser, truth=True)
+    options.add_cam_dir(parser, "where the CAM files (or, with --cam_type png, the masks) are")
     parser.add_argument("--cam_type", choices=CAM_TYPES, default="attn_highres", help="refined, unrefined, or masks")
     parser.add_argument(
         "--cam_eval_thres",
@@ -48,13 +39,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         default="float32",
         help="precision of the background score; the reference computed it in float16",
     )
-    add_absent(parser)
+    options.add_absent(parser)
     parser.add_argument(
         "--splits", action="store_true", help="show the means of seen and unseen classes too, and their harmonic mean"
     )
     parser.add_argument("--num_workers", type=positive, default=2, help="images that are read side by side")
-    add_json(parser)
-    add_log_options(parser)
+    options.add_json(parser)
+    options.add_log_options(parser)
     return parser.parse_args(argv)
 
 
@@ -96,7 +87,7 @@ def _job(args: argparse.Namespace, selection: "Selection") -> "EvalJob":
     from pipeline.steps.scores import backgrounds_for
 
     masks, spec = args.cam_type == "png", selection.spec
-    folder = args.cam_out_dir or output_dir(args.dataset, "masks" if masks else "cams")
+    folder = args.cam_out_dir or options.output_dir(args.dataset, "masks" if masks else "cams")
     need_dir(folder, "--cam_out_dir", f"the output of {'eval_cam_with_crf.py' if masks else 'generate_cams.py'}")
     swept = not masks and spec.has_background and kind_of(cam_record(folder, selection.ids)) == "cam"
     return EvalJob(
@@ -116,24 +107,21 @@ def _print_scores(
     from pipeline.stages.evaluate import cam_record
     from report import scores as report
 
-    spec, split = selection.spec, selection.paths.split
-    if args.cam_type == "png":
+    spec, split, masks = selection.spec, selection.paths.split, args.cam_type == "png"
+    stage = "masks" if masks else report.STAGES[args.cam_type]
+    more: dict[str, Any] = {}
+    if not masks:
+        made_by = cam_record(job.folder, selection.ids)
+        more["settings"] = {"cam_type": args.cam_type, "bg_precision": args.bg_precision, "cams": made_by}
+    if len(job.backgrounds) > 1:
+        result = report.swept_summary(
+            stage, spec, totals.confusions, job.backgrounds, totals.images, split, args.absent, **more
+        )
+    else:  # masks, maps with a background score of their own, or a data set without background
         confusion = totals.confusions[0]
         scores = report.scores_of(confusion, args.absent)
-        result = report.summary("masks", spec, scores, totals.images, split, confusion)
-    else:
-        stage = report.STAGES[args.cam_type]
-        made_by = cam_record(job.folder, selection.ids)
-        settings = {"cam_type": args.cam_type, "bg_precision": args.bg_precision, "cams": made_by}
-        if len(job.backgrounds) > 1:
-            result = report.swept_summary(
-                stage, spec, totals.confusions, job.backgrounds, totals.images, split, args.absent, settings=settings
-            )
-        else:  # maps that know their background's score, or a data set without one
-            confusion = totals.confusions[0]
-            scores = report.scores_of(confusion, args.absent)
-            result = report.summary(stage, spec, scores, totals.images, split, confusion, settings=settings)
-    log.scored(result)
+        result = report.summary(stage, spec, scores, totals.images, split, confusion, **more)
+    log.add_scores(result)
     report.print_table(result, splits=args.splits or not spec.has_background)
     report.write_json(args.json, result)
 

@@ -6,51 +6,33 @@ python eval_cam_with_crf.py --eval_only    # scores only, writes nothing
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
-from cli import engines, run_log
+from cli import engines, options, run_log
 from cli.jobs import announce_crf, check_json_scores, crf_job, mask_output, print_crf_scores
 from cli.model_options import add_crf_options, add_mask_options
-from cli.options import (
-    Parser,
-    add_absent,
-    add_cam_dir,
-    add_data_options,
-    add_json,
-    add_log_options,
-    add_own_data_options,
-    add_shard,
-    output_dir,
-    shard_from,
-)
 from common.arguments import positive
+from common.outcome import Outcome
 from common.shard import every_nth
-
-if TYPE_CHECKING:
-    from common.outcome import Outcome
-    from pipeline.stages.crf import CrfJob
-    from pipeline.stages.evaluate import Totals
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = Parser(
+    parser = options.Parser(
         "CAM files + images -> DenseCRF -> PNG masks with 255 where confidence is low; scores before the 255s.",
         "Ground truth is needed for scores only, which are those of the labels before the 255s, as published.",
     )
-    add_data_options(parser, truth=True)
-    add_own_data_options(parser)
-    add_cam_dir(parser, "where the CAM files are")
+    options.add_data_options(parser, truth=True)
+    options.add_cam_dir(parser, "where the CAM files are")
     add_mask_options(parser)
     parser.add_argument("--eval_only", action="store_true", help="score only, write no masks")
     add_crf_options(parser)
     parser.add_argument("--device", default="auto", help="of the CRF on a GPU: auto, cpu, cuda, cuda:1")
     parser.add_argument("--num_workers", type=positive, default=2, help="images that are worked on side by side")
     parser.add_argument("--overwrite", action="store_true", help="make masks again that are there already")
-    add_shard(parser)
-    add_absent(parser)
-    add_json(parser)
-    add_log_options(parser)
+    options.add_shard(parser)
+    options.add_absent(parser)
+    options.add_json(parser)
+    options.add_log_options(parser)
     engines.add_engine_options(parser)
     return parser.parse_args(argv)
 
@@ -66,40 +48,39 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     from pipeline.files.cam_file import check_classes
     from pipeline.stages.evaluate import cam_record
 
-    selection, shard = select_from(args, images_needed=True), shard_from(args)
-    cams = args.cam_out_dir or output_dir(args.dataset, "cams")
+    selection, shard = select_from(args, images_needed=True), options.shard_from(args)
+    cams = args.cam_out_dir or options.output_dir(args.dataset, "cams")
     need_dir(cams, "--cam_out_dir", "the output of generate_cams.py")
     # A split such as train_aug holds ids without official masks, so outside the toy world scoring is asked for.
     scored = args.eval_only or args.gt_root is not None or selection.spec.make_images is not None
     truth = selection.need_masks() if scored else None
-    out_dir = None if args.eval_only else args.pseudo_mask_save_path or output_dir(args.dataset, "masks")
+    out_dir = None if args.eval_only else args.pseudo_mask_save_path or options.output_dir(args.dataset, "masks")
     if out_dir is not None:
         need_writable(out_dir, "--pseudo_mask_save_path")
-    job = crf_job(args, selection, cams, out_dir, truth)
+    job = crf_job(args, selection.spec, selection.paths.images, cams, out_dir, truth)
     made_by = cam_record(cams, selection.ids)
     check_classes(cams, made_by, selection.spec)
     check_json_scores(args, scored)
     if out_dir is not None:
-        log.into(mask_output(job, made_by, selection.ids), shard)
+        log.write_to(mask_output(job, made_by, selection.ids), shard)
     print(f"data    {args.dataset}: {len(selection.ids)} images in {job.images}, CAM files in {cams}")
     announce_crf(job)
     totals = job.empty_totals()
     log.failed(selection.problems if shard[0] == 0 else [])
     ids = list(every_nth(selection.ids, shard))
-    log.follow(_outcomes(args, job, ids, totals), len(ids), "CRF")
-    if truth is not None:
-        print_crf_scores(args, selection, job, made_by, totals, log)
-    return log.report("masks", out_dir) if out_dir else log.report()
-
-
-def _outcomes(args: argparse.Namespace, job: "CrfJob", ids: Sequence[str], totals: "Totals") -> "Iterator[Outcome]":
+    outcomes: Iterator[Outcome]
     if args.engine == "ray":
         from engine.ray_stage import crf_outcomes
 
-        return crf_outcomes(args.cluster, job, ids, totals)
-    from pipeline.stages import crf
+        outcomes = crf_outcomes(args.cluster, job, ids, totals)
+    else:
+        from pipeline.stages import crf
 
-    return crf.run(job, ids, totals, args.num_workers)
+        outcomes = crf.run(job, ids, totals, args.num_workers)
+    log.follow(outcomes, len(ids), "CRF")
+    if truth is not None:
+        print_crf_scores(args, selection, job, made_by, totals, log)
+    return log.report("masks", out_dir) if out_dir else log.report()
 
 
 if __name__ == "__main__":

@@ -9,25 +9,8 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from cli import engines, run_log
-from cli.jobs import TAG_FILE, announce_cams, cam_job, labels_for_method, load_model, same_data, share_of, tagged
-from cli.model_options import (
-    BY_CLIP,
-    add_image_run_options,
-    add_method_options,
-    add_model_options,
-    add_tag_options,
-)
-from cli.options import (
-    Parser,
-    add_cam_dir,
-    add_data_options,
-    add_log_options,
-    add_own_data_options,
-    add_shard,
-    output_dir,
-    shard_from,
-)
+from cli import engines, model_options, options, run_log
+from cli.jobs import TAG_FILE, announce_cams, cam_job, labels_for_method, load_model, same_data, tagged
 from common.errors import EXIT_OK
 from common.shard import WHOLE, Shard
 
@@ -38,22 +21,21 @@ if TYPE_CHECKING:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = Parser(
+    parser = options.Parser(
         "Images + image-level labels -> class activation maps, one <id>.npz an image (CLIP-ES).",
         "Without arguments: the toy world. Finished files are kept: an interrupted run is continued by repeating it.",
     )
-    add_data_options(parser, truth=False)
-    add_own_data_options(parser)
-    add_cam_dir(parser, "where the CAM files go")
-    add_model_options(parser)
-    add_method_options(parser)
-    add_tag_options(parser)
+    options.add_data_options(parser, truth=False)
+    options.add_cam_dir(parser, "where the CAM files go")
+    model_options.add_model_options(parser)
+    model_options.add_method_options(parser)
+    model_options.add_tag_options(parser)
     parser.add_argument(
         "--save", choices=("grid", "highres"), default="grid", help="maps on the patch grid or full size"
     )
-    add_image_run_options(parser, workers=1, workers_help="processes, one a GPU, as in the reference")
-    add_shard(parser)
-    add_log_options(parser)
+    model_options.add_image_run_options(parser, workers=1, workers_help="processes, one a GPU, as in the reference")
+    options.add_shard(parser)
+    options.add_log_options(parser)
     engines.add_engine_options(parser)
     return parser.parse_args(argv)
 
@@ -70,17 +52,17 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     from pipeline.stages.tags import write_labels
 
     labels_for_method(args)
-    by_clip = args.labels == BY_CLIP
+    by_clip = args.labels == model_options.BY_CLIP
     selection = select_from(args, with_labels=not by_clip)
-    out_dir = args.cam_out_dir or output_dir(args.dataset, "cams")
+    out_dir = args.cam_out_dir or options.output_dir(args.dataset, "cams")
     samples, failures = ([], []) if by_clip else selection.samples()
-    shard = shard_from(args)
+    shard = options.shard_from(args)
     log.failed(failures if shard[0] == 0 else [])
     if samples or by_clip:
         need_writable(out_dir, "--cam_out_dir")
         work = load_model(cam_job(args, selection.spec, out_dir, by_clip))
         device = str(work.clip.device)
-        log.into(
+        log.write_to(
             run_log.Output(out_dir, ".npz", "--cam_out_dir", selection.ids, work.made_by, device, args.overwrite),
             shard,
         )
@@ -90,7 +72,7 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
         outcomes = _outcomes(args, work, samples, shard)  # refuses other settings before anything is written
         if by_clip and samples:
             write_labels(out_dir / TAG_FILE, samples)
-        log.follow(outcomes, share_of(len(samples), shard), "CAMs")
+        log.follow(outcomes, len(range(shard[0], len(samples), shard[1])), "CAMs")
         forget_journal(out_dir / TAG_FILE)
     code = log.report("CAM files", out_dir)
     if code == EXIT_OK:

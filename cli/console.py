@@ -30,55 +30,49 @@ LISTED_FAILURES = 20
 # --- start and end --------------------------------------------------------------------------------
 
 
-def run(body: Callable[[], int], again: str = "", quiet: bool = False) -> int:
+def run(body: Callable[[], int], next_command: str = "", quiet: bool = False) -> int:
     """Run a command's body; returns its exit code.
 
-    again  the command that goes on from where this one was stopped, shown then
-    quiet  print nothing on stdout, and show no progress bars
+    next_command  continues a run that was stopped; it is shown then
+    quiet         print nothing on stdout, and show no progress bars
 
     A user's mistake ends in one line and exit code 2, a full disk in 3, Ctrl-C in 130, SIGTERM in 143. After the first
-    of these signals what has begun is finished; a second one ends the process at once. A signal also counts where what
-    it raised got lost: modules written in C that import others swallow it, or make an ImportError of it.
+    of these signals the files at work are finished; a second one ends the process at once. A signal also counts where
+    the exception that it raised got lost: modules written in C swallow it, or turn it into an ImportError.
     """
-    with ExitStack() as around:
-        received = around.enter_context(_signals())
+    with ExitStack() as stack:
+        received = stack.enter_context(_signals())
         if quiet:
-            around.enter_context(redirect_stdout(Silence()))
+            stack.enter_context(redirect_stdout(Silence()))
         try:
             code = body()
             sys.stdout.flush()
             return code
-        except UserError as error:
-            if received:
-                return _interrupted(received[0] == signal.SIGTERM, again)
-            _tell(f"error: {error}")
-            return EXIT_USAGE
         except StopRun as error:
-            _tell(f"stopped: {error}", again)
+            _print_error(f"stopped: {error}", next_command)
             return EXIT_INCOMPLETE
-        except KeyboardInterrupt as error:
-            return _interrupted(isinstance(error, Terminated), again)
         except BrokenPipeError:  # `| head` has read enough
             with suppress(OSError, io.UnsupportedOperation):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at exit
-            _tell("error: stdout was closed before all was done; the same command goes on from here")
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout at exit
+            _print_error("error: stdout was closed before all was done; the same command goes on from here")
             return EXIT_INCOMPLETE
-        except Exception:
-            if not received:
+        except (KeyboardInterrupt, Exception) as error:
+            if not received and isinstance(error, UserError):
+                _print_error(f"error: {error}")
+                return EXIT_USAGE
+            if not received and not isinstance(error, KeyboardInterrupt):
                 raise
-            return _interrupted(received[0] == signal.SIGTERM, again)
+            message = "\ninterrupted; finished files are whole, the same command goes on from here"
+            _print_error(message, next_command)
+            terminated = isinstance(error, Terminated) or signal.SIGTERM in received[:1]
+            return EXIT_TERMINATED if terminated else EXIT_INTERRUPTED
 
 
-def _interrupted(terminated: bool, again: str) -> int:
-    _tell("\ninterrupted; finished files are whole, the same command goes on from here", again)
-    return EXIT_TERMINATED if terminated else EXIT_INTERRUPTED
-
-
-def _tell(text: str, again: str = "") -> None:
-    with suppress(OSError):  # nobody listens
+def _print_error(text: str, next_command: str = "") -> None:
+    with suppress(OSError):  # stderr is closed
         print(text, file=sys.stderr)
-        if again:
-            print(f"continue with: {again}", file=sys.stderr, flush=True)
+        if next_command:
+            print(f"continue with: {next_command}", file=sys.stderr, flush=True)
 
 
 class Silence(io.TextIOBase):
@@ -93,9 +87,9 @@ _received: ContextVar[Sequence[int]] = ContextVar("signals of the run of this th
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM raise in the main thread, once; the next one ends the process. Gives those received."""
-    ours = [] if threading.current_thread() is not threading.main_thread() else [signal.SIGINT, signal.SIGTERM]
-    before = {number: signal.getsignal(number) for number in ours}
+    """Raise for the first Ctrl-C or SIGTERM, in the main thread; end the process at the next. Yields those received."""
+    handled = [signal.SIGINT, signal.SIGTERM] if threading.current_thread() is threading.main_thread() else []
+    before = {number: signal.getsignal(number) for number in handled}
     received: list[int] = []
     token = _received.set(received)
 
@@ -120,17 +114,17 @@ def _signals() -> Iterator[list[int]]:
 
 
 def check_signals() -> None:
-    """Raise for a signal that this run received: for loops, where what its handler raised may have been swallowed."""
+    """Raise for a signal that this run received. For loops: the exception of its handler may have been swallowed."""
     if received := _received.get():
         raise Terminated if received[0] == signal.SIGTERM else KeyboardInterrupt
 
 
-# --- what became of the images --------------------------------------------------------------------
+# --- outcomes of the images -----------------------------------------------------------------------
 
 
 @dataclass
 class Tally:
-    """Counts of outcomes; every failure is kept with its reason, notes are counted by their words."""
+    """Counts of outcomes, all failures as (id, reason), and the number of images by note."""
 
     made: int = 0
     kept: int = 0
@@ -148,7 +142,7 @@ class Tally:
             self.notes[outcome.note] += 1
 
     def report(self, what: str, where: object) -> int:
-        """Print the counts, the notes and the failures; the exit code that follows from them."""
+        """Print the counts, the notes and the failures; returns the exit code."""
         kept = f", {self.kept} already there" if self.kept else ""
         print(f"{self.made} {what} written{kept} in {where}")
         for note, count in self.notes.items():
@@ -157,7 +151,7 @@ class Tally:
 
 
 def list_failures(failures: list[tuple[str, str]]) -> int:
-    """Print what failed and why on stderr; exit code 3 if anything did, else 0."""
+    """Print failures and their reasons on stderr; returns exit code 3 if there are any, else 0."""
     if not failures:
         return EXIT_OK
     print(f"{_images(len(failures))} failed:", file=sys.stderr)
@@ -173,9 +167,9 @@ def _images(count: int) -> str:
 
 
 def progress(outcomes: Iterable[Outcome], total: int, title: str, failed: int = 0) -> Iterator[Outcome]:
-    """The same outcomes, with a progress bar on a terminal that counts failures; none where stdout is silenced.
+    """Yield the same outcomes, with a progress bar that counts failures; no bar without a terminal or with `quiet`.
 
-    failed  images that failed before
+    failed  number of images that failed before
     """
     from tqdm import tqdm
 

@@ -15,15 +15,15 @@ from common.arguments import positive
 from common.errors import StopRun, UserError
 from dataset.spec import VOC
 from engine.ray_cluster import ClusterOptions
-from engine.remote import Address, StandIn, place
+from engine.remote import Address, path_or_address
 
 TEXTS = ("labels", "model", "pretrained")  # options that may be a path or something else
-OF_RAY = ("address", "ray_workers", "worker_cpus", "shared_code")
+RAY_OPTIONS = ("address", "ray_workers", "worker_cpus", "shared_code")
 
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
     """--engine, --address, --ray_workers, --worker_cpus, --shared_code; paths of this parser may be addresses."""
-    parser.register("type", Path, place)
+    parser.register("type", Path, path_or_address)
     group = parser.add_argument_group("many machines (docs/scale.md)")
     group.add_argument(
         "--engine",
@@ -50,14 +50,14 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
 
 
 def addresses(args: argparse.Namespace) -> Mapping[str, Address]:
-    """The options that were given addresses."""
-    given: dict[str, Address] = {}
+    """The addresses among the options, by option."""
+    result: dict[str, Address] = {}
     for name, value in vars(args).items():
         if isinstance(value, Address):
-            given[name] = value
+            result[name] = value
         elif name in TEXTS and isinstance(value, str) and "://" in value:
-            given[name] = Address(value.rstrip("/"))
-    return given
+            result[name] = Address(value.rstrip("/"))
+    return result
 
 
 def run(name: str, stage: str, argv: Sequence[str] | None, args: argparse.Namespace, body: run_log.Body) -> int:
@@ -66,32 +66,42 @@ def run(name: str, stage: str, argv: Sequence[str] | None, args: argparse.Namesp
     On Ray the body's options hold `cluster`, the ClusterOptions, and paths of this machine in place of addresses. An
     address without `--engine ray` is a user's mistake, and so are options of Ray without it.
     """
-    if args.engine == "local":
-        return run_log.run(name, stage, argv, args, lambda args, log: body(_local(args), log))
-    return console.run(lambda: _on_ray(name, stage, argv, args, body), quiet=args.quiet)
+    if args.engine == "ray":
+        return console.run(lambda: _run_on_ray(name, stage, argv, args, body), quiet=args.quiet)
+
+    def run_here(args: argparse.Namespace, log: run_log.RunLog) -> int:
+        for option, address in addresses(args).items():
+            raise UserError(
+                f"--{option} {address}: an address; only --engine ray reads and writes those, or give a path"
+            )
+        for option in RAY_OPTIONS:
+            if getattr(args, option):
+                raise UserError(f"--{option} goes with --engine ray")
+        return body(args, log)
+
+    return run_log.run(name, stage, argv, args, run_here)
 
 
-def _local(args: argparse.Namespace) -> argparse.Namespace:
-    for name, address in addresses(args).items():
-        raise UserError(f"--{name} {address}: an address; only --engine ray reads and writes those, or give a path")
-    for name in OF_RAY:
-        if getattr(args, name):
-            raise UserError(f"--{name} goes with --engine ray")
-    return args
-
-
-def _on_ray(name: str, stage: str, argv: Sequence[str] | None, args: argparse.Namespace, body: run_log.Body) -> int:
+def _run_on_ray(name: str, stage: str, argv: Sequence[str] | None, args: argparse.Namespace, body: run_log.Body) -> int:
     if args.labels == BY_CLIP:
         raise UserError("--labels clip with --engine ray: first `python -m scripts.tag_images`, then --labels tags.txt")
     if args.shard is not None:
-        raise UserError(f"--shard {args.shard} with --engine ray: Ray shares out the list itself")
+        raise UserError(f"--shard {args.shard} with --engine ray: Ray divides the list itself")
     if find_spec("ray") is None or find_spec("fsspec") is None:
         raise UserError("--engine ray needs Ray: pip install -r requirements-ray.txt, on every machine")
-    from engine.stand_in import standing_in
+    from engine.mirror import mirrored
 
     output = "pseudo_mask_save_path" if hasattr(args, "pseudo_mask_save_path") else "cam_out_dir"
-    given = addresses(args)
-    with standing_in(given, output, _beside_images(args)) as (stand_in, paths):
+    remote = addresses(args)
+    with mirrored(remote, output, _folders_beside_images(args)) as (mirror, paths):
+
+        def body_with_addresses(args: argparse.Namespace, log: run_log.RunLog) -> int:
+            log.spell = mirror.with_addresses
+            try:
+                return body(args, log)
+            except (UserError, StopRun) as error:
+                raise type(error)(log.spell(error)) from error
+
         local = {option: str(path) if option in TEXTS else path for option, path in paths.items()}
         cluster = ClusterOptions(
             args.address,
@@ -99,30 +109,17 @@ def _on_ray(name: str, stage: str, argv: Sequence[str] | None, args: argparse.Na
             args.worker_cpus,
             args.shared_code,
             args.device != "cpu",
-            stand_in if given else None,
+            mirror if remote else None,
         )
         # This process computes on the CPU. It has the whole list, whatever SLURM's variables say.
-        view = argparse.Namespace(**{**vars(args), **local, "device": "cpu", "shard": "0/1", "cluster": cluster})
-        return run_log.run(name, stage, argv, view, _with_addresses(body, stand_in))
+        args = argparse.Namespace(**{**vars(args), **local, "device": "cpu", "shard": "0/1", "cluster": cluster})
+        return run_log.run(name, stage, argv, args, body_with_addresses)
 
 
-def _beside_images(args: argparse.Namespace) -> list[str]:
-    """What the command reads beside the images of a data set in VOC's layout."""
+def _folders_beside_images(args: argparse.Namespace) -> list[str]:
+    """The folders that the command reads beside the images of a data set in VOC's layout."""
     if args.dataset == FOLDER or spec_of(args.dataset).layout != VOC:
         return []
     masks = ["SegmentationClass"] if getattr(args, "gt_root", "no option") is None else []
     labels = ["Annotations"] if not hasattr(args, "gt_root") and args.labels is None else []
     return ["ImageSets", *masks, *labels]
-
-
-def _with_addresses(body: run_log.Body, stand_in: StandIn) -> run_log.Body:
-    """A command's body that tells people addresses, in place of the paths that stand in for them."""
-
-    def spelled(args: argparse.Namespace, log: run_log.RunLog) -> int:
-        log.spell = stand_in.told
-        try:
-            return body(args, log)
-        except (UserError, StopRun) as error:
-            raise type(error)(log.spell(error)) from error
-
-    return spelled

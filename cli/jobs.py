@@ -1,4 +1,4 @@
-"""From what was typed to the values that say what is to be done, the same for every command."""
+"""Jobs made from parsed options, and the texts and scores that commands print; the same for every command."""
 
 import argparse
 import os
@@ -13,7 +13,7 @@ from cli.model_options import BY_CLIP, cam_settings, tag_settings
 from cli.options import data_options, shard_from
 from common.errors import UserError
 from common.outcome import Outcome
-from common.shard import WHOLE, Shard, local_rank
+from common.shard import WHOLE, local_rank
 from dataset.spec import EVERY_CLASS
 from pipeline.methods.table import METHODS
 
@@ -30,14 +30,9 @@ TAG_FILE = "tags.txt"
 
 
 def labels_for_method(args: argparse.Namespace) -> None:
-    """A method that scores all classes by itself needs no labels of a folder's images."""
+    """Set --labels all for a folder's images where the method scores all classes by itself."""
     if args.labels is None and args.dataset == "folder" and METHODS[args.method].scores is not None:
         args.labels = EVERY_CLASS
-
-
-def share_of(count: int, shard: Shard) -> int:
-    """About how many of so many images are this command's."""
-    return -(-(count - shard[0]) // shard[1])
 
 
 def cam_job(args: argparse.Namespace, spec: "DatasetSpec", out_dir: Path, by_clip: bool) -> "CamJob":
@@ -61,7 +56,7 @@ def cam_job(args: argparse.Namespace, spec: "DatasetSpec", out_dir: Path, by_cli
 
 
 def model_source(args: argparse.Namespace, spec: "DatasetSpec") -> "ModelSource":
-    """Which CLIP, and where it computes; the data set's own where none is asked for."""
+    """The CLIP of --model, or the data set's own, and the device."""
     from pipeline.stages.cams import ModelSource
 
     model, tag = (args.model, args.pretrained) if args.model else spec.clip
@@ -69,34 +64,29 @@ def model_source(args: argparse.Namespace, spec: "DatasetSpec") -> "ModelSource"
 
 
 def load_model(job: "CamJob") -> "CamWork":
-    """Set up the job in this process, and say which of its words the model never saw."""
+    """Set up the job in this process; warns of words that the model never saw."""
+    from clip.text import unknown_words
     from pipeline.stages.cams import set_up
 
-    work = set_up(job, local_rank(os.environ))
-    warn_of_words(work.clip, job.spec)
+    work, spec = set_up(job, local_rank(os.environ)), job.spec
+    prompts = [prompt for group in (*spec.prompts, spec.background_prompts) for prompt in group]
+    if unknown := unknown_words(work.clip, [spec.template.replace("{}", ""), *prompts]):
+        print(f"warning: the model never saw these words: {', '.join(unknown)}", file=sys.stderr)
     return work
 
 
-def warn_of_words(clip: "Clip", spec: "DatasetSpec") -> None:
-    from clip.text import unknown_words
-
-    prompts = [prompt for group in (*spec.prompts, spec.background_prompts) for prompt in group]
-    if unknown := unknown_words(clip, [spec.template.replace("{}", ""), *prompts]):
-        print(f"warning: the model never saw these words: {', '.join(unknown)}", file=sys.stderr)
-
-
 def crf_job(
-    args: argparse.Namespace, selection: "Selection", cams: Path, out_dir: Path | None, truth: Path | None
+    args: argparse.Namespace, spec: "DatasetSpec", images: Path, cams: Path, out_dir: Path | None, truth: Path | None
 ) -> "CrfJob":
     """The CRF stage's job."""
     from pipeline.stages.crf import CrfJob, backend_for
 
     return CrfJob(
         cams=cams,
-        images=selection.paths.images,
+        images=images,
         out_dir=out_dir,
         truth=truth,
-        num_classes=len(selection.spec.classes),
+        num_classes=len(spec.classes),
         cam_type=args.cam_type,
         crf_image=args.crf_image,
         backend=args.crf or backend_for(args.device),
@@ -105,12 +95,12 @@ def crf_job(
         palette=args.palette,
         overwrite=args.overwrite,
         max_pixels=args.max_pixels,
-        has_background=selection.spec.has_background,
+        has_background=spec.has_background,
     )
 
 
 def mask_output(job: "CrfJob", cams_made_by: Mapping[str, Any], ids: list[str]) -> run_log.Output:
-    """Where the masks go, and what they have in common when they are made of such maps."""
+    """The output folder of the masks, and the settings of masks that are made of such maps."""
     assert job.out_dir is not None
     device = "cpu"
     if job.backend == "torch":
@@ -129,7 +119,7 @@ def tagged(
 ) -> "list[Tags]":
     """TagCLIP's labels of all images; an interrupted run goes on from a journal beside the label file.
 
-    Images without labels are booked as failed.
+    Images without labels are added to the log as failed.
     """
     from cli.console import progress
     from pipeline.files.tag_journal import journal_beside
@@ -141,25 +131,25 @@ def tagged(
     print(f"labels  of {len(selection.ids)} images by TagCLIP, kept in {file}")
     work = tags.set_up(clip, selection.spec, images, tag_settings(args))
     samples, missing = tags.unlabelled(images, selection.ids)
-    found: list[tags.Tags] = []
+    results: list[tags.Tags] = []
 
     def outcomes() -> Iterator[Outcome]:
         for tag in tags.tag_samples(work, samples, journal_beside(file, work.record)):
-            found.append(tag)
+            results.append(tag)
             yield tag.outcome
 
     for _ in progress(outcomes(), len(samples), "tags"):
         pass
     log.failed(selection.problems)
-    log.failed([*missing, *((tag.id, tag.reason) for tag in found if tag.scores is None)], "tags")
-    return [tag for tag in found if tag.scores is not None]
+    log.failed([*missing, *((tag.id, tag.reason) for tag in results if tag.scores is None)], "tags")
+    return [tag for tag in results if tag.scores is not None]
 
 
-# --- what is told ---------------------------------------------------------------------------------
+# --- texts and scores -----------------------------------------------------------------------------
 
 
 def announce_cams(work: "CamWork", dataset: str, images: object, count: int, labels: str = "") -> None:
-    """What is about to be computed, before it takes long."""
+    """Print what is about to be computed."""
     settings, spec = work.settings, work.job.spec
     print(f"data    {dataset}: {count} images in {images}")
     if labels:
@@ -168,8 +158,8 @@ def announce_cams(work: "CamWork", dataset: str, images: object, count: int, lab
         print(f"words   {len(spec.classes)} classes, background {', '.join(spec.background_prompts)}")
     print(f"model   {work.clip.describe()} on {work.clip.device}")
     augmented = f", scales {list(settings.scales)}{' and flip' if settings.flip else ''}" if settings.augmented else ""
-    own = "".join(f", {key} {value}" for key, value in vars(settings.options).items() if value not in (None, 0.0, ()))
-    print(f"method  {settings.method}{own}{augmented}, batches of {work.batch_size}")
+    options = "".join(f", {key} {value}" for key, value in vars(settings.options).items() if value not in (None, 0, ()))
+    print(f"method  {settings.method}{options}{augmented}, batches of {work.batch_size}")
 
 
 def announce_crf(job: "CrfJob") -> None:
@@ -186,7 +176,7 @@ def print_crf_scores(
     totals: "Totals",
     log: run_log.RunLog,
 ) -> None:
-    """The scores of the labels before the 255s, as published, with the settings behind them."""
+    """Print and record the scores of the labels before the 255s, as published, with the settings."""
     from dataclasses import asdict
 
     from report import scores as report
@@ -212,13 +202,13 @@ def print_crf_scores(
         confusion,
         settings=settings,
     )
-    log.scored(result)
+    log.add_scores(result)
     report.print_table(result, splits=not spec.has_background)
     report.write_json(args.json, result)
 
 
 def check_json_scores(args: argparse.Namespace, scored: bool) -> None:
-    """Raise UserError for scores that are asked for and cannot be had, or written; told before the work."""
+    """Raise UserError before the work for --json without scores, or where it cannot be written."""
     from common.files import check_place
 
     if args.json is not None and not scored:
@@ -227,7 +217,7 @@ def check_json_scores(args: argparse.Namespace, scored: bool) -> None:
 
 
 def same_data(args: argparse.Namespace) -> str:
-    """The options for the next command on the same data."""
+    """The options of the next command on the same data, as text."""
     labels = None if args.labels == BY_CLIP else args.labels
     cams = f" --cam_out_dir {shlex.quote(str(args.cam_out_dir))}" if args.cam_out_dir else ""
     return data_options(argparse.Namespace(**{**vars(args), "labels": labels})) + cams

@@ -1,4 +1,4 @@
-"""From `--dataset NAME` and the paths given to what the stages need; what is special to a data set says its spec."""
+"""The images, labels and paths that the options of the data select; each data set's spec holds its specifics."""
 
 import argparse
 from dataclasses import dataclass, field, replace
@@ -12,11 +12,9 @@ from common.files import need_dir
 from dataset.classes_file import read_classes
 from dataset.folder import Images, find_images, images_of, read_ids, restricted
 from dataset.labels import read_labels_argument
-from dataset.matching import match, repeated_images, tell_errors
+from dataset.matching import match, print_errors, repeated_images
 from dataset.spec import BY_PATH, EVERY_CLASS, LABELLED_SPLIT, VOC, DatasetSpec, Sample
 from dataset.voc_layout import VocPaths, read_split, voc_paths, voc_samples
-
-# To be replaced by DatasetSpec.clip.
 
 
 def dataset_spec(name: str, classes: Path | None = None) -> DatasetSpec:
@@ -35,9 +33,9 @@ class Selection:
     """Which images a command works on.
 
     paths      where things lie; voc_layout.find_image(paths.images, id) is the image of an id
-    problems   (id, reason) of images that are left out, to be listed as failed
-    labelled   the samples, where labels were given and are read already
-    summary    what was read of those labels, in one line for people
+    problems   (id, reason) of images that are left out and listed as failed
+    labelled   the samples, where --labels was given
+    summary    one line for people about those labels
     """
 
     spec: DatasetSpec
@@ -50,30 +48,28 @@ class Selection:
     def need_masks(self) -> Path:
         """The folder of ground-truth masks; raises UserError when there is none."""
         if self.paths.masks is None:
-            raise UserError(f"--gt_root is needed to score: {self._without_masks()}")
+            reason = f"{self.spec.name} has no usual place for masks"
+            if self.spec.raw is not None:
+                reason = f"python -m scripts.prepare_dense {self.spec.name} --masks_out DIR makes the masks"
+            elif self.paths.annotations:
+                reason = f"no masks in {self.paths.images.parent / 'SegmentationClass'}"
+            raise UserError(f"--gt_root is needed to score: {reason}")
         return need_dir(self.paths.masks, "--gt_root", "one mask PNG an image")
 
-    def _without_masks(self) -> str:
-        if self.spec.raw is not None:
-            return f"python -m scripts.prepare_dense {self.spec.name} --masks_out DIR makes the masks"
-        if self.paths.annotations:
-            return f"no masks in {self.paths.images.parent / 'SegmentationClass'}"
-        return f"{self.spec.name} has no usual place for masks"
-
     def samples(self) -> tuple[list[Sample], list[tuple[str, str]]]:
-        """Images with labels, and (id, reason) of the ids that have none to be used."""
+        """The samples, and (id, reason) of the ids without usable labels."""
         if self.labelled is not None:
             return self.labelled, self.problems
         if self.spec.layout == LABELLED_SPLIT:
             return self.labelled_by(str(self.paths.split)).samples()
         if self.paths.annotations is None:
-            known = "" if self.spec.has_background else f", or `{EVERY_CLASS}` for all classes (--method maskclip)"
-            needed = f"--labels is needed with --dataset {self.spec.name}"
-            raise UserError(f"{needed}: a file, a folder, or classes as a,b{known}")
+            every = "" if self.spec.has_background else f", or `{EVERY_CLASS}` for all classes (--method maskclip)"
+            option = f"--labels is needed with --dataset {self.spec.name}"
+            raise UserError(f"{option}: a file, a folder, or classes as a,b{every}")
         return voc_samples(self.paths, self.spec.classes, self.ids)
 
     def labelled_by(self, labels: str) -> "Selection":
-        """Those of the images that have labels in what `--labels` was given; what does not fit is told on stderr."""
+        """The images that `--labels` labels; what does not fit is reported on stderr."""
         all_of_a_folder = self.paths.split == self.paths.images
         images = images_of(self.paths.images, self.ids)
         images.problems[:0] = self.problems
@@ -81,7 +77,7 @@ class Selection:
 
 
 def select_from(args: argparse.Namespace, images_needed: bool = False, with_labels: bool = True) -> Selection:
-    """What the options of cli/options.py ask for; see `select`. Without `with_labels` --labels is not looked at."""
+    """`select` by the options of cli/options.py. Without `with_labels` --labels is ignored."""
     gt_root = getattr(args, "gt_root", None)  # not an option of the commands that score nothing
     labels = args.labels if with_labels else None
     return select(args.dataset, args.img_root, args.split_file, gt_root, args.classes, labels, images_needed)
@@ -96,11 +92,11 @@ def select(
     labels: str | None = None,
     images_needed: bool = False,
 ) -> Selection:
-    """Resolve the paths of a data set; the toy world's images are made when they are asked for and missing.
+    """Select the images of a data set; missing images of the toy world are made.
 
-    labels         what `--labels` was given (dataset/labels.py), in place of the data set's own labels; what does not
-                   fit together is told on stderr and left out
-    images_needed  whether images are needed to score
+    labels         the value of `--labels` (dataset/labels.py), in place of the data set's own labels; what does not
+                   fit is reported on stderr and left out
+    images_needed  images are needed to score
     """
     spec = dataset_spec(name, classes)
     if img_root is None and spec.make_images is not None:
@@ -111,25 +107,23 @@ def select(
         ids = read_ids(split_file) if spec.layout == BY_PATH else read_split(split_file)
         return Selection(spec, VocPaths(gt_root, None, split_file, gt_root), ids)
     if spec.layout == BY_PATH or (spec.layout == LABELLED_SPLIT and split_file is None and labels is not None):
-        return _own_images(spec, img_root, split_file, gt_root, labels)
-    paths = _paths(spec, img_root, split_file, gt_root)
+        return _folder_images(spec, img_root, split_file, gt_root, labels)
+    if spec.layout == VOC:
+        paths = voc_paths(img_root, split_file, gt_root)
+        if not spec.has_usual_masks:
+            paths = replace(paths, masks=gt_root)
+    else:
+        need_dir(img_root, "--img_root", spec.images)
+        if split_file is None:
+            example = "lines such as `COCO_train2014_000000000009 45 49 50`"
+            remedy = f"{example}; python -m scripts.prepare_{spec.name} makes one"
+            raise UserError(f"--split_file is needed with --dataset {spec.name}: {remedy}")
+        paths = VocPaths(img_root, None, split_file, gt_root)
     selection = Selection(spec, paths, read_split(paths.split))
     return selection if labels is None else selection.labelled_by(labels)
 
 
-def _paths(spec: DatasetSpec, img_root: Path, split_file: Path | None, gt_root: Path | None) -> VocPaths:
-    """Where the parts of a data set of VOC's layout, or with a labelled split, lie."""
-    if spec.layout == VOC:
-        paths = voc_paths(img_root, split_file, gt_root)
-        return paths if spec.has_usual_masks else replace(paths, masks=gt_root)
-    need_dir(img_root, "--img_root", spec.images)
-    if split_file is None:
-        made = f"lines such as `COCO_train2014_000000000009 45 49 50`; python -m scripts.prepare_{spec.name} makes one"
-        raise UserError(f"--split_file is needed with --dataset {spec.name}: {made}")
-    return VocPaths(img_root, None, split_file, gt_root)
-
-
-def _own_images(
+def _folder_images(
     spec: DatasetSpec, img_root: Path, split_file: Path | None, gt_root: Path | None, labels: str | None
 ) -> Selection:
     """All images of a folder, or those of the split file."""
@@ -142,14 +136,14 @@ def _own_images(
     selection = Selection(spec, paths, list(images.paths) if ids is None else ids, images.problems)
     if labels is not None:
         return _labelled(selection, labels, images, ids)
-    tell_errors(repeated_images(img_root, images))
+    print_errors(repeated_images(img_root, images))
     return selection
 
 
 def _labelled(selection: Selection, labels: str, images: Images, split: list[str] | None) -> Selection:
-    """The images that have labels; whatever else was found is told now and listed as failed."""
+    """The images that have labels; the others are reported now and listed as failed."""
     table = read_labels_argument(labels, selection.spec, images.paths)
-    found = match(selection.spec, selection.paths.images, images, table, split)
-    found.tell()
-    ids = [sample.id for sample in found.samples]
-    return replace(selection, ids=ids, problems=found.problems, labelled=found.samples, summary=table.summary())
+    result = match(selection.spec, selection.paths.images, images, table, split)
+    result.print_lines()
+    ids = [sample.id for sample in result.samples]
+    return replace(selection, ids=ids, problems=result.problems, labelled=result.samples, summary=table.summary())

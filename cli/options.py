@@ -19,7 +19,7 @@ DATASETS = (*SPECS, FOLDER)
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows defaults, but not those that say nothing."""
+    """Shows defaults other than None and False."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default in (None, False) else super()._get_help_string(action)
@@ -27,11 +27,11 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
 
 @dataclass(frozen=True)
 class Pack:
-    """Options that only some commands have: they are shown and taken when they apply, and refused otherwise.
+    """Options that depend on others: they are shown and accepted when they apply, and refused otherwise.
 
     settings   a dataclass whose fields are options (common/arguments.py)
-    goes_with  what must be given for them to apply, as it is typed
-    applies    whether they do, given `--method` and the words of `--labels` (None: not given)
+    goes_with  the options that they depend on, as typed
+    applies    whether they apply, by `--method` and the values of `--labels` (None: not given)
     """
 
     title: str
@@ -59,70 +59,69 @@ class Parser(argparse.ArgumentParser):
         result, unknown = self.parse_known_args(typed, namespace)
         if unknown:
             flag = unknown[0].split("=")[0]
-            owners = [pack.goes_with for pack in self.packs if flag in map(_flag, fields(pack.settings))]
-            hint = (
-                f"{flag} goes with {' or '.join(owners)}" if owners else f"unrecognized arguments: {' '.join(unknown)}"
-            )
-            self.error(hint)
+            needed = [pack.goes_with for pack in self.packs if flag in map(_flag, fields(pack.settings))]
+            if needed:
+                self.error(f"{flag} goes with {' or '.join(needed)}")
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
         return result
 
 
 def _method_and_labels(typed: Sequence[str], method: str) -> tuple[str, list[str] | None]:
-    """`--method` and `--labels`, found before the rest is read; mistakes in them are told later."""
+    """The values of `--method` and `--labels`; mistakes in them are reported later."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--method", default=method)
     parser.add_argument("--labels", nargs="*")
     try:
-        found, _ = parser.parse_known_args([part for part in typed if part not in ("-h", "--help")])
+        args, _ = parser.parse_known_args([part for part in typed if part not in ("-h", "--help")])
     except (argparse.ArgumentError, SystemExit):
         return method, None
-    return found.method, found.labels
+    return args.method, args.labels
 
 
-def _flag(one: "Field[Any]") -> str:
-    return one.metadata.get("flag") or f"--{one.name}"
+def _flag(setting: "Field[Any]") -> str:
+    return setting.metadata.get("flag") or f"--{setting.name}"
 
 
 def add_settings(
     parser: argparse.ArgumentParser | Any, title: str, settings: type, defaults: Mapping[str, Any] | None = None
 ) -> None:
-    """A group with one option for each field of a settings dataclass that is not an option of the parser yet.
+    """Add a group with one option for each field of a settings dataclass that is not an option of the parser yet.
 
     defaults  by name of field, in place of the fields' own
     """
     group = parser.add_argument_group(title) if title else parser
-    for one in fields(settings):
-        flag, words = _flag(one), one.metadata
-        if not words or flag in parser._option_string_actions:
+    for setting in fields(settings):
+        flag, facts = _flag(setting), setting.metadata
+        if not facts or flag in parser._option_string_actions:
             continue
-        default = (defaults or {}).get(one.name, one.default)
-        if isinstance(one.default, bool):
-            group.add_argument(flag, action="store_true", help=words["help"])
+        default = (defaults or {}).get(setting.name, setting.default)
+        if isinstance(setting.default, bool):
+            group.add_argument(flag, action="store_true", help=facts["help"])
             continue
-        kind: dict[str, Any] = {"choices": words["choices"]} if words["choices"] else {"type": words["type"]}
-        if words["many"]:
-            kind["nargs"] = "+" if words["many"] is True else words["many"]
+        kind: dict[str, Any] = {"choices": facts["choices"]} if facts["choices"] else {"type": facts["type"]}
+        if facts["many"]:
+            kind["nargs"] = "+" if facts["many"] is True else facts["many"]
             default = None if default is None else list(default)
-        if words["metavar"]:
-            kind["metavar"] = words["metavar"]
-        group.add_argument(flag, default=default, help=words["help"], **kind)
+        if facts["metavar"]:
+            kind["metavar"] = facts["metavar"]
+        group.add_argument(flag, default=default, help=facts["help"], **kind)
 
 
 def settings_from(args: argparse.Namespace, settings: type, **others: Any) -> Any:
-    """An instance of a settings dataclass, as its options were given; what is no option here has its default."""
+    """An instance of a settings dataclass with the values of its options; other fields keep their defaults."""
     values = dict(others)
-    for one in fields(settings):
-        name = _flag(one)[2:]
-        if one.metadata and hasattr(args, name) and one.name not in values:
+    for setting in fields(settings):
+        name = _flag(setting)[2:]
+        if setting.metadata and hasattr(args, name) and setting.name not in values:
             value = getattr(args, name)
-            if one.default is True:  # its flag says no
+            if setting.default is True:  # its flag turns it off
                 value = not value
-            values[one.name] = tuple(value) if isinstance(value, list) else value
+            values[setting.name] = tuple(value) if isinstance(value, list) else value
     return settings(**values)
 
 
 def add_data_options(parser: argparse.ArgumentParser, truth: bool) -> None:
-    """--dataset, --img_root (alias --image_root), --split_file and, with `truth`, --gt_root."""
+    """--dataset, --img_root (alias --image_root), --split_file, --classes, --labels and, with `truth`, --gt_root."""
     group = parser.add_argument_group("data")
     group.add_argument("--dataset", choices=DATASETS, default="toyworld", help="whose names, prompts and layout")
     group.add_argument(
@@ -143,10 +142,6 @@ def add_data_options(parser: argparse.ArgumentParser, truth: bool) -> None:
         group.add_argument(
             "--gt_root", type=Path, metavar="DIR", help="masks to score against; not given: SegmentationClass there"
         )
-
-
-def add_own_data_options(parser: argparse.ArgumentParser) -> None:
-    """--classes and --labels, for a user's own data."""
     group = parser.add_argument_group("own data")
     group.add_argument(
         "--classes",
@@ -165,10 +160,10 @@ def add_own_data_options(parser: argparse.ArgumentParser) -> None:
 
 
 def data_options(args: argparse.Namespace) -> str:
-    """The options that say which data, as they would be typed for the next command."""
-    given = [("--dataset", args.dataset if args.dataset != "toyworld" else None), ("--img_root", args.img_root)]
-    given += [("--split_file", args.split_file), ("--classes", args.classes), ("--labels", args.labels)]
-    return "".join(f" {flag} {shlex.quote(str(value))}" for flag, value in given if value)
+    """The options of the data, as typed for the next command."""
+    values = [("--dataset", args.dataset if args.dataset != "toyworld" else None), ("--img_root", args.img_root)]
+    values += [("--split_file", args.split_file), ("--classes", args.classes), ("--labels", args.labels)]
+    return "".join(f" {flag} {shlex.quote(str(value))}" for flag, value in values if value)
 
 
 def add_cam_dir(parser: argparse.ArgumentParser, help_text: str) -> None:
@@ -193,7 +188,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 def add_log_options(parser: argparse.ArgumentParser) -> None:
     """--quiet and --log_json, for cli/run_log.py."""
-    group = parser.add_argument_group("what is told")
+    group = parser.add_argument_group("output")
     group.add_argument("--quiet", action="store_true", help="nothing on stdout, no progress bar; errors only")
     group.add_argument(
         "--log_json",
@@ -210,10 +205,10 @@ def add_shard(parser: argparse.ArgumentParser) -> None:
 
 
 def shard_from(args: argparse.Namespace) -> Shard:
-    """This command's part of the list; raises UserError for one that there is not."""
+    """This command's part of the list; raises UserError for an invalid one."""
     return shard_of(getattr(args, "shard", None), os.environ)
 
 
 def output_dir(dataset: str, kind: str) -> Path:
-    """Where a stage writes when it is not told: output/<dataset>/<kind>."""
+    """The default folder of a stage: output/<dataset>/<kind>."""
     return Path("output") / dataset / kind

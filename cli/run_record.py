@@ -1,4 +1,4 @@
-"""What run.json holds of a run, and whether a folder's earlier one was made in the same way."""
+"""The parts of run.json, and the check that the files of an earlier run were made in the same way."""
 
 import functools
 import importlib.metadata
@@ -6,6 +6,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -25,12 +26,12 @@ PACKAGES = {"torch": "torch", "numpy": "numpy", "numba": "numba", "opencv": "ope
 
 @dataclass(frozen=True)
 class Output:
-    """Where a run writes one <id><suffix> an image, and what all of these files have in common.
+    """The folder where a run writes one <id><suffix> an image, and what all of these files have in common.
 
     option     the command-line option that names the folder
-    settings   JSON-serialisable; files made with other ones must not lie in the same folder
-    device     where the work is done
-    overwrite  whether files that were made in another way may be replaced
+    settings   JSON-serialisable; files with other settings must not lie in the same folder
+    device     the device of the computation
+    overwrite  replace files that were made in another way
     """
 
     folder: Path
@@ -46,11 +47,11 @@ class Output:
 
 
 def check_same_settings(output: Output) -> None:
-    """Raise UserError, showing the difference, when the folder's run.json tells of files made with other settings.
+    """Raise UserError, with the difference, when the folder's run.json describes files with other settings.
 
-    The quick check, for all files at once; each is looked at afterwards. A run.json that is damaged, of another form,
-    or has no files beside it counts as absent. That of files of another kind is never replaced: CAM files and masks in
-    one folder would lose what the one or the other was made with.
+    This is the quick check for all files at once; the stage checks each file later. A run.json that is damaged, of
+    another form, or has no files beside it counts as absent. The run.json of files of another kind is never replaced:
+    CAM files and masks in one folder would lose the record of one of them.
     """
     record = read_record(output.folder / RUN_FILE)
     if record is None:
@@ -68,15 +69,15 @@ def check_same_settings(output: Output) -> None:
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """What a run.json holds, `settings` at least; None for a file that is missing, damaged or of another form."""
+    """The content of a run.json, with `settings`; None for a file that is missing, damaged or of another form."""
     try:
         if not path.is_file() or path.stat().st_size > LARGEST:
             return None
         record = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
-    ours = isinstance(record, dict) and record.get("format") == FORMAT and isinstance(record.get("settings"), dict)
-    return record if ours else None
+    valid = isinstance(record, dict) and record.get("format") == FORMAT and isinstance(record.get("settings"), dict)
+    return record if valid else None
 
 
 def now() -> str:
@@ -87,25 +88,20 @@ def now() -> str:
 @functools.cache
 def code_version() -> dict[str, str]:
     """The version of this code and, in a git checkout of its own, the commit."""
-    return {"version": VERSION} | ({"git": sha} if (sha := _git_sha()) else {})
-
-
-def _git_sha() -> str:
-    asked = ["git", "-C", str(ROOT), "rev-parse", "--show-toplevel", "HEAD"]
+    command = ["git", "-C", str(ROOT), "rev-parse", "--show-toplevel", "HEAD"]
     try:
-        said = subprocess.run(asked, capture_output=True, text=True, timeout=5, check=True).stdout.split("\n")
+        lines = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.splitlines()
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
-        return ""
-    return said[1] if Path(said[0]) == ROOT else ""  # else a checkout of something around it
+        return {"version": VERSION}
+    # Another top folder is a checkout of something around this code.
+    return {"version": VERSION} | ({"git": lines[1]} if Path(lines[0]) == ROOT else {})
 
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Of Python, the system, and the packages that the results depend on, as far as they are installed."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
+    """Versions of Python, the system, and the installed packages that the results depend on."""
+    result = {"python": platform.python_version(), "platform": platform.platform()}
     for name, package in PACKAGES.items():
-        try:
-            found[name] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+        with suppress(importlib.metadata.PackageNotFoundError):
+            result[name] = importlib.metadata.version(package)
+    return result

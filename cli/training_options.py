@@ -1,4 +1,4 @@
-"""Command-line options of scripts/train_segmentor.py, and what goes together."""
+"""Command-line options of scripts/train_segmentor.py, and their checks."""
 
 import argparse
 from pathlib import Path
@@ -14,17 +14,19 @@ def add_training_options(parser: Parser) -> None:
     parser.add_argument(
         "--masks", type=Path, metavar="DIR", help="mask PNGs, named like the images; can be left out with --teacher"
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="where weights, checkpoints and logs go")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", required=True, help="folder for weights, checkpoints and logs"
+    )
     add = parser.add_argument_group("validation, against --gt_root").add_argument
-    add("--val_split", type=Path, metavar="FILE", help="images to score now and then; not trained on")
-    add("--val_img_root", type=Path, metavar="DIR", help="where they are; not given: --img_root")
+    add("--val_split", type=Path, metavar="FILE", help="images to score during the training; not trained on")
+    add("--val_img_root", type=Path, metavar="DIR", help="their folder; not given: --img_root")
     add("--val_every", type=positive, metavar="N", help="iterations; not given: a tenth of the run")
     add = parser.add_argument_group("run").add_argument
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1")
-    add("--readers", type=int, metavar="N", help="processes that read; not given: 8 on a GPU, else 0")
+    add("--readers", type=int, metavar="N", help="processes that read images; not given: 8 on a GPU, else 0")
     add("--save_every", type=positive, metavar="N", help="iterations; not given: a tenth of the run")
     add("--keep", type=positive, default=2, metavar="N", help="checkpoints that stay")
-    add("--overwrite", action="store_true", help="begin again, whatever --out holds of an earlier run")
+    add("--overwrite", action="store_true", help="start again and replace an earlier run in --out")
     add_settings(parser, "network and learning", Settings)
     add_settings(parser, "views of an image", Views)
     add_settings(parser, "labels by CLIP (MaskCLIP+), found for hidden pixels while the network learns", Teaching)
@@ -44,11 +46,11 @@ def add_training_options(parser: Parser) -> None:
     )
     add("--clip_pretrained", metavar="TAG|FILE", help="what is --pretrained there; with a name only")
     add("--activation", choices=("auto", "quick_gelu", "gelu"), default="auto", help="of its MLPs")
-    add("--templates", choices=("auto", "dataset", "maskclip85"), default="auto", help="sentences it is asked with")
+    add("--templates", choices=("auto", "dataset", "maskclip85"), default="auto", help="sentences of the prompts")
 
 
 def check(args: argparse.Namespace) -> None:
-    """Fill in what was not given; raise UserError for numbers and options that do not go together."""
+    """Fill in defaults; raise UserError for numbers and options that do not go together."""
     if args.crop < 32:
         raise UserError(f"--crop {args.crop}: expected at least 32 pixels")
     if args.scales[0] > args.scales[1]:
@@ -68,7 +70,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def _check_labels(args: argparse.Namespace) -> None:
-    """Whether there is somebody to label, and something."""
+    """Check the options of masks, teacher and CLIP."""
     if args.masks is None and not args.teacher:
         raise UserError("--masks is needed: a folder of mask PNGs; only --teacher maskclip can do without")
     if args.masks is None and args.unlabelled not in (None, "all"):
@@ -88,23 +90,23 @@ def _check_labels(args: argparse.Namespace) -> None:
 
 
 def _check_times(args: argparse.Namespace) -> None:
-    """Fill in --guided; whether teacher and network label in iterations that there are, and not in the same ones."""
-    own = args.self_train_from
-    if own > args.max_iters:
-        raise UserError(f"--self_train_from {own}: after the last of {args.max_iters} iterations (--max_iters)")
+    """Fill in --guided; check that teacher and network label in iterations of the run, and not in the same ones."""
+    start = args.self_train_from  # the network labels from there on
+    if start > args.max_iters:
+        raise UserError(f"--self_train_from {start}: after the last of {args.max_iters} iterations (--max_iters)")
     if not args.teacher:
         return
     if not any(args.guided):
-        args.guided = [1, (own or args.max_iters + 1) - 1]
+        args.guided = [1, (start or args.max_iters + 1) - 1]
     first, last = args.guided
     if first > last:
         raise UserError(f"--guided {first} {last}: nothing is left for the teacher; expected the smaller one first")
     if first > args.max_iters:
         raise UserError(f"--guided {first} {last}: after the last of {args.max_iters} iterations (--max_iters)")
-    if own and last >= own:
-        raise UserError(f"--guided {first} {last} --self_train_from {own}: only one of them labels at a time")
+    if start and last >= start:
+        raise UserError(f"--guided {first} {last} --self_train_from {start}: only one of them labels at a time")
 
 
 def needs_clip(args: argparse.Namespace) -> bool:
-    """Whether a CLIP takes part."""
+    """Whether the training uses a CLIP."""
     return bool(args.teacher) or args.head == "text"

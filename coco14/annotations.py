@@ -20,12 +20,12 @@ def class_indices(coco: CocoFile) -> dict[int, int]:
             f"{coco.path}: {len(coco.categories)} categories; expected COCO's {len(CLASSES)} "
             "(for other data use --dataset folder with --labels and this file)"
         )
-    for index, category in enumerate(sorted(coco.categories)):
+    indices = {category: index for index, category in enumerate(sorted(coco.categories))}
+    for category, index in indices.items():
         name = coco.categories[category]
         if OFFICIAL_NAMES.get(name, name) != CLASSES[index]:
-            said = f"category {category} is {shown(name)}; expected COCO's {CLASSES[index]!r} there"
-            raise UserError(f"{coco.path}: {said}")
-    return {category: index for index, category in enumerate(sorted(coco.categories))}
+            raise UserError(f"{coco.path}: category {category} is {shown(name)}; expected COCO's {CLASSES[index]!r}")
+    return indices
 
 
 def images_by_id(coco: CocoFile) -> dict[str, CocoImage]:

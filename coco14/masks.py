@@ -18,9 +18,9 @@ MAX_PIXELS = 1 << 27  # of an image
 def draw_mask(
     size: tuple[int, int], annotations: Sequence[Mapping[str, Any]], indices: Mapping[int, int], where: str
 ) -> np.ndarray:
-    """(H, W) uint8: class index + 1, background 0; of several objects at a pixel the smallest is seen.
+    """(H, W) uint8: class index + 1, background 0; where objects overlap, the smallest is on top.
 
-    Crowd regions (`iscrowd`) become 255 where no object lies. Objects of the same size: the later one is seen.
+    Crowd regions (`iscrowd`) become 255 where no object lies. Of objects of the same size the later one is on top.
     Raises UserError, beginning with `where`, for a segmentation that is no polygon or run lengths of this size.
     """
     if min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
@@ -30,17 +30,12 @@ def draw_mask(
     for number, item in enumerate(annotations):
         runs = runs_of(item.get("segmentation"), size, f"{where}, annotation {item.get('id', number)!a:.60}")
         if item.get("iscrowd"):
-            mask[drawn(runs)] = IGNORE_INDEX
+            mask[rle.decode(runs).view(bool)] = IGNORE_INDEX
         else:
             objects.append((runs, indices[item["category_id"]] + 1))
-    for runs, value in sorted(objects, key=lambda kept: -int(rle.area(kept[0]))):
-        mask[drawn(runs)] = value  # one at a time: all of them may not fit into memory
+    for runs, value in sorted(objects, key=lambda item: -int(rle.area(item[0]))):
+        mask[rle.decode(runs).view(bool)] = value  # one at a time: all of them may not fit into memory
     return mask
-
-
-def drawn(runs: Mapping[str, Any]) -> np.ndarray:
-    """(H, W) bool of pycocotools' run lengths."""
-    return rle.decode(runs).view(bool)
 
 
 def runs_of(segmentation: Any, size: tuple[int, int], where: str) -> dict[str, Any]:
@@ -54,21 +49,21 @@ def runs_of(segmentation: Any, size: tuple[int, int], where: str) -> dict[str, A
     counts = segmentation.get("counts") if isinstance(segmentation, dict) else None
     if isinstance(counts, str):
         runs = {"size": [height, width], "counts": counts.encode()}
-        whole = _stand_for(runs, height * width)
+        fills = _fills(runs, height * width)
     elif isinstance(counts, list) and all(type(count) is int and count >= 0 for count in counts):
         runs = {"size": [height, width], "counts": counts}
-        whole = sum(counts) == height * width
+        fills = sum(counts) == height * width
     else:
         raise UserError(f"{where}: no segmentation; expected polygons or run lengths (counts, size)")
-    if not whole or segmentation.get("size") != [height, width]:
+    if not fills or segmentation.get("size") != [height, width]:
         raise UserError(f"{where}: run lengths of another size than the image {width} x {height}")
     return runs if isinstance(counts, str) else rle.frPyObjects(runs, height, width)
 
 
-def _stand_for(runs: Mapping[str, Any], pixels: int) -> bool:
-    """Whether compressed run lengths stand for so many pixels: they fill these, and are too long for one pixel less.
+def _fills(runs: Mapping[str, Any], pixels: int) -> bool:
+    """Whether compressed run lengths have exactly so many pixels: they fit, and are too long for one pixel less.
 
-    pycocotools refuses run lengths that are too long. Of those that are too short it leaves the rest undefined.
+    pycocotools refuses run lengths that are too long. Where they are too short, it leaves the rest undefined.
     """
     try:
         rle.decode(runs)

@@ -58,4 +58,4 @@ SPEC = DatasetSpec(
     images="the folder of COCO's images (train2014)",
 )
 
-WHOLE = {"train": 82_081, "val": 40_137}  # images with at least one of the classes; there are 82,783 and 40,504
+SPLIT_SIZES = {"train": 82_081, "val": 40_137}  # images with at least one of the classes; there are 82,783 and 40,504

@@ -1,53 +1,33 @@
-"""Values of the command line: how a text becomes one, and settings whose fields are options.
+"""argparse types for numbers, and dataclass fields that become command-line options.
 
-A dataclass whose fields are made by `option` says each default and each help text once; cli/options.py makes options of
-it. This file imports nothing heavy, so that `--help` is quick.
+A dataclass with fields made by `option` states each default and each help text once; cli/options.py adds the options.
+This file imports nothing heavy, so that `--help` is quick.
 """
 
 import argparse
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import field
 from typing import Any
 
 
-def positive(text: str) -> int:
-    """argparse type: an integer of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected 1 or more")
-    return value
+def _number(kind: Callable[[str], Any], valid: Callable[[Any], bool], expected: str) -> Callable[[str], Any]:
+    """An argparse type that refuses texts that are no number, and numbers that are not valid (NaN never is)."""
+
+    def parse(text: str) -> Any:
+        with suppress(ValueError):
+            if valid(value := kind(text)):
+                return value
+        raise argparse.ArgumentTypeError(f"{text}: expected {expected}")
+
+    return parse
 
 
-def count(text: str) -> int:
-    """argparse type: an integer of at least 0."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text}: expected 0 or more")
-    return value
-
-
-def not_negative(text: str) -> float:
-    """argparse type: a finite number of at least 0."""
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text}: expected a number from 0 on")
-    return value
-
-
-def share(text: str) -> float:
-    """argparse type: a number from 0 to 1."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected a number from 0 to 1")
-    return value
-
-
-def scale(text: str) -> float:
-    """argparse type: a factor above 0, at most 8."""
-    value = float(text)
-    if not 0 < value <= 8:
-        raise argparse.ArgumentTypeError(f"{text}: expected a positive number of at most 8")
-    return value
+positive = _number(int, lambda value: value >= 1, "1 or more")
+count = _number(int, lambda value: value >= 0, "0 or more")
+not_negative = _number(float, lambda value: 0 <= value < float("inf"), "a number from 0 on")
+share = _number(float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
+scale = _number(float, lambda value: 0 < value <= 8, "a positive number of at most 8")
 
 
 def option(

@@ -1,4 +1,4 @@
-"""How many cores this process may use, which in a container or under a batch system are fewer than the machine has."""
+"""The number of cores that this process may use, which a container or a batch system may limit."""
 
 import os
 from pathlib import Path
@@ -18,7 +18,7 @@ def available_cores(cgroups: Path = CGROUPS) -> int:
 
 
 def _quota(cgroups: Path) -> int | None:
-    """Whole cores of the quota, rounded up; None without one."""
+    """The quota in cores, rounded up; None without a quota."""
     for files in (("cpu.max",), *((f"{at}cpu.cfs_quota_us", f"{at}cpu.cfs_period_us") for at in ("cpu/", ""))):
         try:
             quota, period = map(int, " ".join((cgroups / name).read_text() for name in files).split())

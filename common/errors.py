@@ -8,10 +8,10 @@ EXIT_TERMINATED = 143  # SIGTERM
 
 
 class UserError(Exception):
-    """Something the user can mend: one line that names the file, what was expected and what to do.
+    """An error that the user can correct: one line that names the file, what was expected and what to do.
 
-    Raised while setting up, it ends the command with exit code 2. Raised while one image is at work,
-    that image is counted and listed as failed, and the command goes on and ends with exit code 3.
+    Raised while setting up, it ends the command with exit code 2. Raised for one image, that image is listed as
+    failed, and the command goes on and ends with exit code 3.
     """
 
 
@@ -23,11 +23,11 @@ class StopRun(Exception):
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, by which clusters end a job: handled like Ctrl-C, but for the exit code."""
+    """SIGTERM, by which clusters end a job; handled like Ctrl-C, with another exit code."""
 
 
 def in_short(value: object) -> str:
-    """A foreign value in a message: one line of printable characters, cut where it is long."""
+    """A value of a user's file for a message: one line of at most 80 printable characters."""
     text = " ".join(str(value).split())
     text = "".join(letter if letter.isprintable() else "?" for letter in text)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -42,51 +42,42 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             stream.flush()
             os.fsync(stream.fileno())
             temporary.replace(path)  # before the lock is given up
-        _sync_folder(path.parent)
-    except OSError as error:
-        _forget(temporary)
-        raise cannot_write(path, error) from error
-    except BaseException:
-        _forget(temporary)
+        with suppress(OSError):  # some file systems cannot flush a folder, and the file is whole either way
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+    except BaseException as error:
+        with suppress(OSError):
+            if temporary is not None:
+                temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise cannot_write(path, error) from error
         raise
 
 
 def _locked_temporary(folder: Path) -> tuple[Path, IO[bytes]]:
-    """A new hidden file that nobody else can lock, open for writing.
+    """A new hidden file, open for writing, with a lock on it.
 
-    Between its creation and its lock a sweep may take it for a leftover: then its name is gone, and another is made.
+    Between its creation and its lock `sweep_leftovers` may delete it; then another one is made.
     """
     while True:
         temporary = folder / f".{os.getpid()}.{secrets.token_hex(4)}.tmp"
         stream = temporary.open("xb")
-        with suppress(OSError):  # a file system without locks; sweep_leftovers knows
+        with suppress(OSError):  # a file system without locks
             fcntl.flock(stream, fcntl.LOCK_EX)
         if temporary.exists():
             return temporary, stream
         stream.close()
 
 
-def _sync_folder(folder: Path) -> None:
-    with suppress(OSError):  # some file systems cannot, and the file is whole either way
-        number = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
-
-
-def _forget(temporary: Path | None) -> None:
-    with suppress(OSError):
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-
-
 def cannot_write(path: Path, error: OSError) -> StopRun | UserError:
-    """What to raise for a file that could not be written: the run's end if the disk is full, else its own failure."""
-    said = error.strerror or str(error)
+    """The error for a file that could not be written: StopRun if the disk is full, else UserError."""
+    reason = error.strerror or str(error)
     if error.errno in FULL:
-        return StopRun(f"{path}: cannot be written ({said})")
-    return UserError(f"{path}: cannot be written ({said}); free it or choose another")
+        return StopRun(f"{path}: cannot be written ({reason})")
+    return UserError(f"{path}: cannot be written ({reason}); free it or choose another")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -96,11 +87,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def check_output(path: Path, folder: Path) -> Path:
-    """The path of a file that is about to be written, if it lies in its output folder once links are followed.
+    """The path itself, if writing there changes nothing outside of the output folder; otherwise a UserError.
 
-    Nothing is written through a link out of the output folder: a link in place of the file is replaced, a sub-folder
-    that leads out is refused. The output folder itself may be a link. docs/reliability.md says what is read.
-    Raises UserError.
+    A sub-folder that is a link out of the folder is refused; a link in place of the file will be replaced. The output
+    folder itself may be a link. docs/reliability.md lists what is read.
     """
     if not path.parent.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{path}: not written, {path.parent} is a link that leads out of {folder}; remove it")
@@ -137,32 +127,27 @@ def files_below(folder: str | Path) -> Iterator[str]:
 
 
 def _swept(path: Path) -> bool:
-    """Whether a temporary file had no owner and is gone now."""
+    """Delete a temporary file without an owner; returns whether it was deleted."""
     try:
         with path.open("r+b") as stream:
-            if not _without_owner(stream):
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:  # its writer is alive
                 return False
-            path.unlink()  # under the lock: a writer that has just made it will see that it is gone
+            except OSError:  # a file system without locks
+                if time.time() - os.fstat(stream.fileno()).st_mtime <= ABANDONED_S:
+                    return False
+            path.unlink()  # under the lock: a writer that has just made it will notice
             return True
-    except OSError:  # renamed or swept by another meanwhile, or not ours to remove
+    except OSError:  # renamed or deleted by another process, or no rights
         return False
 
 
-def _without_owner(stream: IO[bytes]) -> bool:
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except BlockingIOError:
-        return False
-    except OSError:  # no locks here
-        return time.time() - os.fstat(stream.fileno()).st_mtime > ABANDONED_S
-
-
-# --- what a command is given ----------------------------------------------------------------------
+# --- files and folders of options -----------------------------------------------------------------
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """A regular file, opened for reading. Anything else is an OSError, and is not waited for as a pipe would be."""
+    """Open a regular file for reading. Raises OSError for anything else, without waiting for a pipe."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     kind = os.fstat(descriptor).st_mode
     if stat.S_ISREG(kind):
@@ -172,7 +157,7 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is such a file; False for a name that is too long for one, for which `Path.is_file` may raise."""
+    """Whether the file exists; False for a name that is too long, for which `Path.is_file` may raise."""
     return os.path.isfile(path)  # noqa: PTH113
 
 
@@ -201,9 +186,9 @@ def need_writable(folder: Path, option: str) -> Path:
 
 
 def check_place(path: Path | None, option: str, example: str) -> None:
-    """Raise a UserError that names the option when no file can be written to the path; makes its folder. None passes.
+    """Raise UserError, naming the option, when no file can be written to the path; makes its folder. None is valid.
 
-    For what is written at the end of a long run: a mistake is told at its beginning.
+    For files that are written at the end of a long run: a mistake is reported at its beginning.
     """
     if path is None:
         return

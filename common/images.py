@@ -14,9 +14,9 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 from common.errors import StopRun, UserError, in_short
 from common.files import open_regular
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")  # others of PIL's start programs, or are rare
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")  # PIL's others start programs, or are rare
 MOST_PIXELS = 500_000_000  # by the header; 2 GB once decoded
-MOST_SIDE = 1 << 16  # of what is worked on: lattices and photos are not made for longer ones
+MOST_SIDE = 1 << 16  # longest side of a processed image
 LARGE = 1 << 25  # pixels; larger images are decoded one at a time, and at a smaller size where that will do
 
 _ORIENTATION = 0x0112  # EXIF tag
@@ -33,13 +33,13 @@ _UPRIGHT = {  # what makes a picture of an orientation upright; the last four sw
 _one_large = Lock()
 
 
-# --- what the stages call -------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------
 
 
 def read_image(path: Path, enough: tuple[int, int] | None = None) -> Image.Image:
     """An image file as upright RGB (EXIF orientation applied); grey, palette, CMYK and 16-bit files are converted.
 
-    enough  (H', W'): of an image of more than LARGE pixels, a copy of this size made of area averages will do; it
+    enough  (H', W'): of an image with more than LARGE pixels, return a copy of this size, made of area averages, which
             takes less memory
 
     Of animations and files with several pages the first is read. Raises UserError, naming the file, when it is
@@ -61,15 +61,16 @@ def read_within(path: Path, most_pixels: int) -> Image.Image:
 def read_at(path: Path, working: Callable[[tuple[int, int]], tuple[int, int]]) -> Image.Image:
     """The same image, or a smaller copy made of area averages. Raises as read_image does.
 
-    working  the size (H', W') that is wanted of an image of size (H, W): its own, or a smaller one
+    working  returns the size (H', W') of the copy of an image of size (H, W): the same, or smaller
     """
     with opened(path) as image:
         orientation = _orientation(image)
         size = _upright_size(image, orientation)
-        wanted = working(size)
-        if wanted != size:
-            return _shrunk(image, wanted, orientation)
-        return _turned(_decoded(image), orientation)
+        if (smaller := working(size)) != size:
+            return _shrunk(image, smaller, orientation)
+        with one_at_a_time(_pixels(image)):
+            image.load()
+            return _turned(_rgb(image), orientation)
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -79,7 +80,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def working_size(size: tuple[int, int], most_pixels: int) -> tuple[int, int]:
-    """(H', W') at which an image of (H, W) pixels is worked on: its own size, or a smaller one of the same aspect.
+    """The size (H', W') at which an image of (H, W) pixels is processed: the same, or smaller with the same aspect.
 
     It has at most `most_pixels` pixels, at least one a side, and no side above MOST_SIDE.
     """
@@ -99,9 +100,9 @@ def one_at_a_time(pixels: int) -> AbstractContextManager[object]:
 
 @contextmanager
 def opened(path: Path, formats: tuple[str, ...] = FORMATS, what: str = "image") -> Iterator[Image.Image]:
-    """An image file, not decoded yet; whatever is wrong with it, also in the block, ends in a UserError.
+    """Open an image file without decoding it; errors of the file, also in the block, become a UserError.
 
-    what  what the file is to people: "image" or "mask"
+    what  the word for the file in messages: "image" or "mask"
     """
     try:
         with open_regular(path) as stream, _known(stream, formats) as image:
@@ -134,7 +135,7 @@ def _known(stream: BinaryIO, formats: tuple[str, ...]) -> Image.Image:
 
 
 def _reason(error: Exception, path: Path, what: str) -> str:
-    """What is wrong with a file and what to do, in one line without control characters."""
+    """The reason of an error and what to do, in one line without control characters."""
     if isinstance(error, FileNotFoundError):
         return f"no such {what}"
     if isinstance(error, PermissionError):
@@ -148,9 +149,9 @@ def _reason(error: Exception, path: Path, what: str) -> str:
         return f"too large for this machine's memory; make the {what} smaller"
     if isinstance(error, UnidentifiedImageError):
         return f"not a readable {what} (of no known format); replace or remove it"
-    words = error.strerror if isinstance(error, OSError) else None  # str() would repeat the number and the path
-    said = in_short(words or str(error).replace(str(path), "it"))
-    return f"not a readable {what} ({said or type(error).__name__}); replace or remove it"
+    text = error.strerror if isinstance(error, OSError) else None  # str() would repeat the number and the path
+    reason = in_short(text or str(error).replace(str(path), "it"))
+    return f"not a readable {what} ({reason or type(error).__name__}); replace or remove it"
 
 
 def _pixels(image: Image.Image) -> int:
@@ -158,11 +159,11 @@ def _pixels(image: Image.Image) -> int:
 
 
 def _upright_size(image: Image.Image, orientation: object) -> tuple[int, int]:
-    return image.size if orientation in _SIDEWAYS else (image.height, image.width)
+    return image.size if orientation in _SIDEWAYS else image.size[::-1]
 
 
 def _orientation(image: Image.Image) -> object:
-    """What EXIF or XMP data before the pixels say; None for a TIFF, which PIL turns itself, and for broken data.
+    """The orientation by EXIF or XMP data before the pixels; None for TIFF, which PIL turns itself, and broken data.
 
     PIL's own `getexif` of a PNG would decode the pixels, to look for EXIF data behind them.
     """
@@ -175,13 +176,6 @@ def _orientation(image: Image.Image) -> object:
 
 
 # --- pixels ---------------------------------------------------------------------------------------
-
-
-def _decoded(image: Image.Image) -> Image.Image:
-    """RGB, as it lies in the file."""
-    with one_at_a_time(_pixels(image)):
-        image.load()
-        return _rgb(image)
 
 
 def _shrunk(image: Image.Image, size: tuple[int, int], orientation: object) -> Image.Image:

@@ -1,13 +1,13 @@
-"""What became of one image."""
+"""The outcome of one image."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one image: "made", "kept" (was there already) or "failed" with a reason.
+    """The status of one image: "made", "kept" (existed already) or "failed" with a reason.
 
-    note  what people should know of an image that was made, such as "on the CPU, out of GPU memory"
+    note  a remark on an image that was made, such as "on the CPU, out of GPU memory"
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""What made a file, and whether a file that is there can be kept.
+"""The record of how a file was made, and the check that an existing file can be kept.
 
 Every file that a stage writes carries a record: a JSON object of the settings that made it. Its entry `source` names
 the image that the file was made from by that image's content, so that a photo replaced by another one of the same name,
@@ -46,7 +46,7 @@ def record_text(record: Mapping[str, Any]) -> str:
 
 
 def parse_record(text: str) -> dict[str, Any]:
-    """The record in a text. Raises ValueError for what is none: no JSON object, or an absurd one."""
+    """The record in a text. Raises ValueError for a text that is no JSON object, or too large or deep."""
     if len(text) > MOST_RECORD:
         raise ValueError(f"a record of {len(text)} characters")
     try:
@@ -58,18 +58,16 @@ def parse_record(text: str) -> dict[str, Any]:
     return record
 
 
-def differences(found: Mapping[str, Any], wanted: Mapping[str, Any], but: Collection[str] = ()) -> str:
-    """What differs between two records, for people: `box_threshold 0.4 (now 0.5), ...`; empty when nothing does.
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], ignored: Collection[str] = ()) -> str:
+    """The differences between two records, for people: `box_threshold 0.4 (now 0.5), ...`; empty without any.
 
-    Records of two methods have different settings, so that only the methods are told.
+    Records of two methods have different settings, so that only the methods are named.
     """
-    wanted = json.loads(record_text(wanted))  # tuples are lists in a file
-    keys = [key for key in dict.fromkeys([*wanted, *found]) if key not in but and found.get(key) != wanted.get(key)]
+    new = json.loads(record_text(new))  # tuples are lists in a file
+    keys = [key for key in dict.fromkeys([*new, *old]) if key not in ignored and old.get(key) != new.get(key)]
     if "method" in keys:
         keys = [key for key in keys if key in ("method", "kind", "model", "dataset")]
-    return ", ".join(
-        WORDS.get(key) or f"{key} {in_short(found.get(key))} (now {in_short(wanted.get(key))})" for key in keys
-    )
+    return ", ".join(WORDS.get(key) or f"{key} {in_short(old.get(key))} (now {in_short(new.get(key))})" for key in keys)
 
 
 def check_source(path: Path, record: Mapping[str, Any], photo: Path) -> None:
@@ -78,23 +76,23 @@ def check_source(path: Path, record: Mapping[str, Any], photo: Path) -> None:
         raise UserError(f"{path}: made from another photo than {photo} is now; make it again")
 
 
-def can_stay(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], remedy: str) -> bool:
-    """Whether a file can be kept as it is, going by its record and the one that it would get now.
+def can_stay(path: Path, old: Mapping[str, Any], new: Mapping[str, Any], remedy: str) -> bool:
+    """Whether a file can be kept, by its record and the record that it would get now.
 
     remedy  what to do about a file that was made in another way, such as "pass --overwrite"
-    Returns False when it was made in the same way from another source: the image was replaced, and is worked on again,
-    whatever its labels are now. Raises UserError, which says what differs, when it was made in another way.
+    Returns False when it was made in the same way from another source: the image was replaced and is processed again,
+    whatever its labels are now. Raises UserError, with the differences, when it was made in another way.
     """
-    same_image = found.get(SOURCE) == wanted.get(SOURCE)
-    if not found:
+    same_image = old.get(SOURCE) == new.get(SOURCE)
+    if not old:
         raise UserError(f"{path}: it does not say how it was made; {remedy}")
-    if detail := differences(found, wanted, but=(SOURCE,) if same_image else OF_ONE_IMAGE):
+    if detail := differences(old, new, ignored=(SOURCE,) if same_image else OF_ONE_IMAGE):
         raise UserError(f"{path}: made with other settings: {detail}; {remedy}")
     return same_image
 
 
 @dataclass
-class Together:
+class SameSettings:
     """Files that are scored together must have been made in one way: their sum would be the score of neither.
 
     A file that does not say how it was made is trusted, but for the kind of its maps.
@@ -112,7 +110,7 @@ class Together:
         if record:
             self.recorded = self.recorded or (path, record)
             first, first_record = self.recorded
-            if detail := differences(first_record, record, but=OF_ONE_IMAGE):
+            if detail := differences(first_record, record, ignored=OF_ONE_IMAGE):
                 detail = detail.replace("(now ", "(there ")
                 raise UserError(f"{first} and {path} were made in different ways: {detail}; {remedy}")
         if kind != self.kinds[1]:

@@ -20,7 +20,7 @@ def shard_of(text: str | None, environ: Mapping[str, str]) -> Shard:
 
     text  of `--shard`: "2/8" is the third of eight parts
 
-    Variables of a single process count as none. Raises UserError for what is no part of a whole.
+    Variables of a single process are ignored. Raises UserError for an invalid part.
     """
     if text is not None:
         return _parsed(text, f"--shard {text}")
@@ -41,8 +41,8 @@ def _parsed(text: str, source: str) -> Shard:
 
 def local_rank(environ: Mapping[str, str]) -> int:
     """The number of this process on its machine, by torchrun's or SLURM's variables; it chooses the GPU."""
-    found = environ.get("LOCAL_RANK") or environ.get("SLURM_LOCALID") or "0"
-    return int(found) if found.isdecimal() else 0
+    rank = environ.get("LOCAL_RANK") or environ.get("SLURM_LOCALID") or "0"
+    return int(rank) if rank.isdecimal() else 0
 
 
 def every_nth(items: Iterable[Item], shard: Shard) -> Iterator[Item]:
@@ -65,10 +65,9 @@ def record_names(shard: Shard) -> tuple[str, str]:
 
 
 def records_of_other_splits(folder: Path, shard: Shard) -> list[Path]:
-    """Records in the folder that commands left which had cut the list into another number of parts.
+    """Records in the folder from commands with another number of parts.
 
-    A command removes them when it writes its own records: together, those of one folder tell of one split.
+    A command removes them when it writes its own records, so that all records of a folder are of one split.
     """
-    ours = {name for index in range(shard[1]) for name in record_names((index, shard[1]))}
-    records = [path for pattern in ("run-*.json", "failures*.jsonl") for path in folder.glob(pattern)]
-    return sorted(path for path in records if RECORD.fullmatch(path.name) and path.name not in ours)
+    names = {name for index in range(shard[1]) for name in record_names((index, shard[1]))}
+    return sorted(path for path in folder.iterdir() if RECORD.fullmatch(path.name) and path.name not in names)

@@ -1,9 +1,10 @@
-"""Annotation files as masks and image-level labels. Whatever is wrong with a file ends in a UserError that names it."""
+"""Masks and image-level labels from annotation files. Errors in a file are UserErrors that name it."""
 
 import json
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
@@ -23,7 +24,7 @@ from dataset.text_files import files_below, read_bytes
 MAX_BYTES = 64 << 20  # of a .mat file, and of what it becomes; PASCAL-Context's become less than 1 MiB
 
 
-# --- which files there are -------------------------------------------------------------------------
+# --- files -----------------------------------------------------------------------------------------
 
 
 def find_files(raw: RawData, folder: Path) -> tuple[RawForm, dict[str, Path]]:
@@ -31,24 +32,24 @@ def find_files(raw: RawData, folder: Path) -> tuple[RawForm, dict[str, Path]]:
 
     Raises UserError when there are none, or some of several forms.
     """
-    found = [(form, files) for form in raw.forms if (files := _files(form, folder))]
-    if not found:
+    forms = [(form, files) for form in raw.forms if (files := _files(form, folder))]
+    if not forms:
         names = " or ".join(f"*{form.ending}" for form in raw.forms)
         raise UserError(f"--raw {folder}: no file {names} in it; expected {raw.holds}")
-    if len(found) > 1:
-        both = " and ".join(f"{len(files)} *{form.ending}" for form, files in found)
+    if len(forms) > 1:
+        both = " and ".join(f"{len(files)} *{form.ending}" for form, files in forms)
         raise UserError(f"--raw {folder}: {both} in it; leave one kind, as their ids would be the same")
-    return found[0]
+    return forms[0]
 
 
 def _files(form: RawForm, folder: Path) -> dict[str, Path]:
     paths = files_below(folder, form.ending) if form.nested else sorted(folder.glob(f"*{form.ending}"))
-    named = [path for path in paths if not path.name.startswith(".") and not path.name.endswith(form.beside)]
-    keys = [path.relative_to(folder).as_posix().removesuffix(form.ending) + form.image_ending for path in named]
-    return dict(zip((split_id(key, folder) for key in keys), named))
+    paths = [path for path in paths if not path.name.startswith(".") and not path.name.endswith(form.beside)]
+    keys = [path.relative_to(folder).as_posix().removesuffix(form.ending) + form.image_ending for path in paths]
+    return dict(zip((split_id(key, folder) for key in keys), paths))
 
 
-# --- what is in them -------------------------------------------------------------------------------
+# --- content ---------------------------------------------------------------------------------------
 
 
 def annotation_of(form: RawForm, files: Mapping[str, Path], image_id: str) -> np.ndarray:
@@ -64,9 +65,9 @@ def read_annotation(form: RawForm, path: Path) -> np.ndarray:
     Raises UserError, naming the file, when it is damaged or holds a value that the data set does not have.
     """
     raw = read_matrix(path, form.variable) if form.variable else read_mask(path)
-    strange = sorted(set(np.unique(raw).tolist()) - set(form.values))
-    if strange:
-        raise UserError(f"{path}: holds the value {strange[0]}, which this data set does not have; is it another's?")
+    unknown = sorted(set(np.unique(raw).tolist()) - set(form.values))
+    if unknown:
+        raise UserError(f"{path}: holds the value {unknown[0]}, which this data set does not have; is it another's?")
     table = np.full(max(form.values) + 1, IGNORE_INDEX, np.uint8)
     table[list(form.values)] = list(form.values.values())
     return table[raw]
@@ -117,13 +118,13 @@ def _check_compressed(data: bytes) -> None:
 
 @dataclass(frozen=True)
 class MaskJob:
-    """Masks to be made, and everything that is the same for all of them.
+    """How the masks of a data set are made.
 
     name        the data set, which masks record
-    read        (H, W) uint8 of an id; raises UserError where it cannot be made
+    read        makes the mask of an id, (H, W) uint8; raises UserError where it cannot
     out         folder of the masks, or None to write none
-    overwrite   whether masks that are there are made again
-    keep_any    whether masks that are there are kept even if this command did not make them
+    overwrite   replace existing masks
+    keep_any    keep existing masks that this command did not make
     """
 
     name: str
@@ -134,21 +135,26 @@ class MaskJob:
 
     @property
     def record(self) -> str:
-        """What a mask that is written says of how it was made."""
+        """The record in a written mask."""
         return json.dumps({"prepared": self.name})
 
 
 def prepare(job: MaskJob, ids: Iterable[str], threads: int = 2) -> Iterator[tuple[Outcome, tuple[int, ...]]]:
-    """Write the masks that are missing; one outcome an id, and the mask values that its mask holds but for 255.
+    """Write the missing masks; yields for each id the outcome, and the values in its mask without 255.
 
-    Raises UserError when a mask that is there was not made by this command for this data set.
+    Raises UserError when an existing mask was not made by this command for this data set.
     """
     yield from ordered_map(partial(_prepared, job), ids, threads)
 
 
 def _prepared(job: MaskJob, image_id: str) -> tuple[Outcome, tuple[int, ...]]:
     target = job.out / f"{image_id}.png" if job.out else None
-    mask = None if target is None or job.overwrite else _kept(job, target)
+    mask, record = None, job.record
+    if target is not None and not job.overwrite and target.is_file():
+        with suppress(UserError):  # a damaged mask is made again
+            record, mask = mask_made_by(target), read_mask(target)
+    if mask is not None and record != job.record and not job.keep_any:
+        raise UserError(f"{target}: not made here for {job.name}; pass another --masks_out, or --overwrite")
     outcome = Outcome(image_id, "made" if mask is None else "kept")
     try:
         if mask is None:
@@ -158,16 +164,3 @@ def _prepared(job: MaskJob, image_id: str) -> tuple[Outcome, tuple[int, ...]]:
     except UserError as error:
         return Outcome(image_id, "failed", str(error)), ()
     return outcome, tuple(value for value in np.unique(mask).tolist() if value != IGNORE_INDEX)
-
-
-def _kept(job: MaskJob, target: Path) -> np.ndarray | None:
-    """The mask of an earlier run; None when there is none, or a damaged one, which is made again."""
-    if not target.is_file():
-        return None
-    try:
-        record, mask = mask_made_by(target), read_mask(target)
-    except UserError:
-        return None
-    if record != job.record and not job.keep_any:
-        raise UserError(f"{target}: not made here for {job.name}; pass another --masks_out, or --overwrite")
-    return mask

@@ -42,7 +42,12 @@ def read_classes(path: Path, name: str = "folder") -> DatasetSpec:
             background[plain_name(line)] = None
         else:
             _add_class(groups, line, where)
-    return _spec(path, name, groups, background)
+    if not groups:
+        raise UserError(f"{path}: no classes in it; expected {EXPECTED}")
+    if background is not None and not background:
+        raise UserError(f"{path}: {SECTION} is empty; list what surrounds the classes, or leave it out for VOC's list")
+    words = default_background(groups) if background is None else tuple(background)
+    return DatasetSpec(name, tuple(groups), tuple(groups.values()), words, True, VOC_THRESHOLD)
 
 
 def _add_class(groups: dict[str, tuple[str, ...]], line: str, where: str) -> None:
@@ -69,15 +74,6 @@ def _add_class(groups: dict[str, tuple[str, ...]], line: str, where: str) -> Non
     groups[name] = prompts
     if len(groups) >= IGNORE_INDEX:
         raise UserError(f"{where}: {len(groups)} classes; masks hold at most {IGNORE_INDEX - 1} beside the background")
-
-
-def _spec(path: Path, name: str, groups: dict[str, tuple[str, ...]], background: dict[str, None] | None) -> DatasetSpec:
-    if not groups:
-        raise UserError(f"{path}: no classes in it; expected {EXPECTED}")
-    if background is not None and not background:
-        raise UserError(f"{path}: {SECTION} is empty; list what surrounds the classes, or leave it out for VOC's list")
-    words = default_background(groups) if background is None else tuple(background)
-    return DatasetSpec(name, tuple(groups), tuple(groups.values()), words, True, VOC_THRESHOLD)
 
 
 def default_background(groups: dict[str, tuple[str, ...]]) -> tuple[str, ...]:

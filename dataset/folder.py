@@ -9,7 +9,7 @@ from pathlib import Path
 from common.errors import UserError
 from common.files import need_dir
 from dataset.ids import IMAGE_SUFFIXES, image_id, plain_id, unfit
-from dataset.mask_png import says_made_here
+from dataset.mask_png import is_made_here
 from dataset.names import one_form
 from dataset.text_files import files_below
 from dataset.voc_layout import image_file, inside, read_lines
@@ -17,15 +17,15 @@ from dataset.voc_layout import image_file, inside, read_lines
 EXPECTED = "a folder of jpg, png or webp images, at any depth"
 # Pictures that are not read: each is named as a problem, so that none is lost in silence.
 OTHER_PICTURES = (".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jfif", ".jp2", ".svg", ".raw", ".dng")
-WRITTEN = Path("output")  # where the commands write when they are not told, below the working folder
+OUTPUT = Path("output")  # the default folder of results, below the working folder
 
 
 @dataclass
 class Images:
-    """What a folder holds.
+    """The images of a folder.
 
-    paths      by id, the path below the folder without suffix and with `/`, in the order of the ids
-    twice      ids that several files have, with those files
+    paths      by id, which is the path below the folder without suffix and with `/`; in the order of the ids
+    twice      the files of ids that several files have
     problems   (id or name, reason) of files that cannot be used
     """
 
@@ -34,7 +34,7 @@ class Images:
     problems: list[tuple[str, str]] = field(default_factory=list)
 
     def spelled(self, ids: Iterable[str]) -> list[str]:
-        """The ids as the files are spelled: `ü` may be one sign or two (macOS). Those of no image stay as they are."""
+        """The ids as the files spell them: `ü` may be one character or two (macOS). Ids without image stay."""
         spelling = {one_form(key): key for key in reversed(self.paths)}
         return [key if key in self.paths else spelling.get(one_form(key), key) for key in ids]
 
@@ -42,7 +42,8 @@ class Images:
 def find_images(root: Path) -> Images:
     """All images below a folder; hidden files and folders (a leading dot) are left out.
 
-    So is what this project wrote, which is told on stderr: the folder `output` of the working folder, and masks.
+    Results of this project are left out too, with a line on stderr: masks, and the folder `output` of the working
+    folder.
     Links that lead out of the folder are refused, links to folders are not followed.
     Raises UserError when there is no such folder or no image in it.
     """
@@ -53,45 +54,34 @@ def find_images(root: Path) -> Images:
         below = sorted(folder / name for name in subfolders if name[0] != ".")
         subfolders.clear()
         for path in below:
-            if path.resolve() == WRITTEN.resolve():
-                written += [each for each in files_below(path, IMAGE_SUFFIXES) if each.name[0] != "."]
+            if path.resolve() == OUTPUT.resolve():
+                written += [file for file in files_below(path, IMAGE_SUFFIXES) if file.name[0] != "."]
             elif path.is_symlink():
                 images.problems.append((_below(root, path), "a link to a folder is not followed; copy it there"))
             else:
                 subfolders.append(path.name)
         for path in sorted(folder / name for name in names if name[0] != "."):
-            if path.suffix.lower() == ".png" and says_made_here(path):
+            if path.suffix.lower() == ".png" and is_made_here(path):
                 written.append(path)
             else:
                 _add(images, root, path)
-    _tell_written(root, written)
+    if written:
+        count = f"{len(written)} picture{'s' * (len(written) > 1)}"
+        example = f"in {root}, such as {_below(root, written[0])!a}"
+        print(f"left out: {count} that this project wrote, {example}", file=sys.stderr)
     if not images.paths and not images.problems:
         raise UserError(f"--img_root {root}: no image in it; expected {EXPECTED}")
     images.paths = dict(sorted(images.paths.items()))
-    _add_twins(images)
+    spelling: dict[str, str] = {}
+    for key, path in images.paths.items():  # ids may differ only in how a letter such as `ü` is encoded
+        other = spelling.setdefault(one_form(key), key)
+        if other != key:
+            images.twice.setdefault(other, [ascii(images.paths[other].name)]).append(ascii(path.name))
     return images
 
 
 def _below(root: Path, path: Path) -> str:
     return path.relative_to(root).as_posix()
-
-
-def _tell_written(root: Path, written: Sequence[Path]) -> None:
-    if written:
-        count = f"{len(written)} picture{'s' * (len(written) > 1)}"
-        print(
-            f"left out: {count} that this project wrote, in {root}, such as {_below(root, written[0])!a}",
-            file=sys.stderr,
-        )
-
-
-def _add_twins(images: Images) -> None:
-    """Enter as `twice` the ids that look alike and differ in how a letter such as `ü` is put together."""
-    first: dict[str, str] = {}
-    for key, path in images.paths.items():
-        other = first.setdefault(one_form(key), key)
-        if other != key:
-            images.twice.setdefault(other, [ascii(images.paths[other].name)]).append(ascii(path.name))
 
 
 def _add(images: Images, root: Path, path: Path) -> None:
@@ -132,10 +122,10 @@ def read_ids(path: Path) -> list[str]:
 
 
 def restricted(images: Images, ids: Sequence[str]) -> Images:
-    """What concerns these ids only."""
-    wanted = set(ids)
+    """The images and problems of these ids only."""
+    kept = set(ids)
     return Images(
-        {key: path for key, path in images.paths.items() if key in wanted},
-        {key: names for key, names in images.twice.items() if key in wanted},
-        [(key, reason) for key, reason in images.problems if key in wanted or key.rpartition(".")[0] in wanted],
+        {key: path for key, path in images.paths.items() if key in kept},
+        {key: names for key, names in images.twice.items() if key in kept},
+        [(key, reason) for key, reason in images.problems if key in kept or key.rpartition(".")[0] in kept],
     )

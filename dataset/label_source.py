@@ -1,4 +1,4 @@
-"""What a reader of labels is given (LabelSource), and what it returns (LabelTable)."""
+"""The input of a reader of labels (LabelSource), and its result (LabelTable)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ MAX_JSON = 2 << 30  # bytes; instances_train2014.json of COCO has 0.3 GiB
 
 @dataclass(frozen=True)
 class LabelSource:
-    """A file or folder of labels. What readers look at is read and parsed once."""
+    """A file or folder of labels, which is read and parsed once for all readers."""
 
     path: Path
 
@@ -44,12 +44,12 @@ class LabelSource:
 
     @property
     def is_json(self) -> bool:
-        """Whether it is meant as JSON."""
+        """Whether it is a JSON file by its name or start."""
         return self.suffix == ".json" or self.start.startswith("{")
 
     @cached_property
     def json(self) -> Any:
-        """The content as one JSON value; None where it is meant as something else, or is not one."""
+        """The content as one JSON value; None for other content."""
         try:
             return parse_json(self.path, self.text, EXPECTED) if self.is_json else None
         except UserError:
@@ -73,7 +73,7 @@ class LabelTable:
     entries     by image id
     repeated    ids that are labelled more than once, and where
     problems    (id, reason) of images whose labels cannot be read
-    form        what kind of file it is, to people
+    form        the kind of file, for people
     """
 
     source: str
@@ -84,11 +84,11 @@ class LabelTable:
     form: str = ""
 
     def add(self, image: str, names: Iterable[str], where: str) -> None:
-        """Put in one image's labels; empty names are dropped, a second entry for the image is kept as repeated."""
+        """Add one image's labels; empty names are dropped, a second entry for the image is kept as repeated."""
         self.put(image_id(image, f"{self.source}, {where}"), names, where)
 
     def put(self, key: str, names: Iterable[str], where: str) -> None:
-        """As `add`, for what is an id already."""
+        """As `add`, by id."""
         if key in self.entries:
             self.repeated.setdefault(key, [self.entries[key].where]).append(where)
             return
@@ -96,7 +96,7 @@ class LabelTable:
         self.entries[key] = Entry(tuple(name for name in distinct if name), where)
 
     def summary(self) -> str:
-        """What was read, in one line for people."""
+        """One line for people about the table."""
         names = {name for entry in self.entries.values() for name in entry.names}
         count = f"{len(self.entries)} images, {len(names)} different labels"
         return f"{self.source}: {self.form or 'labels'}, {count}"

@@ -1,4 +1,4 @@
-"""What `--labels` may be, and which reader it goes to.
+"""The values of `--labels`, and their readers.
 
 FILE, DIR  whatever a reader of the table below recognises
 folders    a folder per class: the first folder below --img_root is the image's class
@@ -31,9 +31,9 @@ READERS: dict[str, tuple[Callable[[LabelSource], bool], Callable[[LabelSource], 
 
 
 def read_labels_argument(argument: str, spec: DatasetSpec, ids: Iterable[str]) -> LabelTable:
-    """The table that `--labels` stands for; `ids` are those of the images at hand.
+    """The table of labels for a value of `--labels`; `ids` are those of the images.
 
-    Raises UserError when it is no such thing, or a file that cannot be read or holds nothing.
+    Raises UserError for an invalid value, and for a file that cannot be read or is empty.
     """
     if argument == BY_CLIP:
         raise UserError(
@@ -52,7 +52,7 @@ def read_labels_argument(argument: str, spec: DatasetSpec, ids: Iterable[str]) -
 
 
 def read_label_file(path: Path) -> LabelTable:
-    """What the reader that recognises a file or folder makes of it; raises UserError, naming it, if none does."""
+    """The table of the first reader that recognises a file or folder; raises UserError, naming it, if none does."""
     source = LabelSource(path)
     for form, (recognises, read) in READERS.items():
         if recognises(source):
@@ -63,7 +63,7 @@ def read_label_file(path: Path) -> LabelTable:
 
 
 def _unknown(source: LabelSource) -> UserError:
-    """Why no reader takes a file or folder, and what to do."""
+    """The error for a file or folder that no reader recognises."""
     if source.is_folder:
         return UserError(f"--labels {source.path}: no XML file in it; for a folder per class give --labels {FOLDERS}")
     if source.start.startswith("<"):
@@ -82,15 +82,15 @@ def _folder_names(ids: Iterable[str]) -> LabelTable:
 
 def _same_for_all(argument: str, spec: DatasetSpec, ids: Iterable[str]) -> LabelTable:
     names = list(spec.classes) if argument == EVERY_CLASS else argument.split(",")
-    given = argument if argument.isprintable() and len(argument) <= SHOWN else shown(argument)
-    known = name_indices(spec)
+    value = argument if argument.isprintable() and len(argument) <= SHOWN else shown(argument)
+    indices = name_indices(spec)
     for name in names:
-        if plain_name(name) not in known:
+        if plain_name(name) not in indices:
             what = "no such file or folder, and" if len(names) == 1 else "a list of classes, but"
             raise UserError(
-                f"--labels {given}: {what} {shown(name.strip())} is not a class; {hint(name.strip(), spec.classes)}"
+                f"--labels {value}: {what} {shown(name.strip())} is not a class; {hint(name.strip(), spec.classes)}"
             )
-    table = LabelTable(f"--labels {given}", form="the same classes for every image")
+    table = LabelTable(f"--labels {value}", form="the same classes for every image")
     for image in ids:
         table.put(image, names, "every image")
     return table

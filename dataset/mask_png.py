@@ -28,7 +28,7 @@ def write_mask(path: Path, mask: np.ndarray, palette: bool = False, made_by: str
     people. `made_by` goes into a text chunk of the same name.
     Raises UserError where a picture lies that this project did not make: --overwrite is not meant for people's photos.
     """
-    _spare_others(path)
+    _check_replaceable(path)
     image = Image.fromarray(mask)
     if palette:
         image = image.convert("P")
@@ -37,31 +37,31 @@ def write_mask(path: Path, mask: np.ndarray, palette: bool = False, made_by: str
         image.save(stream, "PNG", optimize=False, pnginfo=made_here(made_by))
 
 
-def _spare_others(path: Path) -> None:
-    """Raise UserError for a picture of any format that does not say that it was made here; links are but links."""
+def _check_replaceable(path: Path) -> None:
+    """Raise UserError for a picture of any format that this project did not make; links are replaced anyway."""
     try:
         with opened(path) as image:
-            ours = path.is_symlink() or "made_by" in image.info
-    except UserError:  # there is none, or one that is damaged
+            replaceable = path.is_symlink() or "made_by" in image.info
+    except UserError:  # no picture, or a damaged one
         return
-    if not ours:
-        said = "not written, a picture lies there that this project did not make"
-        raise UserError(f"{path}: {said}; choose another folder, or remove it")
+    if not replaceable:
+        reason = "not written, a picture lies there that this project did not make"
+        raise UserError(f"{path}: {reason}; choose another folder, or remove it")
 
 
-def says_made_here(path: Path) -> bool:
-    """Whether a PNG begins with the text `made_by` (much quicker than opening it, in a folder of many)."""
+def is_made_here(path: Path) -> bool:
+    """Whether a PNG has the mark of `made_here` near its start; much quicker than to open it as an image."""
     if not path.is_file():
         return False
     try:
         with path.open("rb") as stream:
             return re.search(rb"[tiz](EXt|TXt)made_by\0", stream.read(4096)) is not None
-    except OSError:  # the stage that reads the picture says so
+    except OSError:  # the stage that reads the picture reports it
         return False
 
 
 def made_here(made_by: str = "") -> PngImagePlugin.PngInfo:
-    """The text chunk by which this project knows its own PNG files, among a user's photos too."""
+    """The text chunk that marks PNG files of this project."""
     info = PngImagePlugin.PngInfo()
     info.add_text("made_by", made_by)
     return info

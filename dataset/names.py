@@ -27,21 +27,16 @@ def name_indices(spec: DatasetSpec) -> dict[str, int]:
 
 
 def hint(name: str, classes: Sequence[str]) -> str:
-    """What may have been meant by an unknown class name, as a clause for an error line."""
+    """A suggestion for an unknown class name, as a clause for an error line."""
     name = name[:MAX_NAME]
     parts = [part for part in re.split(r"[,;\s]+", name) if part]
     if len(parts) > 1 and set(parts) <= set(classes):
         return "several names in one? CSV joins them by ; and text by spaces, or by commas after `id:`"
-    near = nearest(name, classes)
-    if near is None:
+    spellings = {known.casefold(): known for known in classes}
+    similar = difflib.get_close_matches(name.casefold(), spellings, n=1)
+    if not similar:
         return f"expected one of {', '.join(classes[:6])[:120]}{', ...' if len(classes) > 6 else ''}"
+    near = spellings[similar[0]]
     if " " in near and " " not in name:
         return f'did you mean {near!r}? in a line of words it goes in quotes: "{near}"'
     return f"did you mean {near!r}?"
-
-
-def nearest(name: str, classes: Sequence[str]) -> str | None:
-    """The class that is spelled most like `name`, whatever its case, or None."""
-    spellings = {known.casefold(): known for known in classes}
-    found = difflib.get_close_matches(name.casefold(), spellings, n=1)
-    return spellings[found[0]] if found else None

@@ -1,6 +1,6 @@
 """Data in VOC layout: JPEGImages, Annotations, SegmentationClass, ImageSets.
 
-Whatever is wrong with a file ends in a UserError that names it.
+Errors in a file are UserErrors that name it.
 """
 
 import os
@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
-from common.files import is_file as is_file
-from common.files import need_dir, need_file
+from common.files import is_file, need_dir, need_file
 from dataset.ids import IMAGE_SUFFIXES, plain_id
 from dataset.names import hint, one_form
 from dataset.readers.voc_xml import read_names
@@ -20,7 +19,7 @@ from dataset.text_files import numbered_lines, read_text, shown
 
 @dataclass(frozen=True)
 class VocPaths:
-    """Where the parts of a data set lie. `split` is where the ids come from.
+    """The paths of a data set. `split` is the source of the ids.
 
     `masks` is None when there is no ground truth to use, `annotations` when the labels are not in VOC's XML.
     """
@@ -102,8 +101,7 @@ def voc_samples(
     paths: VocPaths, classes: Sequence[str], ids: Sequence[str]
 ) -> tuple[list[Sample], list[tuple[str, str]]]:
     """The samples of a split, and (id, reason) of those whose image or annotation is missing or damaged."""
-    if paths.annotations is None:
-        raise ValueError("a data set without VOC annotations")
+    assert paths.annotations is not None
     need_dir(paths.annotations, "Annotations beside --img_root,", "one VOC XML file an image")
     samples, failures = [], []
     for image_id in ids:

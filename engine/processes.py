@@ -1,11 +1,11 @@
-"""Worker processes of one machine that take batches from one list; what a dead one held goes out again.
+"""Worker processes of one machine that take batches from one list; batches of a dead worker are given out again.
 
-The parent cuts the list and holds it; a worker asks for the next batch when it has room, so that a slow image holds
-nobody else, and the bytes do not depend on who does what. Each worker has a pipe of its own: no lock can be left
-behind by one that is killed.
+The parent holds the list; a worker asks for the next batch when it has capacity, so that a slow image delays no other
+worker, and the results do not depend on the division of the work. Each worker has a pipe of its own: a killed worker
+leaves no lock behind.
 
-A worker sends outcomes, ASK, and at last an error: UserError or StopRun, which end the run, or the words of another
-one, which ends that worker only. The parent answers each ASK: first with the task, then with batches or PAUSE.
+A worker sends outcomes, ASK, and at last an error: UserError or StopRun, which end the run, or the text of another
+error, which ends that worker only. The parent answers each ASK: first with the task, then with batches or PAUSE.
 """
 
 import multiprocessing
@@ -16,7 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -30,7 +30,7 @@ FILES_IN_FLIGHT_S = 5  # how long a worker may take after Ctrl-C, or its parent'
 DEATHS_ALONE = 2  # of workers that had nothing but one batch, after which its images fail
 DEATHS_IN_A_ROW = 3  # a worker, on average, without a batch that was finished, after which the run stops
 ASK = None  # a batch, please
-PAUSE = None  # there is none now: finish what you have, then ask again
+PAUSE = None  # no batch now: finish those you have, then ask again
 
 Work = Callable[[Iterable[Batch]], Iterator[Outcome]]  # all outcomes of one batch before those of the next
 SetUp = Callable[[int, Any], Work]  # of a worker's number and the task; a function that other processes can import
@@ -39,10 +39,10 @@ SetUp = Callable[[int, Any], Work]  # of a worker's number and the task; a funct
 def run_processes(set_up: SetUp, task: Any, batches: Iterable[Batch], count: int) -> Iterator[Outcome]:
     """Share the batches among `count` processes, each with `set_up(number, task)`; one outcome an image, as they come.
 
-    A worker that dies gives back what it had not finished. Since it cannot be known which batch was to blame, these go
-    out again one at a time, to a worker that has nothing else; one on which a worker dies again and again is given up:
-    its images fail. Dead workers are started anew.
-    Raises UserError when a worker meets one in its set-up, StopRun when a worker does or workers die all the time.
+    The unfinished batches of a worker that dies are suspects, as any of them may have caused it. Each suspect is given
+    to a worker that has no other batch; the images of a batch with which workers die twice fail. Dead workers are
+    replaced. Raises UserError for one in a worker's set-up, StopRun for one of a worker or when workers die all the
+    time.
     """
     team = _Team(set_up, task, batches, count)
     try:
@@ -52,12 +52,12 @@ def run_processes(set_up: SetUp, task: Any, batches: Iterable[Batch], count: int
 
 
 @dataclass(eq=False)
-class _Given:
+class _Assignment:
     """A batch that a worker has, or had.
 
-    due     outcomes that its worker has still to send
-    unsent  ids of which the caller has no outcome yet; a batch may go out twice
-    deaths  of workers that had nothing else
+    due     number of outcomes that its worker has still to send
+    unsent  ids without an outcome for the caller; a batch may be given out twice
+    deaths  number of workers that died with this batch alone
     """
 
     batch: Batch
@@ -68,44 +68,44 @@ class _Given:
 
 @dataclass(eq=False)
 class _Worker:
-    """A process as the parent knows it.
+    """The parent's view of a process.
 
-    given     what it works on, in order
-    alone     whether the one batch it has is suspected of having ended another worker
-    has_task  whether it got the task
-    asks      whether it waits for an answer
-    error     the words of the error that ended it
+    assignments  its batches, in order
+    on_suspect   its one batch is a suspect
+    has_task     it got the task
+    asks         it waits for an answer
+    error        the text of the error that ended it
     """
 
     number: int
     process: Any
     pipe: "Connection[Any, Any]"
-    given: deque[_Given] = field(default_factory=deque)
-    alone: bool = False
+    assignments: deque[_Assignment] = field(default_factory=deque)
+    on_suspect: bool = False
     has_task: bool = False
     asks: bool = False
     error: str = ""
 
     def answer(self, message: Any) -> None:
         self.asks = False
-        with suppress(OSError):  # it has ended, which its closed pipe will show
+        with suppress(OSError):  # the process has ended, as its closed pipe will show
             self.pipe.send(message)
 
-    def give(self, given: _Given, alone: bool) -> None:
-        given.due = len(given.batch.samples)
-        self.given.append(given)
-        self.alone = alone
-        self.answer(given.batch)
+    def give(self, assignment: _Assignment, suspect: bool) -> None:
+        assignment.due = len(assignment.batch.samples)
+        self.assignments.append(assignment)
+        self.on_suspect = suspect
+        self.answer(assignment.batch)
 
     def join(self, deadline: float) -> None:
-        """Wait for the end of the process, and end it at the deadline."""
+        """Wait for the end of the process until the deadline, then kill it."""
         self.process.join(max(0.0, deadline - time.monotonic()))
         if self.process.exitcode is None:
             self.process.kill()
             self.process.join()
 
     def cause(self) -> str:
-        """Why the process ended, in a few words."""
+        """Why the process ended, for people."""
         code = self.process.exitcode
         if code is not None and code < 0:
             return f"signal {-code}{'; out of memory?' if -code == signal.SIGKILL else ''}"
@@ -113,26 +113,26 @@ class _Worker:
 
 
 class _Team:
-    """The workers, and what is still to be given out.
+    """The workers, and the batches that are still to be given out.
 
-    drawn     the next batch of the plan
-    suspects  batches that dead workers had
-    deaths    in a row
+    next_batch  the next batch of the plan
+    suspects    batches of dead workers
+    deaths      number of deaths without a finished batch between them
     """
 
     def __init__(self, set_up: SetUp, task: Any, batches: Iterable[Batch], count: int) -> None:
         self.set_up, self.task, self.count = set_up, task, count
         self.plan = iter(batches)
-        self.drawn: _Given | None = None
-        self.suspects: deque[_Given] = deque()
+        self.next_batch: _Assignment | None = None
+        self.suspects: deque[_Assignment] = deque()
         self.workers: list[_Worker] = []
         self.deaths = 0
 
     def outcomes(self) -> Iterator[Outcome]:
         yield from self._draw()
-        for number in range(self.count if self.drawn else 0):
+        for number in range(self.count if self.next_batch else 0):
             self._start(number)
-        while self.drawn or self.suspects or any(worker.given for worker in self.workers):
+        while self.next_batch or self.suspects or any(worker.assignments for worker in self.workers):
             by_pipe: dict[Any, _Worker] = {worker.pipe: worker for worker in self.workers}
             for pipe in wait(list(by_pipe)):
                 yield from self._listen(by_pipe[pipe])
@@ -141,29 +141,33 @@ class _Team:
                     yield from self._answer(worker)
 
     def _draw(self) -> Iterator[Outcome]:
-        """Have the next batch with work at hand, if there is one; the outcomes of those that need none."""
+        """Draw the next batch with work; yields the outcomes of batches without work."""
         for batch in self.plan:
             yield from batch.outcomes
             if batch.samples:
-                self.drawn = _Given(replace(batch, outcomes=[]), {sample.id for sample in batch.samples})
+                ids = {sample.id for sample in batch.samples}
+                self.next_batch = _Assignment(replace(batch, outcomes=[]), ids)
                 return
 
     def _start(self, number: int) -> None:
         context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
+        parent_end, worker_end = context.Pipe()
         threads = max(1, available_cores() // self.count)
-        process = context.Process(target=_serve, args=(self.set_up, number, threads, theirs))
+        process = context.Process(target=_serve, args=(self.set_up, number, threads, worker_end))
+        # Ctrl-C in a terminal reaches the whole group. Workers inherit the blocked signal and never get it; the parent
+        # gets it a little later.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            with _without_ctrl_c():
-                process.start()
+            process.start()
         except OSError as error:
             raise StopRun(f"a worker process cannot be started ({error.strerror or error})") from error
         finally:
-            theirs.close()
-        self.workers.append(_Worker(number, process, ours))
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            worker_end.close()
+        self.workers.append(_Worker(number, process, parent_end))
 
     def _listen(self, worker: _Worker) -> Iterator[Outcome]:
-        """Take one message; a closed pipe says that its worker has ended."""
+        """Take one message; a closed pipe means that the worker has ended."""
         try:
             message = worker.pipe.recv()
         except (EOFError, OSError):
@@ -176,54 +180,54 @@ class _Team:
         elif message is ASK:
             worker.asks = True
         else:
-            given = worker.given[0]
-            given.due -= 1
-            if not given.due:
-                worker.given.popleft()
+            assignment = worker.assignments[0]
+            assignment.due -= 1
+            if not assignment.due:
+                worker.assignments.popleft()
                 self.deaths = 0
-            if message.id in given.unsent:
-                given.unsent.discard(message.id)
+            if message.id in assignment.unsent:
+                assignment.unsent.discard(message.id)
                 yield message
 
     def _answer(self, worker: _Worker) -> Iterator[Outcome]:
-        """Give what the worker asks for; one that has nothing may wait for what another has."""
+        """Answer the worker; one without a batch may have to wait for those of another."""
         if not worker.has_task:
             worker.has_task = True
             worker.answer(self.task)
-        elif self.suspects and not worker.given:
-            worker.give(self.suspects.popleft(), alone=True)
-        elif self.drawn and not (worker.alone and worker.given):
-            drawn, self.drawn = self.drawn, None
-            worker.give(drawn, alone=False)
+        elif self.suspects and not worker.assignments:
+            worker.give(self.suspects.popleft(), suspect=True)
+        elif self.next_batch and not (worker.on_suspect and worker.assignments):
+            assignment, self.next_batch = self.next_batch, None
+            worker.give(assignment, suspect=False)
             yield from self._draw()
-        elif worker.given:
+        elif worker.assignments:
             worker.answer(PAUSE)
 
     def _ended(self, worker: _Worker) -> Iterator[Outcome]:
-        """What a dead worker had becomes suspected, or is given up."""
+        """Make the batches of a dead worker suspects, or their images failures."""
         self.workers.remove(worker)
         worker.pipe.close()
         worker.join(time.monotonic() + FILES_IN_FLIGHT_S)
         self.deaths += 1
-        if len(worker.given) == 1:
-            worker.given[0].deaths += 1
-        for given in worker.given:
-            if given.deaths < DEATHS_ALONE:
-                self.suspects.append(given)
+        if len(worker.assignments) == 1:
+            worker.assignments[0].deaths += 1
+        for assignment in worker.assignments:
+            if assignment.deaths < DEATHS_ALONE:
+                self.suspects.append(assignment)
                 continue
             self.deaths = 0
             reason = f"worker process ended unexpectedly ({worker.cause()}) twice with this image"
-            for sample in given.batch.samples:
-                if sample.id in given.unsent:
+            for sample in assignment.batch.samples:
+                if sample.id in assignment.unsent:
                     yield Outcome(sample.id, "failed", f"{sample.image}: {reason}")
         if self.deaths > DEATHS_IN_A_ROW * self.count:
-            said = f"worker processes end again and again, the last one with {worker.cause()}"
-            raise StopRun(f"{said}; the same command goes on from here")
-        if self.suspects or self.drawn:
+            message = f"worker processes end again and again, the last one with {worker.cause()}"
+            raise StopRun(f"{message}; the same command goes on from here")
+        if self.suspects or self.next_batch:
             self._start(worker.number)
 
     def end(self) -> None:
-        """Let the workers finish the files that they write, for a while; after that none is left."""
+        """Give the workers FILES_IN_FLIGHT_S to finish the files that they write, then kill them."""
         try:
             for worker in self.workers:
                 worker.process.terminate()
@@ -237,24 +241,11 @@ class _Team:
                 worker.pipe.close()
 
 
-@contextmanager
-def _without_ctrl_c() -> Iterator[None]:
-    """Ctrl-C in a terminal reaches the whole group; processes started in here never get it, the parent a little later.
-
-    What is blocked stays blocked in a new program, from its first instruction on.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 # --- a worker -------------------------------------------------------------------------------------
 
 
 def _serve(set_up: SetUp, number: int, threads: int, pipe: "Connection[Any, Any]") -> None:
-    """A worker's life: get the task, set up, and work in rounds; what was begun is finished at the end of each."""
+    """Run a worker: get the task, set up, and work in rounds; each round finishes the batches that it began."""
     signal.signal(signal.SIGTERM, _stop)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
@@ -266,18 +257,18 @@ def _serve(set_up: SetUp, number: int, threads: int, pipe: "Connection[Any, Any]
         while True:
             for outcome in work(iter(lambda: _ask(pipe), PAUSE)):
                 _send(pipe, outcome)
-    except KeyboardInterrupt:  # what was in flight is finished
+    except KeyboardInterrupt:  # files in flight are finished
         sys.exit(EXIT_TERMINATED)
     except Exception as error:
         with suppress(KeyboardInterrupt):
-            _send(pipe, _last_words(error))
+            _send(pipe, _message_of(error))
         sys.exit(1)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _ask(pipe: "Connection[Any, Any]") -> Any:
-    """The parent's answer. A parent that is gone ends the worker as Ctrl-C would."""
+    """The parent's answer. Without a parent the worker ends as by Ctrl-C."""
     _send(pipe, ASK)
     try:
         return pipe.recv()
@@ -292,7 +283,7 @@ def _send(pipe: "Connection[Any, Any]", message: Any) -> None:
         raise KeyboardInterrupt from None
 
 
-def _last_words(error: Exception) -> UserError | StopRun | str:
+def _message_of(error: Exception) -> UserError | StopRun | str:
     from pipeline.stages.out_of_memory import DeviceLost
 
     if isinstance(error, UserError):
@@ -308,7 +299,7 @@ def _stop(number: int, frame: object) -> None:
 
 
 def _end_with_parent() -> None:
-    """Whatever this process does: it does not live on for ever without its parent, which may be killed."""
+    """End this process when its parent ends, which may be killed."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])

@@ -1,9 +1,8 @@
-"""Units of work through a pool of Ray actors, each of which holds what is costly to make.
+"""Units of work through a pool of Ray actors, each of which sets up the job once.
 
-A worker that dies is started anew, on
-another node if need be, and its unit is given out again; files that were finished are found and skipped. A unit that
-costs several workers their lives is given out again in smaller pieces (`smaller`) and at last only looked at, so that
-it is reported, and costs nothing but itself.
+A worker that dies is replaced, on another node if need be, and its unit is given out again; finished files are kept. A
+unit with which several workers die is given out again in smaller pieces (`smaller`), and at last only for a report of
+its finished files.
 """
 
 import logging
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import StopRun, UserError
-from engine.remote import StandIn
+from engine.remote import Mirror
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = ("clip", "common", "dataset", "engine", "pipeline", "toyworld")  # what workers need; the toy world has a model
@@ -34,7 +33,7 @@ UNITS_A_WORKER = 8  # at least, where units may be small, so that workers end at
 
 @dataclass(frozen=True)
 class Unit:
-    """A part of the list. `only_look`: say what is finished, and do no work."""
+    """A part of the list. `only_look`: report finished files, and do no work."""
 
     id: str
     items: Sequence[Any]
@@ -50,14 +49,14 @@ Work = Callable[[Unit], Any]
 
 @dataclass(frozen=True)
 class ClusterOptions:
-    """What was asked for.
+    """The options of `--engine ray`.
 
     address      of a running cluster; None: RAY_ADDRESS, or this machine's cores
     workers      at most; None: as many as fit
     cpus         cores and threads of a worker; None: 1, or 4 with a GPU
     shared_code  every node sees the code under the same path
     use_gpus     where there are any
-    stand_in     the folder in which paths of this machine stand in for addresses; None: there are no addresses
+    mirror       the folder whose paths are addresses; None: there are no addresses
     """
 
     address: str | None = None
@@ -65,7 +64,7 @@ class ClusterOptions:
     cpus: int | None = None
     shared_code: bool = False
     use_gpus: bool = True
-    stand_in: StandIn | None = None
+    mirror: Mirror | None = None
 
 
 @dataclass(frozen=True)
@@ -85,19 +84,23 @@ class Pool:
 def cluster(options: ClusterOptions) -> Iterator[None]:
     """Connect to a running cluster, or start one on this machine; on the way out leave or end it.
 
-    The code is sent to the nodes of a running cluster, unless they see it under the same path.
+    The code alone, without data and results beside it, is sent to the nodes of a running cluster, unless they see it
+    under the same path.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # tell nobody
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its news go to stderr, past Python's logging,
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # or to stdout; they are in Ray's log files as well
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its messages go past Python's logging to stderr,
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # or to stdout; Ray's log files have them too
     on_terminate = signal.getsignal(signal.SIGTERM)
     import ray
 
     address = options.address or os.environ.get("RAY_ADDRESS")
     _check_reachable(address)
     with tempfile.TemporaryDirectory(prefix="clip-pseudo-masks-code-") as folder:
-        sent = bool(address) and not options.shared_code
-        code = {"working_dir": str(_copied_code(Path(folder)))} if sent else {"env_vars": {"PYTHONPATH": str(ROOT)}}
+        code: dict[str, Any] = {"env_vars": {"PYTHONPATH": str(ROOT)}}
+        if address and not options.shared_code:
+            code = {"working_dir": folder}
+            for name in CODE:
+                shutil.copytree(ROOT / name, Path(folder, name), ignore=shutil.ignore_patterns("__pycache__"))
         local: dict[str, Any] = {} if address else {"include_dashboard": False}
         try:
             with _silent_stderr():
@@ -108,7 +111,7 @@ def cluster(options: ClusterOptions) -> Iterator[None]:
                     logging_level=logging.ERROR,
                     **local,
                 )
-        except Exception as error:  # Ray raises whatever it likes, such as Exception itself when a node is slow
+        except Exception as error:  # Ray raises all sorts of errors, even Exception itself when a node is slow
             reason = " ".join(str(error).split())[:300]
             raise UserError(f"--address {address or 'not given'}: no Ray cluster to work with ({reason})") from error
         try:
@@ -132,34 +135,27 @@ def _check_reachable(address: str | None) -> None:
 
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Drop what is written to the process's stderr: by Ray's compiled part, on how it logs. What matters is raised."""
+    """Drop output on the process's stderr: Ray's compiled part writes there how it logs. Its errors are raised."""
     sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    stderr, devnull = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 2)
+        os.dup2(devnull, 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
-def _copied_code(folder: Path) -> Path:
-    """The code alone, without data, results and environments that lie beside it."""
-    for name in CODE:
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    return folder
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(devnull)
 
 
 def pool_for(options: ClusterOptions, gpu_work: bool = True) -> Pool:
-    """As many workers as the cluster has room for now, one a GPU where it has GPUs and the work can use them."""
+    """As many workers as the cluster has cores for now, or one a GPU where the work can use GPUs."""
     import ray
 
-    there = ray.cluster_resources()
-    gpus = int(there.get("GPU", 0)) if gpu_work and options.use_gpus else 0
+    resources = ray.cluster_resources()
+    gpus = int(resources.get("GPU", 0)) if gpu_work and options.use_gpus else 0
     cpus = options.cpus or (4 if gpus else 1)
-    fitting = gpus or int(there.get("CPU", 0)) // cpus
-    return Pool(options.workers or max(1, fitting), cpus, 1 if gpus else 0)
+    workers = gpus or int(resources.get("CPU", 0)) // cpus
+    return Pool(options.workers or max(1, workers), cpus, 1 if gpus else 0)
 
 
 def units_of(items: Sequence[Any], size: int) -> list[Unit]:
@@ -168,9 +164,9 @@ def units_of(items: Sequence[Any], size: int) -> list[Unit]:
 
 
 def unit_size(count: int, pool: Pool, largest: int, multiple: int = 1) -> int:
-    """Images a unit where they may be cut anywhere at a multiple: few enough that every worker gets several."""
-    wanted = min(largest, max(1, count // (pool.size * UNITS_A_WORKER)))
-    return -(-wanted // multiple) * multiple
+    """Images a unit, rounded up to a multiple: few enough that every worker gets several units."""
+    size = min(largest, max(1, count // (pool.size * UNITS_A_WORKER)))
+    return -(-size // multiple) * multiple
 
 
 def results(
@@ -180,17 +176,17 @@ def results(
     units: Sequence[Unit],
     smaller: Callable[[Unit], Sequence[Unit]],
 ) -> Iterator[Any]:
-    """What `set_up(plan)`, called once a worker, returns for each unit; as they come, one a unit.
+    """The results of `set_up(plan)`, called once a worker, for each unit; in the order in which they end.
 
-    smaller  cuts a unit that cost several workers their lives
+    smaller  cuts a unit with which several workers died
     Raises UserError or StopRun when a worker did.
     """
     lost = list(units)
-    for round_of in (lambda unit: [unit], smaller, lambda unit: [replace(unit, only_look=True)]):
-        todo = {unit.id: unit for kept in lost for unit in round_of(kept)}
+    for cut in (lambda unit: [unit], smaller, lambda unit: [replace(unit, only_look=True)]):
+        todo = {part.id: part for unit in lost for part in cut(unit)}
         if todo:
             for unit_id, result in _one_round(pool, set_up, plan, list(todo.values())):
-                if todo.pop(unit_id, None) is not None:  # Ray may do again what it had done when a node is lost
+                if todo.pop(unit_id, None) is not None:  # Ray may repeat finished work when a node is lost
                     yield result
         lost = list(todo.values())
     if lost:
@@ -204,9 +200,17 @@ def _one_round(
     import ray
     import ray.data
 
-    _calm(ray.data.DataContext.get_current())
+    # Without bars and messages, and patient with nodes that are lost.
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.max_errored_blocks = -1  # failed units are given out again in another round
+    context.max_consecutive_actor_init_deaths = FALSE_STARTS
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0  # more workers when all have a unit
+    context.execution_no_progress_timeout_s = PATIENCE_S
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")  # 2.60 has no other way to bound retries
-    done = ray.data.from_items([{"unit": unit} for unit in units], override_num_blocks=len(units)).map_batches(
+    rows = ray.data.from_items([{"unit": unit} for unit in units], override_num_blocks=len(units)).map_batches(
         Actor,
         fn_constructor_args=(set_up, plan, str(Path.cwd())),
         batch_size=1,
@@ -220,7 +224,7 @@ def _one_round(
         max_task_retries=LIVES - 1,
     )
     try:
-        for row in done.iter_rows():
+        for row in rows.iter_rows():
             unit_id, result = row["result"]
             if isinstance(result, (UserError, StopRun)):
                 raise result
@@ -229,19 +233,8 @@ def _one_round(
         raise StopRun(f"Ray: {' '.join(str(error).split())[:300]}; the same command goes on from here") from error
 
 
-def _calm(context: Any) -> None:
-    """Ray Data without bars and news of its own, and patient with nodes that are lost."""
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.max_errored_blocks = -1  # a unit that cannot be done is given out again in another round
-    context.max_consecutive_actor_init_deaths = FALSE_STARTS
-    context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0  # more workers when all have a unit
-    context.execution_no_progress_timeout_s = PATIENCE_S
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-
-
 class Actor:
-    """What Ray holds on a node: the work, set up once. An error that ends the run becomes a result, no traceback."""
+    """A worker on a node: sets up once. An error that ends the run becomes a result, without a traceback."""
 
     def __init__(self, set_up: Callable[[Any], Work], plan: Any, folder: str) -> None:
         with suppress(OSError):  # where the folder is not shared, all paths are absolute or addresses

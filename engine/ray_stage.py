@@ -1,11 +1,11 @@
-"""The CAM stage and the CRF stage on Ray: units of the list through workers that set the job up once.
+"""The CAM stage and the CRF stage on Ray: units of the list for workers that set up the job once.
 
-A job travels as the driver has it. Where its paths stand in for addresses, a worker puts a folder of its own in the
-place of the driver's, fetches what it needs into that folder and puts the results.
+Workers get the driver's job. Where its paths mirror addresses, a worker uses a mirror of its own: it copies its inputs
+there, and the results back.
 
 Batches of CAMs are cut from windows of the list (pipeline/stages/batches.py), so a unit is such a window, and the files
-have the same bytes as those of one process. Images that go one by one depend on no other; then units are as small as
-keeps every worker busy. `--crf torch` takes images in groups, and units are whole groups.
+have the same bytes as those of one process. With batches of one image, units are small enough to keep every worker
+busy. `--crf torch` takes images in groups, and units are whole groups.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,8 +21,7 @@ from common.errors import StopRun, UserError
 from common.outcome import Outcome
 from dataset.spec import Sample
 from engine.ray_cluster import ROOT, ClusterOptions, Unit, Work, cluster, pool_for, results, unit_size, units_of
-from engine.remote import StandIn, fetch
-from engine.shared_place import check_mark, marked
+from engine.remote import Mirror, check_visible, fetch, probe_file
 from engine.unit_files import UnitFiles
 
 if TYPE_CHECKING:
@@ -38,51 +37,51 @@ LOST = "its worker process ended unexpectedly each time it was tried (out of mem
 
 @dataclass(frozen=True)
 class Plan(Generic[Job]):
-    """What every worker gets.
+    """The work of every worker.
 
     job        with the driver's paths
-    overwrite  make again what is there
-    stand_in   the driver's folder in place of addresses, in which paths of the job may lie; None: there is none
-    mark       a file that a worker must see where the results go; "" when none are written
+    overwrite  replace results that exist
+    mirror     the driver's mirror of addresses, in which paths of the job may lie; None: there are no addresses
+    probe      a file in the output folder that every worker must see; "" without an output folder
     threads    of a worker
-    made_by    the record that the job must have on every machine, where setting it up gives one
+    made_by    the record that the job must have on every machine; empty for jobs without one
     root       the driver's folder of the code
     """
 
     job: Job
     overwrite: bool
-    stand_in: StandIn | None
-    mark: str
+    mirror: Mirror | None
+    probe: str
     threads: int
     made_by: Mapping[str, Any] = field(default_factory=dict)
     root: Path = ROOT
 
-    def moved(self, path: Path, here: StandIn) -> Path:
-        """A path of the job on this machine, where the folder `here` stands in for addresses."""
-        if self.stand_in and path.is_relative_to(self.stand_in.folder):
-            return here.folder / path.relative_to(self.stand_in.folder)
+    def moved(self, path: Path, here: Mirror) -> Path:
+        """A path of the job on this machine, whose mirror is `here`."""
+        if self.mirror and path.is_relative_to(self.mirror.folder):
+            return here.folder / path.relative_to(self.mirror.folder)
         return path
 
     def check(self) -> None:
-        """In a worker, before its work. Raises UserError when it does not see where the results go."""
+        """Prepare a worker. Raises UserError when it does not see the output folder."""
         import torch
 
         torch.set_num_threads(self.threads)
-        if self.mark:
-            check_mark(self.mark)
+        if self.probe:
+            check_visible(self.probe)
 
 
 def _place(options: ClusterOptions, folder: Path | None) -> str:
     """A folder as all machines know it: a path or an address; "" for none."""
     if folder is None:
         return ""
-    return options.stand_in.told(folder) if options.stand_in else str(folder)
+    return options.mirror.with_addresses(folder) if options.mirror else str(folder)
 
 
 @contextmanager
-def _own_folder() -> Iterator[StandIn]:
+def _temporary_mirror() -> Iterator[Mirror]:
     with TemporaryDirectory(prefix="clip-pseudo-masks-") as folder:
-        yield StandIn(Path(folder).resolve())
+        yield Mirror(Path(folder).resolve())
 
 
 # --- CAMs -----------------------------------------------------------------------------------------
@@ -100,11 +99,11 @@ def cam_outcomes(
     from pipeline.stages.cams import GPU_BATCH
 
     job = work.job
-    with cluster(options), marked(_place(options, job.out_dir)) as mark:
+    with cluster(options), probe_file(_place(options, job.out_dir)) as probe:
         pool = pool_for(options)
         batch_size = job.batch_size or (GPU_BATCH if pool.gpus else 1)
         job = replace(job, batch_size=batch_size, model=replace(job.model, device=pool.device))
-        plan = Plan(job, overwrite, options.stand_in, mark, pool.cpus, work.made_by)
+        plan = Plan(job, overwrite, options.mirror, probe, pool.cpus, work.made_by)
         one_by_one = batch_size == 1
         units = units_of(samples, unit_size(len(samples), pool, WINDOW) if one_by_one else WINDOW)
         smaller = Unit.singles if one_by_one else (lambda unit: [unit])
@@ -113,11 +112,11 @@ def cam_outcomes(
 
 
 def cam_worker(plan: "Plan[CamJob]") -> Work:
-    """In a worker: load the model; returns what makes the CAM files of a unit. Raises UserError."""
+    """In a worker: load the model; returns the function that makes the CAM files of a unit. Raises UserError."""
     from pipeline.stages import cams
 
     plan.check()
-    with _own_folder() as here:
+    with _temporary_mirror() as here:
         model = plan.job.model
         model = replace(
             model,
@@ -131,14 +130,14 @@ def cam_worker(plan: "Plan[CamJob]") -> Work:
     return partial(_make_cams, plan, work)
 
 
-def _model_file(plan: Plan[Any], here: StandIn, text: str) -> str:
+def _model_file(plan: Plan[Any], here: Mirror, text: str) -> str:
     """A model's name, or its file on this machine: fetched, or the one that came with the code."""
     path = Path(text)
-    moved = plan.moved(path, here)
-    if moved != path:
-        for trouble in fetch([here.address(moved)], here).values():
-            raise UserError(trouble)
-        return str(moved)
+    mirrored = plan.moved(path, here)
+    if mirrored != path:
+        for error in fetch([here.address(mirrored)], here).values():
+            raise UserError(error)
+        return str(mirrored)
     if path.is_relative_to(plan.root) and (ROOT / path.relative_to(plan.root)).is_file():
         return str(ROOT / path.relative_to(plan.root))
     return text
@@ -148,7 +147,7 @@ def _make_cams(plan: "Plan[CamJob]", work: "CamWork", unit: Unit) -> list[Outcom
     from pipeline.stages import cams
 
     ids = [sample.id for sample in unit.items]
-    with _own_folder() as here:
+    with _temporary_mirror() as here:
         work = replace(work, job=replace(work.job, out_dir=plan.moved(work.job.out_dir, here)))
         samples = [replace(sample, image=plan.moved(sample.image, here)) for sample in unit.items]
         images = {sample.id: sample.image for sample in samples}
@@ -174,11 +173,11 @@ def crf_outcomes(options: ClusterOptions, job: "CrfJob", ids: Sequence[str], tot
     from pipeline.stages.batches import WINDOW
     from pipeline.stages.crf import GROUP
 
-    by_address = bool(options.stand_in and options.stand_in.address(job.images))  # then a worker cannot look for a file
+    by_address = bool(options.mirror and options.mirror.address(job.images))  # then a worker cannot look for a file
     items = [(key, image_file(job.images, key) if by_address else None) for key in ids]
-    with cluster(options), marked(_place(options, job.out_dir)) as mark:
+    with cluster(options), probe_file(_place(options, job.out_dir)) as probe:
         pool = pool_for(options, job.backend == "torch")
-        plan = Plan(replace(job, device=pool.device), job.overwrite, options.stand_in, mark, pool.cpus)
+        plan = Plan(replace(job, device=pool.device), job.overwrite, options.mirror, probe, pool.cpus)
         size = unit_size(len(items), pool, WINDOW, GROUP if job.backend == "torch" else 1)
         for outcomes, confusions, images in results(pool, crf_worker, plan, units_of(items, size), Unit.singles):
             totals.confusions += confusions
@@ -187,7 +186,7 @@ def crf_outcomes(options: ClusterOptions, job: "CrfJob", ids: Sequence[str], tot
 
 
 def crf_worker(plan: "Plan[CrfJob]") -> Work:
-    """In a worker: what makes the masks of a unit. Raises UserError."""
+    """In a worker: the function that makes the masks of a unit. Raises UserError."""
     plan.check()
     return partial(_make_masks, plan)
 
@@ -197,7 +196,7 @@ def _make_masks(plan: "Plan[CrfJob]", unit: Unit) -> "tuple[list[Outcome], np.nd
 
     ids = [key for key, _ in unit.items]
     totals = plan.job.empty_totals()
-    with _own_folder() as here:
+    with _temporary_mirror() as here:
         folders = {name: getattr(plan.job, name) for name in ("cams", "images", "out_dir", "truth")}
         moved: dict[str, Any] = {name: path and plan.moved(path, here) for name, path in folders.items()}
         for path in filter(here.address, filter(None, moved.values())):
@@ -227,32 +226,29 @@ def _outcomes(
     look: Callable[[Sequence[Any]], set[str]],
     make: Callable[[set[str]], Iterable[Outcome]],
 ) -> list[Outcome]:
-    """Make what is missing of a unit, or only look; when that fails in a way nobody foresaw, each image has failed.
+    """Make the missing results of a unit, or report its finished ones; after an unforeseen error all images fail.
 
-    look  finds the ids of the items that are finished
-    make  is given these
+    look  returns the ids of the finished items
+    make  makes the others
     """
+    finished: set[str] = set()
     try:
         files.fetch_inputs()
-        if unit.only_look:
-            return _only_looked(files, items, look)
-        finished: set[str] = set()
+        if unit.only_look:  # workers died with this unit, but some results may be finished
+            files.fetch_finished()
+            for item in items if files.results else ():
+                with suppress(UserError):  # made in another way, which is not finished
+                    finished |= look([item])
+            return [
+                Outcome(key, "kept") if key in finished else Outcome(key, "failed", f"{key}: {LOST}")
+                for key in files.ids
+            ]
         if files.results and not plan.overwrite:
             files.fetch_finished()
             finished = look(items)
         return files.put(make(finished))
     except (UserError, StopRun) as error:
-        raise type(error)(files.here.told(error)) from error
+        raise type(error)(files.mirror.with_addresses(error)) from error
     except Exception as error:
-        reason = f"{type(error).__name__}: {' '.join(files.here.told(error).split())[:200]}"
+        reason = f"{type(error).__name__}: {' '.join(files.mirror.with_addresses(error).split())[:200]}"
         return [Outcome(key, "failed", f"{key}: {reason}") for key in files.ids]
-
-
-def _only_looked(files: UnitFiles, items: Sequence[Any], look: Callable[[Sequence[Any]], set[str]]) -> list[Outcome]:
-    """What became of images whose unit cost every worker its life: some may be finished all the same."""
-    files.fetch_finished()
-    finished: set[str] = set()
-    for item in items if files.results else ():
-        with suppress(UserError):  # made in another way, which is not finished
-            finished |= look([item])
-    return [Outcome(key, "kept") if key in finished else Outcome(key, "failed", f"{key}: {LOST}") for key in files.ids]

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
+from common.files import is_file
 from common.outcome import Outcome
 from common.parallel import ordered_map
 from dataset.mask_png import read_mask
 from dataset.spec import IGNORE_INDEX, DatasetSpec
-from dataset.voc_layout import is_file
 from pipeline.stages.evaluate import check_shape, read_truth
 from pipeline.steps.scores import confusion_matrix, scores_of
 

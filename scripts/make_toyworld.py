@@ -5,11 +5,11 @@ from pathlib import Path
 
 from cli.console import run
 from common.errors import EXIT_OK, UserError
+from common.files import need_writable
 from toyworld.spec import DEMO_COUNT, DEMO_SEED
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit code 0, or 2 for what cannot be done as asked."""
     parser = argparse.ArgumentParser(prog="make_toyworld", description="Draw labelled scenes with exact masks.")
     parser.add_argument("--out", type=Path, required=True, help="folder for JPEGImages, Annotations, ...")
     parser.add_argument("--seed", type=int, default=DEMO_SEED, help=f"the set to draw (default: {DEMO_SEED}, the demo)")
@@ -19,7 +19,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def make(out: Path, seed: int, count: int) -> int:
-    """Check what was asked for, then draw."""
+    """Check the options, then draw."""
     if count < 1:
         raise UserError(f"--count {count}: expected at least 1")
     if seed < 0:
@@ -28,10 +28,8 @@ def make(out: Path, seed: int, count: int) -> int:
         raise UserError(f"--out {out}: a file; expected a folder to write into")
     from toyworld.layout import write_dataset
 
-    try:
-        write_dataset(out, seed, count)
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be written ({error.strerror}); choose another folder") from error
+    need_writable(out, "--out")
+    write_dataset(out, seed, count)
     print(f"{count} scenes of seed {seed} written in {out}")
     return EXIT_OK
 

@@ -90,7 +90,7 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
         has_background=False,
     )
     job = stage_predict.PredictJob(network.to(device), source_of(args.weights), looks, masks, args.crf is not None)
-    log.into(run_log.Output(args.out, ".png", "--out", ids, job.settings(), str(device), args.overwrite))
+    log.write_to(run_log.Output(args.out, ".png", "--out", ids, job.settings(), str(device), args.overwrite))
     head = " with a text head" if description.head == "text" else ""
     print(f"data    {len(ids)} images in {images}")
     print(f"network {description.arch}{head} after {description.iterations} iterations, on {device}, {looks.precision}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cli import console
 from cli.options import Parser
-from cli.preparing import add_outputs, make_masks, parse_outputs, report, verdict, write_lines
+from cli.preparing import compared, make_masks, parse_outputs, report, write_lines
 from common.errors import UserError
 from common.files import need_file
 
@@ -24,7 +24,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "Annotations: annotations_trainval2014.zip of cocodataset.org. Images without any object are left out.",
     )
     parser.add_argument("--annotations", type=Path, required=True, metavar="JSON", help="instances_train2014.json")
-    add_outputs(parser)
     return parse_outputs(parser, argv)
 
 
@@ -36,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     from coco14.annotations import class_indices, images_by_id, labels_of
     from coco14.masks import draw_mask
-    from coco14.spec import WHOLE
+    from coco14.spec import SPLIT_SIZES
     from dataset.annotations import MaskJob
     from dataset.readers.coco import EXPECTED, read_coco
 
@@ -45,8 +44,8 @@ def _run(args: argparse.Namespace) -> int:
     images = images_by_id(coco)
     if not images:
         raise UserError(f"{args.annotations}: no image has an object; expected {EXPECTED}")
-    said = verdict(len(images), WHOLE)
-    print(f"images  {len(images)} with objects, of {len(coco.images)} in {args.annotations}; {said}")
+    sizes = compared(len(images), SPLIT_SIZES)
+    print(f"images  {len(images)} with objects, of {len(coco.images)} in {args.annotations}; {sizes}")
     if args.split_out is not None:
         write_lines(args.split_out, {key: labels_of(coco, image, indices) for key, image in images.items()})
         print(f"split   {len(images)} lines in {args.split_out}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from cli import console
 from cli.datasets import SPECS, spec_of
 from cli.options import Parser
-from cli.preparing import add_outputs, make_masks, parse_outputs, report, verdict, write_lines
+from cli.preparing import compared, make_masks, parse_outputs, report, write_lines
 from common.arguments import positive
 from common.errors import UserError
 from common.files import check_place, need_dir, need_writable
@@ -25,16 +25,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "continued by repeating it.",
     )
     parser.add_argument(
-        "dataset", choices=[name for name in SPECS if spec_of(name).raw], help="whose annotations they are"
+        "dataset", choices=[name for name in SPECS if spec_of(name).raw], help="data set of the annotations"
     )
     parser.add_argument("--raw", type=Path, required=True, metavar="DIR", help="the folder of the annotation files")
     parser.add_argument(
-        "--split_file", type=Path, metavar="FILE", help="only these, one image id a line; not given: all there are"
+        "--split_file", type=Path, metavar="FILE", help="only these images, one id a line; not given: all"
     )
-    add_outputs(parser, labels=True)
-    parser.add_argument("--num_workers", type=positive, default=2, help="files that are worked on side by side")
+    parser.add_argument("--num_workers", type=positive, default=2, help="files that are processed at a time")
     parser.add_argument("--overwrite", action="store_true", help="make masks again that are there already")
-    return parse_outputs(parser, argv)
+    return parse_outputs(parser, argv, labels=True)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -47,8 +46,7 @@ def _run(args: argparse.Namespace) -> int:
     from dataset.voc_layout import read_split
 
     raw = spec_of(args.dataset).raw
-    if raw is None:
-        raise ValueError(f"{args.dataset}: no annotations to prepare")
+    assert raw is not None
     form, files = find_files(raw, need_dir(args.raw, "--raw", raw.holds))
     if args.masks_out is not None:
         if args.masks_out.resolve().is_relative_to(args.raw.resolve()):  # the next run would take them for annotations
@@ -57,18 +55,18 @@ def _run(args: argparse.Namespace) -> int:
     check_place(args.split_out, "--split_out", "split.txt")
     check_place(args.labels_out, "--labels_out", "labels.txt")
     ids = list(files) if args.split_file is None else read_split(args.split_file)
-    print(f"files   {len(files)} *{form.ending} in {args.raw}; {verdict(len(files), raw.counts)}")
+    print(f"files   {len(files)} *{form.ending} in {args.raw}; {compared(len(files), raw.counts)}")
     job = MaskJob(args.dataset, partial(annotation_of, form, files), args.masks_out, args.overwrite)
     tally, labels = make_masks(job, ids, args.num_workers)
-    shown = {key: classes for key, classes in labels.items() if classes}
-    if len(shown) < len(labels):  # these images can be neither labelled nor scored
-        print(f"images  {len(labels) - len(shown)} show none of the classes and are not listed")
+    listed = {key: classes for key, classes in labels.items() if classes}
+    if len(listed) < len(labels):  # the others can be neither labelled nor scored
+        print(f"images  {len(labels) - len(listed)} show none of the classes and are not listed")
     if args.split_out is not None:
-        write_lines(args.split_out, dict.fromkeys(shown, ()))
-        print(f"split   {len(shown)} ids in {args.split_out}")
+        write_lines(args.split_out, dict.fromkeys(listed, ()))
+        print(f"split   {len(listed)} ids in {args.split_out}")
     if args.labels_out is not None:
-        write_lines(args.labels_out, shown)
-        print(f"labels  of {len(shown)} images in {args.labels_out}")
+        write_lines(args.labels_out, listed)
+        print(f"labels  of {len(listed)} images in {args.labels_out}")
     return report(tally, args.masks_out)
 
 

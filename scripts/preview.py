@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli import console
-from cli.options import Parser, add_cam_dir, add_data_options, add_own_data_options, output_dir
+from cli.options import Parser, add_cam_dir, add_data_options, output_dir
 from common.arguments import positive
 from common.errors import UserError
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser("Images + CAM files -> one picture that shows the stages side by side.")
     add_data_options(parser, truth=True)
-    add_own_data_options(parser)
     add_cam_dir(parser, "where the CAM files are")
     parser.add_argument("--count", type=positive, default=8, help="images to show, spread over the split")
     parser.add_argument("--crf_image", choices=("rgb", "reference"), default="rgb", help="as in eval_cam_with_crf.py")
@@ -37,9 +36,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from cli.lookup import select_from
-    from common.files import atomic_write, check_place
+    from common.files import atomic_write, check_place, is_file
     from dataset.mask_png import made_here
-    from dataset.voc_layout import is_file
     from pipeline.files.cam_file import check_classes
     from pipeline.stages.crf import CrfJob
     from pipeline.stages.evaluate import cam_record

@@ -1,4 +1,4 @@
-"""What the stages made, as one HTML page: scores, confusion, coverage against precision, and a gallery.
+"""The results of the stages as one HTML page: scores, confusion, coverage against precision, and a gallery.
 
 python -m scripts.report                                   # the toy world -> output/toyworld/report.html
 python -m scripts.report --dataset voc12 --img_root VOC2012 --masks MASKS --cam_out_dir CAMS --out report.html
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli import console
-from cli.options import Parser, add_cam_dir, add_data_options, add_own_data_options, output_dir
+from cli.options import Parser, add_cam_dir, add_data_options, output_dir
 from common.arguments import positive
 from common.errors import UserError
 
@@ -29,7 +29,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "Ground truth is needed for scores only; without it the gallery is sorted by confidence alone.",
     )
     add_data_options(parser, truth=True)
-    add_own_data_options(parser)
     add_cam_dir(parser, "where the CAM files are")
     parser.add_argument("--masks", type=Path, metavar="DIR", help="the masks; not given: output/DATASET/masks")
     parser.add_argument("--out", type=Path, metavar="HTML", help="the page; not given: output/DATASET/report.html")
@@ -82,7 +81,7 @@ def _run(args: argparse.Namespace) -> int:
             sampled = sample([entry.id for entry in findings.entries if entry.iou is not None], args.curve)
             _count(run(job, crf, sampled, curve, args.num_workers), len(sampled), "curve", tally)
         failures = _by_image(tally.failures)
-        write_report(out, Report(job.spec, _made_from(job, selection, record), findings, spool, failures, curve))
+        write_report(out, Report(job.spec, _sources(job, selection, record), findings, spool, failures, curve))
     print(f"{len(findings.entries)} images ({findings.scored} scored) in {out}, {out.stat().st_size / 1e6:.1f} MB")
     if args.tensorboard:
         board.write(args.tensorboard, job, findings, shown)
@@ -120,8 +119,8 @@ def _job(args: argparse.Namespace, selection: "Selection") -> "ReportJob":
 
 
 def _first_record(job: "ReportJob", ids: list[str]) -> dict[str, Any]:
-    """What the first mask of the split says of how it was made; raises UserError when there is no mask at all."""
-    from dataset.voc_layout import is_file
+    """The record of the first mask of the split; raises UserError without any mask."""
+    from common.files import is_file
     from report.curve import mask_record
 
     paths = (job.masks / f"{image_id}.png" for image_id in ids)
@@ -137,18 +136,18 @@ def _count(outcomes: Iterator[console.Outcome], total: int, title: str, tally: c
 
 
 def _by_image(failures: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """One line an image, with every reason once."""
+    """(id, reasons) of each image, every reason once."""
     reasons: dict[str, list[str]] = {}
     for image_id, reason in dict.fromkeys(failures):
         reasons.setdefault(image_id, []).append(reason)
     return [(image_id, "; ".join(listed)) for image_id, listed in reasons.items()]
 
 
-def _made_from(job: "ReportJob", selection: "Selection", record: dict[str, Any]) -> list[str]:
-    below = f", 255 below a probability of {record['confidence']}" if "confidence" in record else ""
+def _sources(job: "ReportJob", selection: "Selection", record: dict[str, Any]) -> list[str]:
+    confidence = f", 255 below a probability of {record['confidence']}" if "confidence" in record else ""
     paths, truth = selection.paths, f"; ground truth {job.truth}" if job.truth else ""
-    chosen = f"all images in {paths.images}" if paths.split == paths.images else f"split {paths.split}"
-    return [f"masks {job.masks}{below}", f"{chosen}{truth}"]
+    images = f"all images in {paths.images}" if paths.split == paths.images else f"split {paths.split}"
+    return [f"masks {job.masks}{confidence}", f"{images}{truth}"]
 
 
 if __name__ == "__main__":

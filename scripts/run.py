@@ -12,65 +12,32 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli import run_log
-from cli.jobs import (
-    TAG_FILE,
-    announce_cams,
-    announce_crf,
-    cam_job,
-    check_json_scores,
-    crf_job,
-    labels_for_method,
-    load_model,
-    mask_output,
-    print_crf_scores,
-    share_of,
-    tagged,
-)
-from cli.model_options import (
-    BY_CLIP,
-    add_crf_options,
-    add_image_run_options,
-    add_mask_options,
-    add_method_options,
-    add_model_options,
-    add_tag_options,
-)
-from cli.options import (
-    Parser,
-    add_absent,
-    add_data_options,
-    add_json,
-    add_log_options,
-    add_own_data_options,
-    add_shard,
-    output_dir,
-    shard_from,
-)
+from cli import jobs, model_options, options, run_log
 
 if TYPE_CHECKING:
     from cli.lookup import Selection
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = Parser(
+    parser = options.Parser(
         "Images + image-level labels -> PNG masks with 255 where confidence is low, in one process without CAM files.",
         "Without arguments: the toy world. Finished masks are kept: an interrupted run is continued by repeating it. "
         "The masks are those of generate_cams.py and eval_cam_with_crf.py, byte for byte; ground truth is needed for "
         "scores only.",
     )
-    add_data_options(parser, truth=True)
-    add_own_data_options(parser)
-    add_mask_options(parser)
-    add_model_options(parser)
-    add_method_options(parser)
-    add_tag_options(parser)
-    add_crf_options(parser)
-    add_image_run_options(parser, workers=2, workers_help="images in the CRF side by side, beside the model")
-    add_shard(parser)
-    add_absent(parser)
-    add_json(parser)
-    add_log_options(parser)
+    options.add_data_options(parser, truth=True)
+    model_options.add_mask_options(parser)
+    model_options.add_model_options(parser)
+    model_options.add_method_options(parser)
+    model_options.add_tag_options(parser)
+    model_options.add_crf_options(parser)
+    model_options.add_image_run_options(
+        parser, workers=2, workers_help="images in the CRF side by side, beside the model"
+    )
+    options.add_shard(parser)
+    options.add_absent(parser)
+    options.add_json(parser)
+    options.add_log_options(parser)
     return parser.parse_args(argv)
 
 
@@ -86,33 +53,33 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     from pipeline.stages import run as stage_run
     from pipeline.stages.tags import write_labels
 
-    labels_for_method(args)
-    by_clip = args.labels == BY_CLIP
+    jobs.labels_for_method(args)
+    by_clip = args.labels == model_options.BY_CLIP
     selection = select_from(args, images_needed=True, with_labels=not by_clip)
     samples, failures = ([], []) if by_clip else selection.samples()
-    shard = shard_from(args)
+    shard = options.shard_from(args)
     log.failed(failures if shard[0] == 0 else [])
-    out_dir = args.pseudo_mask_save_path or output_dir(args.dataset, "masks")
+    out_dir = args.pseudo_mask_save_path or options.output_dir(args.dataset, "masks")
     truth = truth_of(args, selection)
-    check_json_scores(args, truth is not None)
+    jobs.check_json_scores(args, truth is not None)
     if samples or by_clip:
         need_writable(out_dir, "--pseudo_mask_save_path")
-        cams = load_model(cam_job(args, selection.spec, out_dir, by_clip))
-        job = crf_job(args, selection, out_dir, out_dir, truth)
-        log.into(mask_output(job, cams.made_by, selection.ids), shard)
-        announce_cams(cams, args.dataset, job.images, len(samples or selection.ids), selection.summary)
-        announce_crf(job)
+        cams = jobs.load_model(jobs.cam_job(args, selection.spec, out_dir, by_clip))
+        job = jobs.crf_job(args, selection.spec, selection.paths.images, out_dir, out_dir, truth)
+        log.write_to(jobs.mask_output(job, cams.made_by, selection.ids), shard)
+        jobs.announce_cams(cams, args.dataset, job.images, len(samples or selection.ids), selection.summary)
+        jobs.announce_crf(job)
         if by_clip:
-            samples = [tag.sample for tag in tagged(args, cams.clip, selection, out_dir / TAG_FILE, log)]
+            samples = [tag.sample for tag in jobs.tagged(args, cams.clip, selection, out_dir / jobs.TAG_FILE, log)]
         finished = stage_run.finished_ids(cams, job, samples)  # refuses other settings before any writing
         if by_clip and samples:
-            write_labels(out_dir / TAG_FILE, samples)
+            write_labels(out_dir / jobs.TAG_FILE, samples)
         totals = job.empty_totals()
         outcomes = stage_run.run(cams, job, samples, finished, totals, args.num_workers, shard=shard)
-        log.follow(outcomes, share_of(len(samples), shard), "masks")
-        forget_journal(out_dir / TAG_FILE)
+        log.follow(outcomes, len(range(shard[0], len(samples), shard[1])), "masks")
+        forget_journal(out_dir / jobs.TAG_FILE)
         if truth is not None:
-            print_crf_scores(args, selection, job, cams.made_by, totals, log)
+            jobs.print_crf_scores(args, selection, job, cams.made_by, totals, log)
     return log.report("masks", out_dir)
 
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cli import console, training_options
-from cli.options import Parser, add_data_options, add_own_data_options, settings_from
+from cli.options import Parser, add_data_options, settings_from
 from common.cores import available_cores
 from common.errors import EXIT_OK, UserError
 from segmentor.settings import Settings, Teaching, Views
@@ -39,7 +39,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "-m scripts.train_segmentor ...; --batch_size is that of each. Curves and pictures: tensorboard --logdir OUT.",
     )
     add_data_options(parser, truth=True)
-    add_own_data_options(parser)
     training_options.add_training_options(parser)
     return parser.parse_args(argv)
 

@@ -14,11 +14,8 @@ from dataset.mask_png import read_mask
 from dataset.spec import IGNORE_INDEX, RawForm
 from voc12.spec import SPEC
 
-# Number of ids of each split.
-EXPECTED = {"train": 1_464, "val": 1_449, "trainval": 2_913, "train_aug": 10_582}
-EXPECTED_AUG_MASKS = 12_031
+SPLIT_SIZES = {"train": 1_464, "val": 1_449, "trainval": 2_913, "train_aug": 10_582}
 ARCHIVE = "VOCtrainval_11-May-2012.tar"
-SEGMENTATION = Path("ImageSets") / "Segmentation"
 FORM = RawForm(
     {value: value for value in (*range(SPEC.num_labels), IGNORE_INDEX)}, ".mat", variable="GTcls.Segmentation"
 )
@@ -26,12 +23,12 @@ FORM = RawForm(
 
 def check_root(root: Path) -> Path:
     """The folder VOC2012 itself; raises UserError, naming it where it lies deeper."""
-    if (root / SEGMENTATION).is_dir() or (root / "SegmentationClass").is_dir():
+    if (root / "ImageSets" / "Segmentation").is_dir() or (root / "SegmentationClass").is_dir():
         return root
     for deeper in (root / "VOC2012", root / "VOCdevkit" / "VOC2012"):
         if deeper.is_dir():
             raise UserError(f"--root {root}: not VOC2012 itself; expected --root {deeper}")
-    reason = "no such folder" if not root.is_dir() else f"neither {SEGMENTATION} nor SegmentationClass in it"
+    reason = "no such folder" if not root.is_dir() else "neither ImageSets/Segmentation nor SegmentationClass in it"
     raise UserError(f"--root {root}: {reason}; expected the folder VOC2012 of {ARCHIVE}")
 
 
@@ -49,9 +46,9 @@ def find_sbd(folder: Path) -> Path | None:
 
 
 def sources(mats: Path, official: Path) -> dict[str, Path]:
-    """What each mask of SegmentationClassAug is made from, by id: VOC's own mask, or else SBD's file."""
-    found = {split_id(path.stem, path.parent): path for path in (*mats.glob("*.mat"), *official.glob("*.png"))}
-    return dict(sorted(found.items()))
+    """The source of each mask of SegmentationClassAug by id: VOC's own mask, or else SBD's file."""
+    paths = {split_id(path.stem, path.parent): path for path in (*mats.glob("*.mat"), *official.glob("*.png"))}
+    return dict(sorted(paths.items()))
 
 
 def read_source(path: Path) -> np.ndarray:

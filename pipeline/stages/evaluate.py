@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from common.errors import UserError
+from common.files import is_file
 from common.outcome import Outcome
 from common.parallel import ordered_map
-from common.provenance import Together, parse_record
+from common.provenance import SameSettings, parse_record
 from dataset.mask_png import mask_made_by, read_mask
 from dataset.spec import IGNORE_INDEX
-from dataset.voc_layout import is_file
 from pipeline.files.cam_file import StoredMaps, read_made_by, read_maps
 from pipeline.stages.failure import failure
 from pipeline.steps.maps import strips
@@ -89,7 +89,7 @@ class Scored:
 
 def add_up(images: Iterable[Scored], totals: Totals) -> Iterator[Outcome]:
     """Add the scores of every image to the totals. Raises UserError for files that were made in different ways."""
-    together = Together()
+    together = SameSettings()
     for image in images:
         if image.record is not None:
             together.add(image.path, image.record)
@@ -108,7 +108,7 @@ def check_one_way(folder: Path, ids: Sequence[str]) -> None:
         except UserError:
             return path, None
 
-    together = Together()
+    together = SameSettings()
     for path, made_by in ordered_map(record, ids, CHECKING, ahead=16):
         if made_by is not None:
             together.add(path, made_by)

@@ -40,7 +40,7 @@ def test_how_a_command_ends(capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_was_stopped_names_the_command_that_goes_on(
     error: BaseException, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(raising(error), again="python generate_cams.py --img_root 'my photos'")
+    run(raising(error), next_command="python generate_cams.py --img_root 'my photos'")
     assert capsys.readouterr().err.endswith("\ncontinue with: python generate_cams.py --img_root 'my photos'\n")
 
 
@@ -194,7 +194,7 @@ def lost(how: BaseException | None) -> None:
 
 @pytest.mark.parametrize("how", [ImportError("numpy.core.multiarray failed to import"), UserError("install open_clip")])
 def test_a_signal_that_became_another_error_counts(how: Exception, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(lambda: lost(how) or 0, again="python again.py") == 143  # type: ignore[func-returns-value]
+    assert run(lambda: lost(how) or 0, next_command="python again.py") == 143  # type: ignore[func-returns-value]
     assert "continue with: python again.py" in capsys.readouterr().err
 
 

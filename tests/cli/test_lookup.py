@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from cli.lookup import FOLDER, SPECS, dataset_spec, select, select_from
-from cli.options import DATASETS, add_data_options, add_own_data_options
+from cli.options import DATASETS, add_data_options
 from common.errors import UserError
 from tests.support import annotation
 
@@ -122,7 +122,6 @@ def photos(tmp_path: Path) -> Path:
 def options(*given: object, truth: bool) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     add_data_options(parser, truth=truth)
-    add_own_data_options(parser)
     return parser.parse_args([str(part) for part in given])
 
 

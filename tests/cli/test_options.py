@@ -83,7 +83,6 @@ def test_a_settings_dataclass_is_a_group_of_options(parser: Parser, capsys: pyte
 def test_options_that_go_with_others(parser: Parser, capsys: pytest.CaptureFixture[str]) -> None:
     """They are taken when they apply; else it is said what they go with."""
     parser.add_argument("--method", choices=("one", "two"), default="one")
-    parser.add_argument("--labels")
     parser.packs.append(Pack("machine", Settings, "--method two", lambda method, labels: method == "two"))
     parser.packs.append(Pack("other", Settings, "--labels clip", lambda method, labels: labels == ["clip"]))
     assert "top_speed" not in vars(parser.parse_args([]))

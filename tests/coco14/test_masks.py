@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as rle
 
-from coco14.masks import draw_mask, drawn, runs_of
+from coco14.masks import draw_mask, runs_of
 from common.errors import UserError
 
 SIZE = (24, 31)
@@ -86,7 +86,7 @@ def test_compressed_run_lengths_are_read_as_pycocotools_writes_them() -> None:
         region = rng.random(shape) < rng.random()
         compressed = rle.encode(np.asfortranarray(region.astype(np.uint8)))
         text = {"size": list(shape), "counts": compressed["counts"].decode()}
-        assert np.array_equal(drawn(runs_of(text, tuple(shape), "here")), region)
+        assert np.array_equal(rle.decode(runs_of(text, tuple(shape), "here")), region)
         if region.size > 1:
             with pytest.raises(UserError, match="run lengths of another size"):
                 runs_of({**text, "size": [shape[0] + 1, shape[1]]}, (shape[0] + 1, shape[1]), "here")
@@ -118,7 +118,7 @@ def test_damaged_segmentations(segmentation: Any, message: str) -> None:
 
 
 def test_no_polygons_is_nothing() -> None:
-    assert not drawn(runs_of([], SIZE, "here")).any()
+    assert not rle.decode(runs_of([], SIZE, "here")).any()
 
 
 @pytest.mark.parametrize("size", [(0, 0), (-3, 4), (1 << 20, 1 << 20)])

@@ -291,6 +291,6 @@ def test_a_machine_with_other_weights_is_refused(desk: Desk, store: Any, monkeyp
 
 
 def test_a_machine_that_sees_another_folder_is_refused(desk: Desk, store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.shared_place.is_there_on_this_machine", lambda mark: False)
+    monkeypatch.setattr("engine.remote.is_visible", lambda mark: False)
     ended = remote(desk, "generate_cams")
     assert ended.code == 2 and f"{ROOT}/cams: machine " in ended.err and stored(store, "cams") == {}

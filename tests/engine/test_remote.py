@@ -11,9 +11,19 @@ import fsspec
 
 from cli import engines
 from common.errors import UserError
-from engine.remote import Address, StandIn, below, fetch, is_there, place, put, put_small
-from engine.shared_place import check_mark, marked
-from engine.stand_in import standing_in
+from engine.mirror import mirrored
+from engine.remote import (
+    Address,
+    Mirror,
+    check_visible,
+    fetch,
+    is_there,
+    list_files,
+    path_or_address,
+    probe_file,
+    put,
+    put_small,
+)
 from tests.support import Command, write_world
 
 BUCKET = "memory://bucket"
@@ -29,8 +39,8 @@ def store() -> Iterator[fsspec.AbstractFileSystem]:
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> StandIn:
-    return StandIn(tmp_path / "here")
+def here(tmp_path: Path) -> Mirror:
+    return Mirror(tmp_path / "here")
 
 
 def uploaded(files: fsspec.AbstractFileSystem, folder: Path, address: str) -> None:
@@ -44,23 +54,23 @@ def uploaded(files: fsspec.AbstractFileSystem, folder: Path, address: str) -> No
 
 @pytest.mark.parametrize("text", ["s3://bucket/photos", "gs://b", "memory://a/b c"])
 def test_an_address_keeps_its_two_slashes(text: str) -> None:
-    assert place(f"{text}/") == text and isinstance(place(text), Address)
+    assert path_or_address(f"{text}/") == text and isinstance(path_or_address(text), Address)
 
 
 @pytest.mark.parametrize(("text", "path"), [("photos", "photos"), ("/a/b", "/a/b"), ("file:///a/b", "/a/b")])
 def test_a_path_stays_a_path(text: str, path: str) -> None:
-    assert place(text) == Path(path)
+    assert path_or_address(text) == Path(path)
 
 
-def test_the_stand_in_of_an_address_and_back(here: StandIn) -> None:
+def test_the_stand_in_of_an_address_and_back(here: Mirror) -> None:
     path = here.path("s3://bucket/photos/a 1.jpg")
     assert path == here.folder / "s3" / "bucket" / "photos" / "a 1.jpg"
-    assert here.told(f"{path}: no such image") == "s3://bucket/photos/a 1.jpg: no such image"
+    assert here.with_addresses(f"{path}: no such image") == "s3://bucket/photos/a 1.jpg: no such image"
     assert here.address(path) == "s3://bucket/photos/a 1.jpg" and here.address(Path("photos")) == ""
 
 
 @pytest.mark.parametrize("address", ["s3://bucket/../../etc/passwd", "s3://", "../x://bucket/a", "s3://b/\0"])
-def test_an_address_that_leaves_the_folder_is_refused(address: str, here: StandIn) -> None:
+def test_an_address_that_leaves_the_folder_is_refused(address: str, here: Mirror) -> None:
     with pytest.raises(UserError):
         here.path(address)
 
@@ -71,29 +81,29 @@ def test_an_address_that_leaves_the_folder_is_refused(address: str, here: StandI
 def test_names_below_an_address_and_no_neighbours(store: fsspec.AbstractFileSystem) -> None:
     for name in ("photos/b.jpg", "photos/a/x.jpg", "photos2/c.jpg", "photos.txt"):
         store.pipe_file(f"bucket/{name}", b"x")
-    assert below(f"{BUCKET}/photos") == (["a/x.jpg", "b.jpg"], [])
-    assert below(f"{BUCKET}/nothing") == ([], [])
+    assert list_files(f"{BUCKET}/photos") == (["a/x.jpg", "b.jpg"], [])
+    assert list_files(f"{BUCKET}/nothing") == ([], [])
 
 
 def test_names_that_climb_are_set_aside(store: fsspec.AbstractFileSystem) -> None:
     for name in ("/bucket/p/ok.jpg", "/bucket/p/../../evil.jpg", "/bucket/p/a//b.jpg", "/bucket/p/./c.jpg"):
         store.store[name] = fsspec.implementations.memory.MemoryFile(store, name, b"x")
-    names, refused = below(f"{BUCKET}/p")
+    names, refused = list_files(f"{BUCKET}/p")
     assert names == ["ok.jpg"] and len(refused) == 3
 
 
-def test_what_is_put_comes_back(here: StandIn, tmp_path: Path) -> None:
+def test_what_is_put_comes_back(here: Mirror, tmp_path: Path) -> None:
     addresses = [f"{BUCKET}/deep/{index}.npz" for index in range(70)]  # more than are in memory together
     for index, address in enumerate(addresses):
         here.path(address).parent.mkdir(parents=True, exist_ok=True)
         here.path(address).write_bytes(bytes([index]) * index)
     put(addresses, here)
-    other = StandIn(tmp_path / "other")
+    other = Mirror(tmp_path / "other")
     assert fetch(addresses, other) == {}
     assert [other.path(address).read_bytes() for address in addresses] == [bytes([i]) * i for i in range(70)]
 
 
-def test_signs_of_patterns_in_names_are_names(here: StandIn) -> None:
+def test_signs_of_patterns_in_names_are_names(here: Mirror) -> None:
     for name, content in (("a[1].jpg", b"one"), ("a1.jpg", b"other"), ("b*.jpg", b"star"), ("bx.jpg", b"x")):
         put_small(f"{BUCKET}/{name}", content)
     fetch([f"{BUCKET}/a[1].jpg", f"{BUCKET}/b*.jpg"], here)
@@ -101,14 +111,14 @@ def test_signs_of_patterns_in_names_are_names(here: StandIn) -> None:
     assert found == {"a[1].jpg": b"one", "b*.jpg": b"star"}
 
 
-def test_files_that_are_not_there_are_left_out(here: StandIn) -> None:
+def test_files_that_are_not_there_are_left_out(here: Mirror) -> None:
     put_small(f"{BUCKET}/a", b"abcdef")
     assert fetch([f"{BUCKET}/a", f"{BUCKET}/b"], here) == {}
     assert [path.name for path in here.path(BUCKET).iterdir()] == ["a"]
 
 
 def test_a_file_that_cannot_be_read_is_told_by_its_address(
-    here: StandIn, store: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
+    here: Mirror, store: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_small(f"{BUCKET}/a", b"a")
     put_small(f"{BUCKET}/b", b"b")
@@ -125,7 +135,7 @@ def test_a_file_that_cannot_be_read_is_told_by_its_address(
     assert here.path(f"{BUCKET}/b").read_bytes() == b"b"
 
 
-def test_a_file_system_gets_a_hidden_name_first(tmp_path: Path, here: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_gets_a_hidden_name_first(tmp_path: Path, here: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
     """fsspec's own local file system stands for those that are no object stores."""
     target = f"local://{tmp_path}/out/a.npz"
     opened: list[str] = []
@@ -148,14 +158,14 @@ def test_an_unknown_kind_of_address_is_one_line(address: str) -> None:
 
 
 def test_a_mark_that_is_seen_and_one_that_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.shared_place.NETWORK_FOLDER_S", 0)
+    monkeypatch.setattr("engine.remote.NETWORK_FOLDER_S", 0)
     for folder in (str(tmp_path), BUCKET):
-        with marked(folder) as mark:
+        with probe_file(folder) as mark:
             if "://" in mark:
-                check_mark(mark)
+                check_visible(mark)
         with pytest.raises(UserError, match="does not see"):
-            check_mark(mark)
-    assert list(tmp_path.iterdir()) == [] and below(BUCKET) == ([], [])
+            check_visible(mark)
+    assert list(tmp_path.iterdir()) == [] and list_files(BUCKET) == ([], [])
 
 
 # --- what the driver sees -------------------------------------------------------------------------
@@ -169,12 +179,12 @@ def test_a_data_set_in_vocs_layout_stands_in(root: str, store: fsspec.AbstractFi
     from cli.lookup import select
 
     given = {"img_root": Address(f"{BUCKET}/{root}")}
-    with standing_in(given, "cam_out_dir", ("ImageSets", "Annotations")) as (here, paths):
+    with mirrored(given, "cam_out_dir", ("ImageSets", "Annotations")) as (here, paths):
         selection = select("voc12", paths["img_root"], None, None)
         samples, failures = selection.samples()
         assert [(sample.id, sample.labels) for sample in samples] == [("a", (11,)), ("b", (7,))] and failures == []
         assert [sample.image.stat().st_size for sample in samples] == [0, 0]  # no image is fetched
-        spelled = [here.told(sample.image) for sample in samples]
+        spelled = [here.with_addresses(sample.image) for sample in samples]
     assert spelled == [f"{BUCKET}/VOC2012/JPEGImages/{key}.jpg" for key in "ab"]
     assert not here.folder.exists()
 
@@ -190,7 +200,7 @@ def test_small_files_are_fetched_and_notes_go_back(store: fsspec.AbstractFileSys
         store.pipe_file(f"bucket/{name}", content)
     places = {"img_root": "photos", "classes": "classes.txt", "labels": "labels.csv", "cam_out_dir": "cams"}
     given = {name: Address(f"{BUCKET}/{where}") for name, where in places.items()}
-    with standing_in(given, "cam_out_dir") as (_, paths):
+    with mirrored(given, "cam_out_dir") as (_, paths):
         assert paths["classes"].read_bytes() == b"dog" and paths["labels"].read_bytes() == b"image,labels\n"
         assert paths["img_root"].parts[-2:] == ("bucket", "photos")
         assert (paths["cam_out_dir"] / "run.json").read_bytes() == b"{}"
@@ -202,7 +212,7 @@ def test_small_files_are_fetched_and_notes_go_back(store: fsspec.AbstractFileSys
 @pytest.mark.parametrize("name", ["img_root", "classes", "labels", "split_file"])
 def test_an_address_with_nothing_there_is_one_line(name: str) -> None:
     given = {name: Address(f"{BUCKET}/none")}
-    with pytest.raises(UserError, match=f"--{name} {BUCKET}/none: nothing there"), standing_in(given, "cam_out_dir"):
+    with pytest.raises(UserError, match=f"--{name} {BUCKET}/none: nothing there"), mirrored(given, "cam_out_dir"):
         pass
 
 

@@ -31,7 +31,7 @@ def check_told(table: LabelTable) -> None:
     with redirect_stderr(told), patience():
         found = match(SPEC, Path("photos"), IMAGES, table)
         try:
-            found.tell()
+            found.print_lines()
         except UserError as error:
             check_message(str(error))
     for line in told.getvalue().split("\n"):

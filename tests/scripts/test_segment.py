@@ -180,10 +180,10 @@ def test_labels_as_typed() -> None:
         (["dog", "cat", "dog"], ["dog", "cat"]),
         (["dog,cat", "a bird "], ["dog", "cat", "a bird"]),
     ):
-        assert segment.asked_labels(given) == wanted
+        assert segment.read_names(given) == wanted
     for given in ([""], [","], ["clip", "dog"]):
         with pytest.raises(UserError, match="--labels"):
-            segment.asked_labels(given)
+            segment.read_names(given)
 
 
 def test_any_word_is_a_class_with_an_own_model(command: Command, shot: Path, weights: Path, tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_any_word_is_a_class_with_an_own_model(command: Command, shot: Path, wei
     ended = command("scripts.segment", shot, *words)
     assert ended.code == 0
     assert set(np.unique(written(tmp_path, "shot_mask.png"))) <= {0, 1, 2}
-    spec = segment.free_words(["golden retriever", "tree"])
+    spec = segment.spec_of_words(["golden retriever", "tree"])
     assert spec.classes == ("golden retriever", "tree") and spec.prompts == (("golden retriever",), ("tree",))
     assert "tree" not in spec.background_prompts and len(spec.background_prompts) == 24
 
@@ -274,4 +274,4 @@ def test_no_photo_and_no_other_photos_picture_is_overwritten(tmp_path: Path) -> 
 
 def test_toyworld_names_are_the_default() -> None:
     args = segment.parse(["photo.jpg", "--out", "x"])
-    assert segment.choose_names(args, None).name == segment.choose_names(args, ["car"]).name == "toyworld"
+    assert segment.choose_spec(args, None).name == segment.choose_spec(args, ["car"]).name == "toyworld"
