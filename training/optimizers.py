@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import nn
-from torch.optim import Optimizer
 
 Kind = Callable[[str, nn.Parameter], tuple[float, float]]
 
@@ -22,9 +21,3 @@ def parameter_groups(network: nn.Module, kind: Kind) -> list[dict[str, Any]]:
         {"params": parameters, "factor": factor, "weight_decay": decay}
         for (factor, decay), parameters in groups.items()
     ]
-
-
-def set_rate(optimizer: Optimizer, rate: float) -> None:
-    """Give every group its factor times the rate."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group["factor"]

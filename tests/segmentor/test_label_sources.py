@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from segmentor.maskclip_plus import Finder, filled, masks, own_labels
+from segmentor.maskclip_plus import Finder, filled, masks, network_labels
 from segmentor.networks import enlarged
 from segmentor.samples import Batch
 from segmentor.settings import Teaching
@@ -70,13 +70,13 @@ def test_hidden_labels_without_anybody_are_not_trained_on() -> None:
     assert found[given.labels != HIDDEN].equal(given.labels[given.labels != HIDDEN])
 
 
-def test_own_labels_are_the_best_of_the_unlabelled_ones() -> None:
+def test_network_labels_are_the_best_of_the_unlabelled_ones() -> None:
     network, images = small_network().eval(), torch.randn(2, 3, 64, 64)
     with torch.no_grad():  # so that every label is the best one somewhere
         network.head.bias.sub_(network(images).mean((0, 2, 3)))
     network.train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    found = own_labels(network, (0, 2))(images)
+    found = network_labels(network, (0, 2))(images)
     assert network.training and all(value.equal(before[name]) for name, value in network.state_dict().items())
     with torch.no_grad():
         scores = enlarged(network.eval()(images), images)

@@ -74,7 +74,7 @@ def text_state(job: Job, knowledge: Knowledge) -> State:
     """The small network with a text head."""
     torch.manual_seed(0)
     head = TextHead(32, 2, background=True)
-    head.know(knowledge.text.foreground)
+    head.set_embeddings(knowledge.text.foreground)
     return small_state(job, network=Segmentor(SmallBody(32), head))
 
 

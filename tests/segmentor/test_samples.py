@@ -10,7 +10,7 @@ from PIL import Image
 
 from common.errors import UserError
 from segmentor.augment import HIDDEN
-from segmentor.samples import Batches, Pair, Samples, together, usable
+from segmentor.samples import Batches, Pair, Samples, collate, usable
 from segmentor.settings import Views
 from tests.segmentor.small import write_scenes
 
@@ -66,7 +66,7 @@ def test_a_bad_file_costs_its_own_place_only(tmp_path: Path) -> None:
     pairs = write_scenes(tmp_path, 3)
     pairs[1].image.write_bytes(pairs[1].image.read_bytes()[:200])
     samples = Samples(pairs, 3, VIEWS, seed=1)
-    batch = together([samples[position] for position in range(3)])
+    batch = collate([samples[position] for position in range(3)])
     place = next(position for position in range(3) if samples.pair(position).id == "s1")
     assert (batch.labels[place] == 255).all() and not batch.images[place].any()
     assert [image_id for image_id, _ in batch.problems] == ["s1"] and "s1.png" in batch.problems[0][1]
