@@ -59,50 +59,45 @@ def check(args: argparse.Namespace) -> None:
         raise UserError(f"--batch_size 1: {args.arch} needs at least 2; its batch norm cannot work with one image")
     if args.gt_root is not None and args.val_split is None:
         raise UserError("--gt_root: only with --val_split FILE, the images to validate on")
-    tenth = max(1, args.max_iters // 10)
-    args.save_every, args.val_every = args.save_every or tenth, args.val_every or tenth
-    _check_labels(args)
-    _check_times(args)
-    if args.unlabelled is None and args.masks is not None and (args.teacher or args.self_train_from):
-        args.unlabelled = "unseen"
-
-
-def _check_labels(args: argparse.Namespace) -> None:
-    """Whether there is somebody to label, and something."""
-    if args.masks is None and not args.teacher:
-        raise UserError("--masks is needed: a folder of mask PNGs; only --teacher maskclip can do without")
-    if args.masks is None and args.unlabelled not in (None, "all"):
-        raise UserError(f"--unlabelled {args.unlabelled}: goes with --masks; without masks every pixel is hidden")
-    if not args.teacher:
-        if any(args.guided):
-            raise UserError("--guided: goes with --teacher")
-        for name in ("teacher_confidence", "teacher_padding", "key_smoothing", "prompt_denoising"):
-            if getattr(args, name):
-                raise UserError(f"--{name}: goes with --teacher")
-    elif args.teacher != "maskclip" and (args.key_smoothing or args.prompt_denoising):
-        raise UserError(f"--key_smoothing and --prompt_denoising: go with --teacher maskclip, not {args.teacher}")
     if (args.clip or args.clip_pretrained) and not needs_clip(args):
         raise UserError("--clip: goes with --teacher or --head text")
     if args.clip_pretrained and not args.clip:
         raise UserError(f"--clip_pretrained {args.clip_pretrained}: goes with --clip NAME, such as ViT-B-16")
+    if args.masks is None and not args.teacher:
+        raise UserError("--masks is needed: a folder of mask PNGs; only --teacher maskclip can do without")
+    if args.masks is None and args.unlabelled not in (None, "all"):
+        raise UserError(f"--unlabelled {args.unlabelled}: goes with --masks; without masks every pixel is hidden")
+    start = args.self_train_from
+    if start > args.max_iters:
+        raise UserError(f"--self_train_from {start}: after the last of {args.max_iters} iterations (--max_iters)")
+    if args.teacher:
+        _check_teacher(args)
+    else:
+        for name in ("teacher_confidence", "teacher_padding", "key_smoothing", "prompt_denoising"):
+            if getattr(args, name):
+                raise UserError(f"--{name}: goes with --teacher")
+        if any(args.guided):
+            raise UserError("--guided: goes with --teacher")
+    tenth = max(1, args.max_iters // 10)
+    args.save_every, args.val_every = args.save_every or tenth, args.val_every or tenth
+    if args.unlabelled is None and args.masks is not None and (args.teacher or start):
+        args.unlabelled = "unseen"
 
 
-def _check_times(args: argparse.Namespace) -> None:
-    """Fill in --guided; whether teacher and network label in iterations that there are, and not in the same ones."""
-    own = args.self_train_from
-    if own > args.max_iters:
-        raise UserError(f"--self_train_from {own}: after the last of {args.max_iters} iterations (--max_iters)")
-    if not args.teacher:
-        return
+def _check_teacher(args: argparse.Namespace) -> None:
+    """Fill in --guided; raise UserError where its iterations do not exist or are those of --self_train_from."""
+    if args.teacher != "maskclip" and (args.key_smoothing or args.prompt_denoising):
+        raise UserError(f"--key_smoothing and --prompt_denoising: go with --teacher maskclip, not {args.teacher}")
+    start = args.self_train_from
     if not any(args.guided):
-        args.guided = [1, (own or args.max_iters + 1) - 1]
+        args.guided = [1, (start or args.max_iters + 1) - 1]
     first, last = args.guided
     if first > last:
         raise UserError(f"--guided {first} {last}: nothing is left for the teacher; expected the smaller one first")
     if first > args.max_iters:
         raise UserError(f"--guided {first} {last}: after the last of {args.max_iters} iterations (--max_iters)")
-    if own and last >= own:
-        raise UserError(f"--guided {first} {last} --self_train_from {own}: only one of them labels at a time")
+    if start and last >= start:
+        raise UserError(f"--guided {first} {last} --self_train_from {start}: only one of them labels at a time")
 
 
 def needs_clip(args: argparse.Namespace) -> bool:

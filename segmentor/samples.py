@@ -174,12 +174,16 @@ def usable(ids: Sequence[str], images: Path, masks: Path | None, num_labels: int
             failures.append((image_id, str(error)))
     if not pairs:
         raise UserError(f"nothing to train on: {failures[0][1] if failures else 'no image in the split'}")
-    for mask in [pair.mask for pair in pairs[:CHECKED_MASKS] if pair.mask]:
+    checked, unreadable = [pair.mask for pair in pairs[:CHECKED_MASKS] if pair.mask], []
+    for mask in checked:
         try:
             labels = read_mask(mask)
-        except UserError:  # a damaged mask is listed when its turn comes
+        except UserError as error:  # a single one is listed when its turn comes
+            unreadable.append(error)
             continue
         _check_labels(mask, labels, num_labels)
+    if checked and len(unreadable) == len(checked):
+        raise unreadable[0]
     return pairs, failures
 
 
