@@ -45,7 +45,7 @@ def _run(args: argparse.Namespace) -> int:
     turns = 1 if args.quick else TURNS
     with tempfile.TemporaryDirectory() as folder:
         contestants = prepared(Path(folder), args.threads)
-        contestants |= {f"{name} --help": _measured([*_start_of(name), "--help"]) for name in every_command()}
+        contestants |= {f"{name} --help": measured(name, ["--help"]) for name in every_command()}
         rows = rows_of(take_turns(contestants, turns))
     state = machine()
     print(headline(f"starting commands, median of {turns} turns", args.threads, state))
@@ -81,9 +81,9 @@ def prepared(folder: Path, threads: int) -> dict[str, Callable[[], float]]:
         "eval_cam.py": [],
         "eval_cam_with_crf.py": ["--device", "cpu"],
     }
-    contestants = {TORCH: _measured(["-c", TORCH])}
+    contestants = {TORCH: measured("-c", [TORCH])}
     for name, options in commands.items():
-        contestants[name] = _measured([*_start_of(name), *options], folder, environment)
+        contestants[name] = measured(name, options, folder, environment)
     for run in contestants.values():
         run()
     return contestants
@@ -95,14 +95,12 @@ def every_command() -> list[str]:
     return [*(path.name for path in sorted(ROOT.glob("*.py"))), *(f"scripts.{name}" for name in scripts)]
 
 
-def _start_of(command: str) -> list[str]:
-    return [str(ROOT / command)] if command.endswith(".py") else ["-m", command]
-
-
-def _measured(
-    argv: Sequence[str], folder: Path = ROOT, environment: Mapping[str, str] | None = None
+def measured(
+    command: str, options: Sequence[str], folder: Path = ROOT, environment: Mapping[str, str] | None = None
 ) -> Callable[[], float]:
-    """A function that runs `python ARGV` in a folder and returns the CPU seconds that it took."""
+    """A function that runs a command (a root script, a module, or -c) in a folder and returns its CPU seconds."""
+    start = [str(ROOT / command)] if command.endswith(".py") else [command] if command == "-c" else ["-m", command]
+    argv = [*start, *options]
 
     def run() -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -8,7 +8,6 @@ python eval_cam.py --cam_type png --cam_out_dir MASKS ...    # scores them
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cli import run_log
 from cli.options import DATASETS, Parser, add_log_options, add_settings, settings_from
@@ -16,9 +15,6 @@ from common.arguments import positive, share
 from common.errors import UserError
 from common.limits import MAX_PIXELS
 from segmentor.settings import Looks
-
-if TYPE_CHECKING:
-    from segmentor.weights import Description
 
 FOLDER = "folder"
 
@@ -62,6 +58,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
+    from cli.lookup import dataset_spec
     from clip.device import pick_device
     from common.files import need_writable
     from common.provenance import source_of
@@ -71,7 +68,10 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
 
     images, ids, problems = _images(args)
     network, description = read_weights(args.weights)
-    _check_classes(args, description)
+    named = args.dataset != FOLDER or args.classes is not None
+    if named and dataset_spec(args.dataset, args.classes).label_names != description.labels:
+        known = ", ".join(description.labels[:6])
+        raise UserError(f"--weights {args.weights}: knows {len(description.labels)} other labels ({known}, ...)")
     need_writable(args.out, "--out")
     device = pick_device(args.device)
     looks = settings_from(args, Looks, normalisation=description.normalisation)
@@ -106,32 +106,20 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
 
 
 def _images(args: argparse.Namespace) -> tuple[Path, list[str], list[tuple[str, str]]]:
-    """The folder of images, the ids of those that are asked for, and (id, reason) of what cannot be used."""
+    """The folder of images, the ids to predict, and (id, reason) of what cannot be used."""
     from cli.lookup import select
     from dataset.folder import find_images, read_ids, restricted
 
     if args.dataset != FOLDER:
-        found = select(args.dataset, args.img_root, args.split_file, None, images_needed=True)
-        return found.paths.images, found.ids, found.problems
+        selection = select(args.dataset, args.img_root, args.split_file, None, images_needed=True)
+        return selection.paths.images, selection.ids, selection.problems
     if args.img_root is None:
         raise UserError("--img_root is needed: the folder of your images")
-    there = find_images(args.img_root)
+    images = find_images(args.img_root)
     if args.split_file is None:
-        return args.img_root, list(there.paths), there.problems
-    ids = list(dict.fromkeys(there.spelled(read_ids(args.split_file))))
-    return args.img_root, ids, restricted(there, ids).problems
-
-
-def _check_classes(args: argparse.Namespace, description: "Description") -> None:
-    """Raise UserError when the weights know other classes than the data set that was named."""
-    from cli.lookup import dataset_spec
-
-    if args.dataset == FOLDER and args.classes is None:
-        return
-    wanted = dataset_spec(args.dataset, args.classes).label_names
-    if wanted != description.labels:
-        known = ", ".join(description.labels[:6])
-        raise UserError(f"--weights {args.weights}: knows {len(description.labels)} other labels ({known}, ...)")
+        return args.img_root, list(images.paths), images.problems
+    ids = list(dict.fromkeys(images.spelled(read_ids(args.split_file))))
+    return args.img_root, ids, restricted(images, ids).problems
 
 
 if __name__ == "__main__":

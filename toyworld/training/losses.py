@@ -43,16 +43,16 @@ def patch_losses(seen: Seen, concepts: Tensor, present: Tensor, scale: Tensor) -
     patch tokens it taught them to copy the image's labels from each other: CAM 45 instead of 54, refined 33.
     `affinity` is asked of all blocks but the last, which has no attention of its own.
     """
-    said = torch.stack([cosines(values, concepts) for values in seen.values])  # (L, B, N, C)
-    found = {
+    similarities = torch.stack([cosines(values, concepts) for values in seen.values])  # (L, B, N, C)
+    losses = {
         "pooled": contrast(scale * pooled(cosines(seen.patches, concepts)), present),
-        "values": torch.stack([contrast(scale * pooled(block), present) for block in said]).mean(),
-        "unnamed": torch.stack([unnamed(scale * block, present) for block in said[:LOCAL_BLOCKS]]).mean(),
+        "values": torch.stack([contrast(scale * pooled(block), present) for block in similarities]).mean(),
+        "unnamed": torch.stack([unnamed(scale * block, present) for block in similarities[:LOCAL_BLOCKS]]).mean(),
     }
     if seen.attention:
-        posteriors = (SHARPNESS * scale * said.mean(0)).detach().softmax(-1)
-        found["affinity"] = torch.stack([affinity(a, posteriors) for a in seen.attention[:-1]]).mean()
-    return found
+        posteriors = (SHARPNESS * scale * similarities.mean(0)).detach().softmax(-1)
+        losses["affinity"] = torch.stack([affinity(a, posteriors) for a in seen.attention[:-1]]).mean()
+    return losses
 
 
 def contrast(logits: Tensor, matches: Tensor) -> Tensor:

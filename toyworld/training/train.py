@@ -48,10 +48,10 @@ def objective(network: nn.Module, batch: Lesson) -> dict[str, Tensor]:
     assert isinstance(network, ToyClip)
     features, weights = network.encode_text(batch.tokens, batch.ends), batch.weights  # (T, E)
     seen, scale = network.visual(batch.images, maps=weights.affinity > 0), network.logit_scale.exp()
-    found = image_losses(seen, features, batch.matches, scale)
-    found |= patch_losses(seen, features[: batch.present.shape[1]], batch.present, scale)
-    loss = torch.stack([getattr(weights, name) * value for name, value in found.items()]).sum()
-    return {"loss": loss, **found, "scale": scale}
+    losses = image_losses(seen, features, batch.matches, scale)
+    losses |= patch_losses(seen, features[: batch.present.shape[1]], batch.present, scale)
+    loss = torch.stack([getattr(weights, name) * value for name, value in losses.items()]).sum()
+    return {"loss": loss, **losses, "scale": scale}
 
 
 def train(
@@ -65,7 +65,12 @@ def train(
     rng, words = np.random.default_rng(seed), Vocabulary()
     model = ToyClip(sizes, len(words.token_ids))
     teach_words(model, words, rng)
-    optimizer = torch.optim.AdamW(parameter_groups(model, _kind), lr=PEAK_RATE, betas=(0.9, 0.98), fused=True)
+
+    def kind(name: str, parameter: nn.Parameter) -> tuple[float, float]:
+        """Matrices decay, embeddings and vectors do not."""
+        return 1.0, WEIGHT_DECAY if parameter.ndim >= 2 and "embedding" not in name else 0.0
+
+    optimizer = torch.optim.AdamW(parameter_groups(model, kind), lr=PEAK_RATE, betas=(0.9, 0.98), fused=True)
     state = fresh_state(model, optimizer, Lessons(phases, words, rng, processes))
     total = sum(phase.steps for phase in phases)
     warmup = min(WARM_UP_STEPS, total // 10 + 1)
@@ -83,8 +88,3 @@ def train(
     take_up(out, state, training.settings, "pass another --log_dir")
     loop.train(training, state, Ranks(torch.device("cpu")))
     return model, words
-
-
-def _kind(name: str, parameter: nn.Parameter) -> tuple[float, float]:
-    """The rate's factor and the weight decay: matrices decay, embeddings and vectors do not."""
-    return 1.0, WEIGHT_DECAY if parameter.ndim >= 2 and "embedding" not in name else 0.0
