@@ -103,9 +103,6 @@ def cam_probs(labels: int, size: tuple[int, int]) -> np.ndarray:
     return with_background(np.stack([smooth(random, size, 24) for _ in range(labels - 1)]))
 
 
-# --- one image on one thread ----------------------------------------------------------------------
-
-
 def single_rows(
     images: list[np.ndarray], labels: int, backends: Sequence[str], turns: int, device: str
 ) -> list[dict[str, Any]]:
@@ -153,9 +150,6 @@ def summary(backend: str, labels: int, results: list[dict[str, float]]) -> dict[
         "masks_agreement": min(masks),
         "max_dq": max(max_dq),
     }
-
-
-# --- several images at once -----------------------------------------------------------------------
 
 
 def side_by_side_rows(

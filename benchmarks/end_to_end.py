@@ -118,9 +118,6 @@ def one_command(model: list[str], crf: list[str], photos: Photos, out: Path) -> 
     return [("scripts.run", [*photos.options(), "--pseudo_mask_save_path", str(out / "masks"), *model, *crf])]
 
 
-# --- the race -------------------------------------------------------------------------------------
-
-
 def race(ways: Sequence[Way], folder: Path, turns: int, loading_counts: bool) -> list[dict[str, Any]]:
     """A row for each way. The runs on one image warm up what is kept on disk (compiled kernels, text embeddings)."""
     first, whole = ({way.name: list[tuple[float, float]]() for way in ways} for _ in range(2))

@@ -114,9 +114,6 @@ def row_of(what: str, images: int, rates: tuple[float | None, float | None], of:
     }
 
 
-# --- CAM ------------------------------------------------------------------------------------------
-
-
 def cam_row(method: str, device: str, folder: Path, quick: bool) -> Row:
     photos = generated(2 if quick else 16, folder / "photos", [(64, 80)] if quick else VOC_SIZES)
     weights, samples = model_file("toy" if quick else "ViT-B/16", folder), photos.samples()
@@ -141,9 +138,6 @@ def same_values(one: CamWork, other: CamWork, ids: list[str]) -> float:
     return same / total
 
 
-# --- CRF ------------------------------------------------------------------------------------------
-
-
 def crf_row(device: str, threads: int, quick: bool) -> Row:
     images, _ = crf_images(1 if quick else 8)
     images = [image[:64, :80] for image in images] if quick else images
@@ -160,9 +154,6 @@ def crf_row(device: str, threads: int, quick: bool) -> Row:
     times = 1 if quick else 8
     rates = times * len(images) / measure.timed(partial(on_device, times))(), len(images) / measure.timed(on_cpu)()
     return row_of("CRF, torch against numba", len(images), rates, "labels of the worst image", same, ">= 0.999")
-
-
-# --- the whole road, and training -----------------------------------------------------------------
 
 
 def rate(count: int, main: Main, options: list[str], one: list[str], whole: list[str]) -> float | None:

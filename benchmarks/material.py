@@ -119,9 +119,6 @@ def copies(photos: Photos, folder: Path, count: int) -> Photos:
     return Photos(folder, folder / SPLIT, f"{count} copies of {photos.source}")
 
 
-# --- our CAM stage and its weights ----------------------------------------------------------------
-
-
 def cam_job(weights: Path, out_dir: Path, device: str = "cpu", **more: Any) -> CamJob:
     """CLIP-ES on VOC's classes with these weights; `more`: other fields of the job."""
     settings = more.pop("settings", CamSettings())

@@ -75,9 +75,6 @@ def save(path: Path, maps: PlainMaps) -> None:
     np.savez(path, keys=maps.keys, attn_highres=maps.attn_highres.astype(np.float16))
 
 
-# --- the image ------------------------------------------------------------------------------------
-
-
 def prepare(image: Image.Image, patch: int) -> Tensor:
     """(1, 3, h*p, w*p) float32, normalised."""
     width, height = (-(-side // patch) * patch for side in image.size)

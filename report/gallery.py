@@ -80,9 +80,6 @@ def pictures_of(job: ReportJob, entry: Entry) -> Pictures:
     return Pictures(entry, photo, keys, maps, mask, truth_of(job, entry.id), job.spec.has_background, tuple(problems))
 
 
-# --- tiles ----------------------------------------------------------------------------------------
-
-
 def tile_size(count: int) -> int:
     """The longer side of a photo tile in a gallery of `count` images, so that the page stays below about 60 MB.
 

@@ -98,9 +98,6 @@ def _train(args: argparse.Namespace, ranks: "Ranks") -> int:
     return console.list_failures(failed) if ranks.first else EXIT_OK
 
 
-# --- set-up ---------------------------------------------------------------------------------------
-
-
 def _settings(args: argparse.Namespace, selection: "Selection", ranks: "Ranks") -> Settings:
     """All that is known before images and CLIP are looked at."""
     from segmentor.maskclip_plus import hidden_labels
@@ -186,9 +183,6 @@ def _state(args: argparse.Namespace, job: "Job", ranks: "Ranks", knowledge: "Kno
     state = start(job, network, ranks)
     take_up(args.out, state, settings.record())
     return state
-
-
-# --- what is about to be done -----------------------------------------------------------------------
 
 
 def _announce(

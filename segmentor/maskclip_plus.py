@@ -61,9 +61,6 @@ def hidden_labels(spec: DatasetSpec, unlabelled: str | None, with_masks: bool) -
     return tuple(sorted(index + int(spec.has_background) for index in classes))
 
 
-# --- what CLIP knows ------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Knowledge:
     """A CLIP, its text embeddings of a data set's classes and background prompts, and what they depend on."""
@@ -85,9 +82,6 @@ def load_knowledge(
     templates = choose_templates(clip, templates)
     text = text_set(clip, spec, CamSettings(method="maskclip", options=MaskClipSettings(templates=templates)))
     return Knowledge(clip, text, Words(clip.fingerprint, clip.activation, spec_fingerprint(spec), templates))
-
-
-# --- the teacher -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -174,9 +168,6 @@ def renormalised(images: Tensor, given: str, wanted: str) -> Tensor:
         [images.new_tensor(values)[:, None, None] for values in NORMALISATIONS[name]] for name in (given, wanted)
     )
     return (images * deviation + (mean - other_mean)) / other_deviation
-
-
-# --- where the labels of a step come from -----------------------------------------------------------
 
 
 def masks(batch: Batch, iteration: int) -> Tensor:

@@ -78,9 +78,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return dict(content)
 
 
-# --- SegFormer ------------------------------------------------------------------------------------
-
-
 def _from_transformers(network: Segmentor, arch: str, source: str) -> str:
     """transformers knows the older names of its own tensors, so it does the loading."""
     from huggingface_hub import HfApi
@@ -121,9 +118,6 @@ def _from_transformers(network: Segmentor, arch: str, source: str) -> str:
     whole.decode_head.classifier = nn.Identity()
     network.body.decode_head.load_state_dict(whole.decode_head.state_dict())
     return f"{source} (encoder and decoder)"
-
-
-# --- DeepLab --------------------------------------------------------------------------------------
 
 
 def _from_torchvision(network: Segmentor, arch: str, source: str) -> str:

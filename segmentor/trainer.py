@@ -27,7 +27,6 @@ from segmentor.settings import Looks, Settings
 from segmentor.weights import Description, write_weights
 from training import loop
 from training.board import Board
-from training.optimizers import parameter_groups
 from training.ranks import Ranks
 from training.state import State, fresh_state
 
@@ -112,7 +111,7 @@ def optimizer_for(network: nn.Module, settings: Settings) -> torch.optim.Optimiz
         factor = settings.head_factor if "head" in name else 1.0
         return factor, 0.0 if id(parameter) in plain else settings.weight_decay
 
-    groups = parameter_groups(network, kind)
+    groups = loop.parameter_groups(network, kind)
     if adamw:
         return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.999), fused=True)
     return torch.optim.SGD(groups, lr=0.0, momentum=0.9)
@@ -162,9 +161,6 @@ def train(job: Job, state: State, ranks: Ranks, source: Source = masks) -> Repor
         write_weights(job.out / WEIGHTS, state.result.state_dict(), job.describe(state.iteration))
     ranks.wait()
     return report
-
-
-# --- validation -----------------------------------------------------------------------------------
 
 
 def validate(

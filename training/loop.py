@@ -25,6 +25,23 @@ Losses = dict[str, Tensor]
 Objective = Callable[[nn.Module, Any], Losses]
 
 
+def parameter_groups(
+    network: nn.Module, kind: Callable[[str, nn.Parameter], tuple[float, float]]
+) -> list[dict[str, Any]]:
+    """The parameters that learn, as the groups of an optimiser.
+
+    kind  the name of a parameter and the parameter, to the factor of its learning rate and its weight decay
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault(kind(name, parameter), []).append(parameter)
+    return [
+        {"params": parameters, "factor": factor, "weight_decay": decay}
+        for (factor, decay), parameters in groups.items()
+    ]
+
+
 @dataclass(frozen=True)
 class Training:
     """How a network is trained.

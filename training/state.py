@@ -97,9 +97,6 @@ def running_mean(network: nn.Module, decay: float) -> AveragedModel:
     return average
 
 
-# --- checkpoints ----------------------------------------------------------------------------------
-
-
 def checkpoints(out: Path) -> list[Path]:
     """The checkpoints of a run that writes into `out`, the last one first."""
     return sorted((path for path in (out / CHECKPOINTS).glob("*.pt") if _NAME.fullmatch(path.name)), reverse=True)

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.loop import Training
-from training.optimizers import parameter_groups
+from training.loop import Training, parameter_groups
 from training.ranks import Ranks, joined
 from training.schedule import polynomial
 from training.state import State, fresh_state

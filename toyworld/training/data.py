@@ -63,9 +63,6 @@ def scaled(phases: tuple[Phase, ...], total: int | None) -> tuple[Phase, ...]:
     )
 
 
-# --- images ---------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Captioned:
     """Images of one size and what is in them.
@@ -106,9 +103,6 @@ def as_input(images: np.ndarray, rng: np.random.Generator) -> Tensor:
     gains = torch.from_numpy(rng.uniform(1 - COLOUR_GAIN, 1 + COLOUR_GAIN, (len(images), 3, 1, 1))).float()
     mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in NORMALISATIONS["clip"])
     return ((pixels * gains).clamp(max=1) - mean) / deviation
-
-
-# --- batches --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from toyworld.training.data import Lesson, Lessons, Phase
 from toyworld.training.losses import image_losses, patch_losses
 from toyworld.training.model import Architecture, ToyClip
 from training import loop
-from training.optimizers import parameter_groups
 from training.ranks import Ranks
 from training.schedule import cosine
 from training.state import fresh_state, take_up
@@ -70,7 +69,7 @@ def train(
         """Matrices decay, embeddings and vectors do not."""
         return 1.0, WEIGHT_DECAY if parameter.ndim >= 2 and "embedding" not in name else 0.0
 
-    optimizer = torch.optim.AdamW(parameter_groups(model, kind), lr=PEAK_RATE, betas=(0.9, 0.98), fused=True)
+    optimizer = torch.optim.AdamW(loop.parameter_groups(model, kind), lr=PEAK_RATE, betas=(0.9, 0.98), fused=True)
     state = fresh_state(model, optimizer, Lessons(phases, words, rng, processes))
     total = sum(phase.steps for phase in phases)
     warmup = min(WARM_UP_STEPS, total // 10 + 1)
