@@ -176,8 +176,9 @@ def road_row(device: str, folder: Path, threads: int) -> Row:
         one = ["--pseudo_mask_save_path", str(folder / f"one {name}"), "--split_file", str(first)]
         whole = ["--pseudo_mask_save_path", str(folder / f"masks {name}")]
         rates.append(rate(len(ids), scripts.run.main, options, one, whole))
-    pairs = [[read_mask(folder / f"masks {name}" / f"{it}.png") for name in ("device", "cpu")] for it in ids]
-    same = sum(int(np.count_nonzero(ours == theirs)) for ours, theirs in pairs) / sum(it[0].size for it in pairs)
+    files = [[folder / f"masks {name}" / f"{image_id}.png" for name in ("device", "cpu")] for image_id in ids]
+    pairs = [(read_mask(ours), read_mask(theirs)) for ours, theirs in files]
+    same = sum(int(np.count_nonzero(ours == theirs)) for ours, theirs in pairs) / sum(ours.size for ours, _ in pairs)
     return row_of("scripts.run, toy world", len(ids), (rates[0], rates[1]), "mask pixels", same, ">= 0.995")
 
 

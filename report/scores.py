@@ -68,16 +68,16 @@ def swept_summary(
     **more: Any,
 ) -> dict[str, Any]:
     """Like `summary`, for the best of (S, C, C+1) confusion matrices, one a background setting."""
-    every = [scores_of(confusion, absent) for confusion in confusions]
-    best = int(np.argmax([scores.miou for scores in every]))
+    all_scores = [scores_of(confusion, absent) for confusion in confusions]
+    best = int(np.argmax([scores.miou for scores in all_scores]))
     kind = "constant score" if backgrounds[best] < 1 else "exponent of (1 - max cam)"
     background = {
         "kind": kind,
         "value": backgrounds[best],
         "chosen_on": "the ground truth",
-        "miou_by_value": {f"{value:g}": scores.miou for value, scores in zip(backgrounds, every)},
+        "miou_by_value": {f"{value:g}": scores.miou for value, scores in zip(backgrounds, all_scores)},
     }
-    return summary(stage, spec, every[best], images, split, confusions[best], background=background, **more)
+    return summary(stage, spec, all_scores[best], images, split, confusions[best], background=background, **more)
 
 
 def print_table(result: dict[str, Any], per_class: bool = True, splits: bool = False) -> None:

@@ -14,7 +14,7 @@ from cli.options import DATASETS, Parser, add_log_options, add_settings, setting
 from common.arguments import positive, share
 from common.errors import UserError
 from common.limits import MAX_PIXELS
-from segmentor.settings import Looks
+from segmentor.settings import InferenceSettings
 
 FOLDER = "folder"
 
@@ -32,7 +32,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     data.add_argument("--img_root", "--image_root", type=Path, metavar="DIR", help="folder of images, at any depth")
     data.add_argument("--split_file", type=Path, metavar="FILE", help="images to take, one id a line; not given: all")
     data.add_argument("--classes", type=Path, metavar="FILE", help="classes file to compare with those of the weights")
-    add_settings(parser, "how it looks", Looks)
+    add_settings(parser, "how it looks", InferenceSettings)
     masks = parser.add_argument_group("masks")
     masks.add_argument(
         "--confidence", type=share, default=0.0, help="below this probability a pixel becomes 255; 0: none"
@@ -74,7 +74,7 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
         raise UserError(f"--weights {args.weights}: knows {len(description.labels)} other labels ({known}, ...)")
     need_writable(args.out, "--out")
     device = pick_device(args.device)
-    looks = settings_from(args, Looks, normalisation=description.normalisation)
+    inference = settings_from(args, InferenceSettings, normalisation=description.normalisation)
     masks = CrfJob(
         Path(),
         images,
@@ -89,15 +89,16 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
         max_pixels=args.max_pixels,
         has_background=False,
     )
-    job = stage_predict.PredictJob(network.to(device), source_of(args.weights), looks, masks, args.crf is not None)
+    job = stage_predict.PredictJob(network.to(device), source_of(args.weights), inference, masks, args.crf is not None)
     log.into(run_log.Output(args.out, ".png", "--out", ids, job.settings(), str(device), args.overwrite))
     head = " with a text head" if description.head == "text" else ""
     print(f"data    {len(ids)} images in {images}")
-    print(f"network {description.arch}{head} after {description.iterations} iterations, on {device}, {looks.precision}")
+    where = f"on {device}, {inference.precision}"
+    print(f"network {description.arch}{head} after {description.iterations} iterations, {where}")
     print(f"labels  {', '.join(description.labels)}")
-    box = f", fitted into {looks.resize[0]} x {looks.resize[1]}" if looks.resize else ""
-    scales = " ".join(f"{each:g}" for each in looks.scales)
-    print(f"looks   scales {scales}{' and mirrored' if looks.flip else ''}{box}")
+    box = f", fitted into {inference.resize[0]} x {inference.resize[1]}" if inference.resize else ""
+    scales = " ".join(f"{scale:g}" for scale in inference.scales)
+    print(f"looks   scales {scales}{' and mirrored' if inference.flip else ''}{box}")
     unsure = f"255 below a probability of {args.confidence:g}" if args.confidence else "no 255s"
     print(f"masks   to {args.out}, {unsure}, {f'CRF by {args.crf}' if args.crf else 'no CRF'}")
     log.failed(problems)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from cli.lookup import Selection
-    from segmentor.maskclip_plus import Knowledge
+    from segmentor.maskclip_plus import ClipText
     from segmentor.trainer import HeldOut, Job
     from training.ranks import Ranks
     from training.state import State
@@ -51,9 +51,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     training_options.check(args)
-    from training.ranks import joined
+    from training.ranks import start_ranks
 
-    with joined(args.device) as ranks:
+    with start_ranks(args.device) as ranks:
         return _train(args, ranks)
 
 
@@ -61,7 +61,7 @@ def _train(args: argparse.Namespace, ranks: "Ranks") -> int:
     from cli.lookup import select_from
     from common.files import need_dir, need_writable
     from segmentor.maskclip_plus import source_for
-    from segmentor.samples import usable
+    from segmentor.samples import training_pairs
     from segmentor.trainer import WEIGHTS, Job, train
 
     by_clip = args.labels == "clip"  # masks made with labels by CLIP: nothing to read here
@@ -69,12 +69,12 @@ def _train(args: argparse.Namespace, ranks: "Ranks") -> int:
     if args.masks:
         need_dir(args.masks, "--masks", "one mask PNG an image, as eval_cam_with_crf.py writes them")
     settings = _settings(args, selection, ranks)
-    pairs, failures = usable(selection.ids, selection.paths.images, args.masks, selection.spec.num_labels)
-    settings, knowledge = replace(settings, images=len(pairs)), None
+    pairs, failures = training_pairs(selection.ids, selection.paths.images, args.masks, selection.spec.num_labels)
+    settings, clip_text = replace(settings, images=len(pairs)), None
     if training_options.needs_clip(args):
-        knowledge = _knowledge(args, selection, ranks)
-        width = knowledge.text.foreground.shape[1] if settings.head == "text" else 0
-        settings = replace(settings, words=knowledge.words, text_width=width)
+        clip_text = _clip_text(args, selection, ranks)
+        width = clip_text.text.foreground.shape[1] if settings.head == "text" else 0
+        settings = replace(settings, words=clip_text.words, text_width=width)
     usual_readers = 0 if ranks.device.type == "cpu" else min(8, max(1, available_cores() // ranks.count - 1))
     job = Job(
         settings,
@@ -88,9 +88,9 @@ def _train(args: argparse.Namespace, ranks: "Ranks") -> int:
         sheet=_sheet,
     )
     need_writable(args.out, "--out")
-    state = _state(args, job, ranks, knowledge)
-    _announce(args, job, state, ranks, knowledge)
-    report = train(job, state, ranks, source_for(settings, knowledge, state.network))
+    state = _state(args, job, ranks, clip_text)
+    _announce(args, job, state, ranks, clip_text)
+    report = train(job, state, ranks, source_for(settings, clip_text, state.network))
     score = "" if report.miou is None else f", mIoU {100 * report.miou:.1f} on {len(job.held_out.ids)} images"  # type: ignore[union-attr]
     print(f"{args.out / WEIGHTS}: {settings.arch} after {state.iteration} iterations{score}")
     print(f"next: python -m scripts.predict_segmentor --weights {args.out / WEIGHTS} --img_root DIR --out MASKS")
@@ -117,18 +117,18 @@ def _settings(args: argparse.Namespace, selection: "Selection", ranks: "Ranks") 
     )
 
 
-def _knowledge(args: argparse.Namespace, selection: "Selection", ranks: "Ranks") -> "Knowledge":
+def _clip_text(args: argparse.Namespace, selection: "Selection", ranks: "Ranks") -> "ClipText":
     """The CLIP that --teacher and --head text need."""
     from clip.text import unknown_words
-    from segmentor.maskclip_plus import load_knowledge
+    from segmentor.maskclip_plus import load_clip_text
 
     spec = selection.spec
     model, tag = (args.clip, args.clip_pretrained) if args.clip else spec.clip
-    knowledge = load_knowledge(spec, model, tag, ranks.device, args.activation, args.templates)
+    clip_text = load_clip_text(spec, model, tag, ranks.device, args.activation, args.templates)
     names = [name for group in spec.plain_prompts or spec.prompts for name in group]
-    if ranks.first and (unknown := unknown_words(knowledge.clip, [*names, *spec.background_prompts])):
+    if ranks.first and (unknown := unknown_words(clip_text.clip, [*names, *spec.background_prompts])):
         print(f"warning: the model never saw these words: {', '.join(unknown)}", file=sys.stderr)
-    return knowledge
+    return clip_text
 
 
 def _held_out(args: argparse.Namespace) -> "HeldOut | None":
@@ -154,7 +154,7 @@ def _sheet(rows: "list[list[np.ndarray]]", labels: tuple[str, ...]) -> "np.ndarr
     return np.asarray(contact_sheet(drawn, ["image", "mask", "prediction"], legend_of(labels, used)))
 
 
-def _state(args: argparse.Namespace, job: "Job", ranks: "Ranks", knowledge: "Knowledge | None") -> "State":
+def _state(args: argparse.Namespace, job: "Job", ranks: "Ranks", clip_text: "ClipText | None") -> "State":
     """Fresh weights, or those of the last checkpoint in --out."""
     import torch
 
@@ -162,13 +162,13 @@ def _state(args: argparse.Namespace, job: "Job", ranks: "Ranks", knowledge: "Kno
     from segmentor.networks import TextHead
     from segmentor.pretrained import start_from
     from segmentor.trainer import WEIGHTS, start
-    from training.state import checkpoints, forget, take_up
+    from training.state import checkpoints, remove_run, resume
 
     settings = job.settings
     if ranks.first:
         sweep_leftovers(args.out)
         if args.overwrite:
-            forget(args.out)
+            remove_run(args.out)
             (args.out / WEIGHTS).unlink(missing_ok=True)
     ranks.wait()
     if (args.out / WEIGHTS).exists() and not checkpoints(args.out):
@@ -178,15 +178,15 @@ def _state(args: argparse.Namespace, job: "Job", ranks: "Ranks", knowledge: "Kno
     if settings.pretrained and not checkpoints(args.out):
         print(f"start   {start_from(network, settings.arch, settings.pretrained)}")
     if isinstance(network.head, TextHead):
-        assert knowledge is not None
-        network.head.set_embeddings(knowledge.text.foreground)
+        assert clip_text is not None
+        network.head.set_embeddings(clip_text.text.foreground)
     state = start(job, network, ranks)
-    take_up(args.out, state, settings.record())
+    resume(args.out, state, settings.record())
     return state
 
 
 def _announce(
-    args: argparse.Namespace, job: "Job", state: "State", ranks: "Ranks", knowledge: "Knowledge | None"
+    args: argparse.Namespace, job: "Job", state: "State", ranks: "Ranks", clip_text: "ClipText | None"
 ) -> None:
     """Print what is about to be done, before it takes long."""
     from training.state import CHECKPOINTS
@@ -195,8 +195,8 @@ def _announce(
     validation = f"{len(job.held_out.ids)} images" if job.held_out else "none (--val_split, --gt_root)"
     where = f"with masks in {args.masks}" if args.masks else "without masks"
     print(f"data    {args.dataset}: {len(job.pairs)} images {where}; validation {validation}")
-    if knowledge:
-        print(f"clip    {knowledge.clip.describe()}, asked with {settings.words.templates} sentences")
+    if clip_text:
+        print(f"clip    {clip_text.clip.describe()}, asked with {settings.words.templates} sentences")
     if teaching.hidden:
         names = [settings.labels[label] for label in teaching.hidden]
         first_names = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")

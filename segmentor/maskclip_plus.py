@@ -25,7 +25,7 @@ from segmentor.augment import HIDDEN, IGNORE, NORMALISATIONS
 from segmentor.networks import enlarged
 from segmentor.prediction import DTYPES
 from segmentor.samples import Batch
-from segmentor.settings import Settings, Teaching, Words
+from segmentor.settings import ClipIdentity, Settings, Teaching
 
 ALL, UNSEEN = "all", "unseen"
 
@@ -62,17 +62,17 @@ def hidden_labels(spec: DatasetSpec, unlabelled: str | None, with_masks: bool) -
 
 
 @dataclass(frozen=True)
-class Knowledge:
+class ClipText:
     """A CLIP, its text embeddings of a data set's classes and background prompts, and what they depend on."""
 
     clip: Clip
     text: TextSet
-    words: Words
+    words: ClipIdentity
 
 
-def load_knowledge(
+def load_clip_text(
     spec: DatasetSpec, model: str, pretrained: str | None, device: torch.device, activation: str, templates: str
-) -> Knowledge:
+) -> ClipText:
     """Load a CLIP and encode the classes as MaskCLIP does; arguments as of load_clip and choose_templates."""
     try:
         clip = load_clip(model, pretrained, device, activation, resnets=True)
@@ -81,7 +81,7 @@ def load_knowledge(
         raise UserError(message) from error
     templates = choose_templates(clip, templates)
     text = text_set(clip, spec, CamSettings(method="maskclip", options=MaskClipSettings(templates=templates)))
-    return Knowledge(clip, text, Words(clip.fingerprint, clip.activation, spec_fingerprint(spec), templates))
+    return ClipText(clip, text, ClipIdentity(clip.fingerprint, clip.activation, spec_fingerprint(spec), templates))
 
 
 @dataclass(frozen=True)
@@ -135,12 +135,12 @@ class Teacher:
 
     def _prepared(self, images: Tensor) -> Tensor:
         """Normalised as the method wants them, with whole patches."""
-        how = METHODS[self.settings.method].preparation(self.clip, self.settings.options)
-        images = renormalised(images, self.normalisation, how.normalisation)
+        preparation = METHODS[self.settings.method].preparation(self.clip, self.settings.options)
+        images = renormalised(images, self.normalisation, preparation.normalisation)
         rows, columns = (-side % self.clip.patch_size for side in images.shape[-2:])
         if not rows and not columns:
             return images
-        if how.fit == "pad":
+        if preparation.fit == "pad":
             return F.pad(images, (0, columns, 0, rows))
         size = (images.shape[-2] + rows, images.shape[-1] + columns)
         return F.interpolate(images, size=size, mode="bilinear", align_corners=False)
@@ -160,12 +160,12 @@ def by_size(images: Tensor) -> dict[tuple[int, int], list[int]]:
     return members
 
 
-def renormalised(images: Tensor, given: str, wanted: str) -> Tensor:
+def renormalised(images: Tensor, source: str, target: str) -> Tensor:
     """(B, 3, H, W) of one of NORMALISATIONS in another one; the same tensor where they are the same."""
-    if given == wanted:
+    if source == target:
         return images
     (mean, deviation), (other_mean, other_deviation) = (
-        [images.new_tensor(values)[:, None, None] for values in NORMALISATIONS[name]] for name in (given, wanted)
+        [images.new_tensor(values)[:, None, None] for values in NORMALISATIONS[name]] for name in (source, target)
     )
     return (images * deviation + (mean - other_mean)) / other_deviation
 
@@ -175,7 +175,7 @@ def masks(batch: Batch, iteration: int) -> Tensor:
     return batch.labels.masked_fill(batch.labels == HIDDEN, IGNORE)
 
 
-def filled(teaching: Teaching, finders: Mapping[str, Finder]) -> Source:
+def fill_hidden(teaching: Teaching, finders: Mapping[str, Finder]) -> Source:
     """The labels of the mask files, the hidden ones found by `finders`, by the names of Teaching.finder."""
 
     def source(batch: Batch, iteration: int) -> Tensor:
@@ -206,30 +206,30 @@ def network_labels(network: nn.Module, labels: Sequence[int], dtype: torch.dtype
     return finder
 
 
-def source_for(settings: Settings, knowledge: Knowledge | None, network: nn.Module) -> Source:
+def source_for(settings: Settings, clip_text: ClipText | None, network: nn.Module) -> Source:
     """Where the labels of a run come from: the masks, and for what is hidden in them the teacher and the network."""
     teaching, finders = settings.teaching, dict[str, Finder]()
     if teaching.teacher:
-        assert knowledge is not None
-        finders["teacher"] = teacher_for(settings, knowledge)
+        assert clip_text is not None
+        finders["teacher"] = teacher_for(settings, clip_text)
     if teaching.own_from:
         finders["network"] = network_labels(network, teaching.hidden, DTYPES[settings.precision])
-    return filled(teaching, finders) if finders else masks
+    return fill_hidden(teaching, finders) if finders else masks
 
 
-def teacher_for(settings: Settings, knowledge: Knowledge) -> Teacher:
+def teacher_for(settings: Settings, clip_text: ClipText) -> Teacher:
     """The teacher of a run: it chooses among the hidden labels only."""
     teaching, first = settings.teaching, int(settings.background)
     background = bool(first) and 0 in teaching.hidden
     classes = [label - first for label in teaching.hidden if label >= first]
-    prompts, templates = knowledge.text.background, settings.words.templates
+    prompts, templates = clip_text.text.background, settings.words.templates
     options: MaskClipSettings | MaskClipVSettings = MaskClipVSettings(templates=templates)
     if teaching.teacher == "maskclip":
         smoothing = teaching.key_smoothing, teaching.smoothing_norm
         options = MaskClipSettings(*smoothing, teaching.denoising, templates=templates)
     return Teacher(
-        knowledge.clip,
-        TextSet(knowledge.text.foreground[classes], prompts if background else prompts[:0]),
+        clip_text.clip,
+        TextSet(clip_text.text.foreground[classes], prompts if background else prompts[:0]),
         [label + first for label in classes],
         CamSettings(method=teaching.teacher, options=options),
         background,

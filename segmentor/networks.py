@@ -179,10 +179,10 @@ class DeeplabBody(Body):
         super().__init__()
         from torchvision.models import get_model
 
-        whole = get_model(name, weights=None, weights_backbone=None, num_classes=width or 1, aux_loss=False)
-        layers = list(whole.classifier)
+        model = get_model(name, weights=None, weights_backbone=None, num_classes=width or 1, aux_loss=False)
+        layers = list(model.classifier)
         self.width = width or layers[-1].in_channels
-        self.encoder = whole.backbone
+        self.encoder = model.backbone
         self.decode_head = nn.Sequential(*(layers if width else layers[:-1]))
 
     def features(self, images: Tensor) -> Tensor:

@@ -92,15 +92,15 @@ def _from_transformers(network: Segmentor, arch: str, source: str) -> str:
         options: dict[str, Any] = {"config": network.body.config, "ignore_mismatched_sizes": True}
         load: Any = partial(SegformerForSemanticSegmentation.from_pretrained, **options, output_loading_info=True)
         if tensors is not None:
-            whole, info = load(None, state_dict=tensors)
+            model, info = load(None, state_dict=tensors)
         elif path.is_dir():
-            whole, info = load(source)
+            model, info = load(source)
         else:
             try:
-                whole, info = load(source, local_files_only=True)
+                model, info = load(source, local_files_only=True)
             except OSError:
                 HfApi().repo_info(source, timeout=REACHED_S)  # fails at once where loading would try for minutes
-                whole, info = load(source)
+                model, info = load(source)
     except Exception as error:  # of many libraries: no network, no such name, damaged files
         files = "config.json and model.safetensors"
         message = f"no weights of a SegFormer in this folder; expected {files} of nvidia/mit-b*"
@@ -112,11 +112,11 @@ def _from_transformers(network: Segmentor, arch: str, source: str) -> str:
     for name in sorted(unknown):
         if name.startswith("segformer."):
             raise UserError(f"--pretrained {source}: not the encoder of a {arch} ({name} does not fit)")
-    network.body.encoder.load_state_dict(whole.segformer.state_dict())
+    network.body.encoder.load_state_dict(model.segformer.state_dict())
     if any(name.startswith("decode_head.l") for name in unknown):
         return f"{source} (the encoder)"  # the decoder starts as segmentor.networks draws it
-    whole.decode_head.classifier = nn.Identity()
-    network.body.decode_head.load_state_dict(whole.decode_head.state_dict())
+    model.decode_head.classifier = nn.Identity()
+    network.body.decode_head.load_state_dict(model.decode_head.state_dict())
     return f"{source} (encoder and decoder)"
 
 

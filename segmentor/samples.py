@@ -155,7 +155,9 @@ def read_pair(pair: Pair, num_labels: int, hidden: Collection[int] = ()) -> tupl
     return image, hide(labels, hidden) if hidden else labels
 
 
-def usable(ids: Sequence[str], images: Path, masks: Path | None, num_labels: int) -> tuple[list[Pair], list[Problem]]:
+def training_pairs(
+    ids: Sequence[str], images: Path, masks: Path | None, num_labels: int
+) -> tuple[list[Pair], list[Problem]]:
     """The pairs whose files exist and have one size, by their headers, and what is wrong with the others.
 
     Raises UserError when none is left, or when one of the first masks holds labels of other classes.

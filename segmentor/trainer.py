@@ -23,7 +23,7 @@ from segmentor.maskclip_plus import Source, masks
 from segmentor.networks import Segmentor, enlarged
 from segmentor.prediction import DTYPES, probabilities
 from segmentor.samples import Batch, Batches, Pair, Samples, read_pair
-from segmentor.settings import Looks, Settings
+from segmentor.settings import InferenceSettings, Settings
 from segmentor.weights import Description, write_weights
 from training import loop
 from training.board import Board
@@ -131,7 +131,7 @@ def train(job: Job, state: State, ranks: Ranks, source: Source = masks) -> Repor
         The weights sum up to 1 over the step; the loop takes a mean, for which they are multiplied here.
         """
         labels = [source(batch, iteration) for batch in batches]
-        counts = ranks.sum(torch.stack([label_counts(each, classes) for each in labels]).sum(0))
+        counts = ranks.sum(torch.stack([label_counts(part, classes) for part in labels]).sum(0))
         weights = label_weights(counts, settings.loss, settings.loss_over) * (len(batches) * ranks.count)
         for batch in batches:
             report.failures.update(batch.problems)
@@ -164,7 +164,7 @@ def train(job: Job, state: State, ranks: Ranks, source: Source = masks) -> Repor
 
 
 def validate(
-    network: nn.Module, held_out: HeldOut, num_labels: int, looks: Looks, ranks: Ranks
+    network: nn.Module, held_out: HeldOut, num_labels: int, inference: InferenceSettings, ranks: Ranks
 ) -> tuple[Scores, list[tuple[str, str]]]:
     """Score a network in evaluation mode on all images, each on one rank.
 
@@ -189,18 +189,18 @@ def validate(
             failures.append((image_id, result))
             continue
         image, truth = result
-        labels = probabilities(network, image, looks).argmax(0).astype(np.uint8)
+        labels = probabilities(network, image, inference).argmax(0).astype(np.uint8)
         confusion += confusion_matrix(truth, labels, num_labels)
     return scores_of(ranks.sum(torch.from_numpy(confusion)).cpu().numpy()), failures
 
 
 def _validate(job: Job, ranks: Ranks, report: Report, network: Any, iteration: int, board: Board | None) -> None:
     settings = job.settings
-    looks = Looks(settings.views.normalisation, resize=settings.views.resize)
+    inference = InferenceSettings(settings.views.normalisation, resize=settings.views.resize)
     training = network.training
     network.eval()
     if job.held_out is not None:
-        scores, failures = validate(network, job.held_out, len(settings.labels), looks, ranks)
+        scores, failures = validate(network, job.held_out, len(settings.labels), inference, ranks)
         report.miou = scores.miou
         report.failures.update(failures)
         if board:
@@ -212,6 +212,6 @@ def _validate(job: Job, ranks: Ranks, report: Report, network: Any, iteration: i
             with suppress(UserError):  # reported when its turn comes
                 image, mask = read_pair(pair, len(settings.labels), settings.teaching.hidden)
                 mask = np.where(mask == HIDDEN, np.uint8(IGNORE), mask)
-                rows.append([image, mask, probabilities(network, image, looks).argmax(0).astype(np.uint8)])
+                rows.append([image, mask, probabilities(network, image, inference).argmax(0).astype(np.uint8)])
         board.picture(iteration, "predictions", job.sheet(rows, settings.labels))
     network.train(training)

@@ -12,7 +12,7 @@ from common.errors import UserError
 from segmentor.networks import build
 from segmentor.prediction import probabilities
 from segmentor.samples import Pair, read_pair
-from segmentor.settings import Looks, Views
+from segmentor.settings import InferenceSettings, Views
 from segmentor.trainer import HeldOut, Job, optimizer_for, start, train, validate
 from segmentor.weights import read_state
 from tests.segmentor.small import ALONE, LABELS, settings, small_job, small_network, small_state, write_scenes
@@ -89,7 +89,7 @@ def miou(state: State, pairs: list[Pair]) -> float:
     shown = []
     for pair in pairs:
         image, labels = read_pair(pair, len(LABELS))
-        shown.append((probabilities(network, image, Looks("imagenet")).argmax(0), labels))
+        shown.append((probabilities(network, image, InferenceSettings("imagenet")).argmax(0), labels))
     ious = []
     for label in range(len(LABELS)):
         both = sum(int(((found == label) & (truth == label)).sum()) for found, truth in shown)
@@ -132,7 +132,7 @@ def test_validation_scores_the_running_mean_and_writes_it(tmp_path: Path) -> Non
     state = small_state(job)
     report = train(job, state, ALONE)
     assert state.average is not None and list(report.failures) == ["missing"]
-    again, _ = validate(state.result.eval(), held_out, 3, Looks("imagenet"), ALONE)
+    again, _ = validate(state.result.eval(), held_out, 3, InferenceSettings("imagenet"), ALONE)
     assert again.miou == report.miou == read_log(job.out)[-1]["miou"]
     with pytest.raises(UserError, match="unknown here"):  # the small network has no name in the product
         read_state(job.out / "weights.safetensors")

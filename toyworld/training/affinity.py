@@ -98,16 +98,16 @@ def _group(clip: Clip, height: int, width: int, indices: range) -> Group:
         scene = draw_scene(TRAINING_SEEDS[-1], index, style)
         images = prepare_image(Image.fromarray(scene.image), clip.patch_size)[None]
         entering, grid = embed_patches(clip.visual, images)
-        seen = vision_forward(clip.visual, images)
+        output = vision_forward(clip.visual, images)
         present = sorted(CLASSES.index(name) for name in scene.classes)
         (cam,), _ = softmax_gradcam(
-            clip.visual, seen.last_input, grid, [present], texts.foreground, texts.background, clip.logit_scale
+            clip.visual, output.last_input, grid, [present], texts.foreground, texts.background, clip.logit_scale
         )
-        refined = refine(transition_matrix(mean_attention(seen.attention)), [cam], BOX_THRESHOLD)[0]
+        refined = refine(transition_matrix(mean_attention(output.attention)), [cam], BOX_THRESHOLD)[0]
         upright = resize_maps(to_numpy(refined), (height, width))
         sharp = labels_of(dense_crf(scene.image, with_background(upright)), np.array(present))
         tokens.append(entering.half())
-        attention.append(torch.stack(seen.attention).sum(0).half())
+        attention.append(torch.stack(output.attention).sum(0).half())
         labels.append(shares(sharp, grid))
     return Group(torch.cat(tokens), torch.cat(attention), torch.stack(labels).half(), nearness(*grid))
 

@@ -16,7 +16,7 @@ from toyworld.training.model import Architecture, ToyClip
 from training import loop
 from training.ranks import Ranks
 from training.schedule import cosine
-from training.state import fresh_state, take_up
+from training.state import fresh_state, resume
 
 WORD_STEPS, WORD_RATE = 120, 2e-3
 PEAK_RATE, FINAL_SHARE, WARM_UP_STEPS = 1e-3, 0.02, 100
@@ -46,9 +46,9 @@ def objective(network: nn.Module, batch: Lesson) -> dict[str, Tensor]:
     """The weighted sum of all losses as "loss", each loss by the name that its weight has, and the learned scale."""
     assert isinstance(network, ToyClip)
     features, weights = network.encode_text(batch.tokens, batch.ends), batch.weights  # (T, E)
-    seen, scale = network.visual(batch.images, maps=weights.affinity > 0), network.logit_scale.exp()
-    losses = image_losses(seen, features, batch.matches, scale)
-    losses |= patch_losses(seen, features[: batch.present.shape[1]], batch.present, scale)
+    output, scale = network.visual(batch.images, maps=weights.affinity > 0), network.logit_scale.exp()
+    losses = image_losses(output, features, batch.matches, scale)
+    losses |= patch_losses(output, features[: batch.present.shape[1]], batch.present, scale)
     loss = torch.stack([getattr(weights, name) * value for name, value in losses.items()]).sum()
     return {"loss": loss, **losses, "scale": scale}
 
@@ -84,6 +84,6 @@ def train(
         save_every=SAVE_EVERY,
         after_step=model.cap_scale,
     )
-    take_up(out, state, training.settings, "pass another --log_dir")
+    resume(out, state, training.settings, "pass another --log_dir")
     loop.train(training, state, Ranks(torch.device("cpu")))
     return model, words
