@@ -121,10 +121,13 @@ def one_command(model: list[str], crf: list[str], photos: Photos, out: Path) -> 
 def race(ways: Sequence[Way], folder: Path, turns: int, loading_counts: bool) -> list[dict[str, Any]]:
     """A row for each way. The runs on one image warm up what is kept on disk (compiled kernels, text embeddings)."""
     first, whole = ({way.name: list[tuple[float, float]]() for way in ways} for _ in range(2))
+    split = folder / "first.txt"
     for turn in range(turns):
         for way in ways[:: -1 if turn % 2 else 1]:
             if not loading_counts:
-                first[way.name].append(way.run(first_of(way.photos, folder), folder / f"{way.name}, one, {turn}"))
+                write_text(split, f"{way.photos.ids[0]}\n")
+                one = replace(way.photos, split=split)
+                first[way.name].append(way.run(one, folder / f"{way.name}, one, {turn}"))
             whole[way.name].append(way.run(way.photos, folder / f"{way.name}, list, {turn}"))
     rows = [row(way, first[way.name], whole[way.name]) for way in ways]
     rates = {row["way"]: row["images_per_s"] for row in rows}
@@ -134,13 +137,6 @@ def race(ways: Sequence[Way], folder: Path, turns: int, loading_counts: bool) ->
             result[key] = ours / theirs if ours and theirs else None
         result["same_pixels"] = same_pixels(way, ways[0], folder)
     return rows
-
-
-def first_of(photos: Photos, folder: Path) -> Photos:
-    """The first image of the list alone."""
-    split = folder / "first.txt"
-    write_text(split, f"{photos.ids[0]}\n")
-    return replace(photos, split=split)
 
 
 def row(way: Way, first: list[tuple[float, float]], whole: list[tuple[float, float]]) -> dict[str, Any]:

@@ -26,7 +26,6 @@ from clip.image import patch_grid
 from common.arguments import positive
 from common.errors import EXIT_OK, UserError
 from common.images import image_size
-from dataset.spec import Sample
 from pipeline.files.cam_file import save_cams
 from pipeline.stages import evaluate as stage_eval
 from pipeline.steps.maps import Cams, resize_maps
@@ -68,22 +67,17 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def write_maps(photos: Photos, ours: Path, plain: Path) -> None:
-    """The same maps in both forms: ours on the patch grid, compressed; theirs in full size, float16, plain."""
+    """Smooth random maps in both forms: ours on the patch grid, compressed; theirs in full size, float16, plain."""
     plain.mkdir(parents=True)
     for sample in photos.samples():
-        cams = random_cams(sample)
+        size, random = image_size(sample.image), np.random.default_rng(crc32(sample.id.encode()))
+        grid = patch_grid(size, 16)
+        cam, attn = (np.stack([smooth(random, grid, cells) for _ in sample.labels]) for cells in (12, 6))
+        cams = Cams(np.array(sample.labels, np.int64), cam, attn, size)
         save_cams(ours / f"{sample.id}.npz", cams, {})
-        for kind, maps in (("highres", cams.cam), ("attn_highres", cams.attn)):
-            full = resize_maps(maps, cams.size).astype(np.float16)
+        for kind, maps in (("highres", cam), ("attn_highres", attn)):
+            full = resize_maps(maps, size).astype(np.float16)
             np.savez(plain / f"{sample.id}_{kind}.npz", keys=cams.keys, maps=full)
-
-
-def random_cams(sample: Sample) -> Cams:
-    """Smooth random maps on the patch grid of an image."""
-    size, random = image_size(sample.image), np.random.default_rng(crc32(sample.id.encode()))
-    grid = patch_grid(size, 16)
-    cam, attn = (np.stack([smooth(random, grid, cells) for _ in sample.labels]) for cells in (12, 6))
-    return Cams(np.array(sample.labels, np.int64), cam, attn, size)
 
 
 def race(photos: Photos, folder: Path, maps: str, threads: Sequence[int], turns: int) -> list[dict[str, Any]]:

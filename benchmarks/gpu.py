@@ -38,7 +38,6 @@ from pipeline.crf.dense_crf import dense_crf, dense_crf_batch
 from pipeline.files.cam_file import load_cams
 from pipeline.methods.method import CamSettings
 from pipeline.stages import cams as stage_cams
-from pipeline.stages.cams import CamWork
 from toyworld.layout import write_dataset
 from toyworld.spec import VALIDATION_SEED
 from training.board import read_log
@@ -124,18 +123,12 @@ def cam_row(method: str, device: str, folder: Path, quick: bool) -> Row:
     many = samples * (1 if quick else 32)
     seconds_an_image(works["device"], samples)  # warms up
     rates = 1 / seconds_an_image(works["device"], many), 1 / seconds_an_image(works["cpu"], samples)
-    share = same_values(works["device"], works["cpu"], photos.ids)
-    return row_of(f"CAM, {method}", len(samples), rates, f"map values within {MAP_TOLERANCE}", share, ">= 0.995")
-
-
-def same_values(one: CamWork, other: CamWork, ids: list[str]) -> float:
-    """Share of the values of all maps, before and after the affinity, that differ by no more than MAP_TOLERANCE."""
-    same = total = 0
-    for image_id, kind in product(ids, ("highres", "attn_highres")):
-        (_, ours), (_, theirs) = (load_cams(work.path(image_id), kind, len(SPEC.classes)) for work in (one, other))
+    same = total = 0  # values of all maps, before and after the affinity
+    for image_id, kind in product(photos.ids, ("highres", "attn_highres")):
+        ours, theirs = (load_cams(work.path(image_id), kind, len(SPEC.classes))[1] for work in works.values())
         same += int(np.count_nonzero(np.abs(ours - theirs) <= MAP_TOLERANCE))
         total += ours.size
-    return same / total
+    return row_of(f"CAM, {method}", len(samples), rates, f"map values within {MAP_TOLERANCE}", same / total, ">= 0.995")
 
 
 def crf_row(device: str, threads: int, quick: bool) -> Row:

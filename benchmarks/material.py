@@ -69,7 +69,7 @@ def photos(count: int, folder: Path, source: Path = VOC_MINI) -> Photos:
 def generated(
     count: int, folder: Path, sizes: Sequence[tuple[int, int]] = VOC_SIZES, classes: int | None = None, first: int = 0
 ) -> Photos:
-    """Smooth pictures with grain, of these sizes in turn, and masks of smooth regions.
+    """Smooth pictures with grain, of these sizes in turn, their annotations, and masks of smooth regions.
 
     classes  how many each shows; not given: 1, 2, 3 in turn
     first    number of the first one, which is its seed too
@@ -81,21 +81,17 @@ def generated(
         labels = sorted(random.permutation(len(CLASSES))[:number].tolist())
         regions = np.stack([smooth(random, size, 8) for _ in (0, *labels)]).argmax(axis=0)
         mask = np.array([0, *(label + 1 for label in labels)], np.uint8)[regions]
+        patches = random.integers(0, 256, (max(2, size[0] // 16), max(2, size[1] // 16), 3), np.uint8)
+        patches = cv2.resize(patches, size[::-1], interpolation=cv2.INTER_CUBIC)
+        photo = (patches + random.normal(0, 3, patches.shape)).clip(0, 255).astype(np.uint8)
         with atomic_write(folder / "JPEGImages" / f"{image_id}.jpg") as stream:
-            Image.fromarray(picture(random, size)).save(stream, "JPEG", quality=95)
+            Image.fromarray(photo).save(stream, "JPEG", quality=95)
         with atomic_write(folder / "SegmentationClass" / f"{image_id}.png") as stream:
             Image.fromarray(mask).save(stream, "PNG")
         objects = "".join(f"<object><name>{CLASSES[label]}</name></object>" for label in labels)
         write_text(folder / "Annotations" / f"{image_id}.xml", f"<annotation>{objects}</annotation>\n")
     write_text(folder / SPLIT, "".join(f"{image_id}\n" for image_id in ids))
     return Photos(folder, folder / SPLIT, f"{count} generated images")
-
-
-def picture(random: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Smooth patches and some grain, (H, W, 3) uint8."""
-    patches = random.integers(0, 256, (max(2, size[0] // 16), max(2, size[1] // 16), 3), np.uint8)
-    patches = cv2.resize(patches, size[::-1], interpolation=cv2.INTER_CUBIC)
-    return (patches + random.normal(0, 3, patches.shape)).clip(0, 255).astype(np.uint8)
 
 
 def smooth(random: np.random.Generator, size: tuple[int, int], cells: int) -> np.ndarray:

@@ -40,10 +40,6 @@ def test_same_pixels_of_copied_images(way: Way, tmp_path: Path) -> None:
     assert end_to_end.same_pixels(many, way, tmp_path) == 22 / 24
 
 
-def test_one_image_of_the_list(way: Way, tmp_path: Path) -> None:
-    assert end_to_end.first_of(way.photos, tmp_path).ids == way.photos.ids[:1] and len(way.photos.ids) == 3
-
-
 @pytest.mark.long
 def test_rows(command: Command, tmp_path: Path) -> None:
     pytest.importorskip("pydensecrf")
