@@ -19,7 +19,6 @@ import eval_cam_with_crf
 import generate_cams
 from benchmarks import measure
 from cli.options import Parser, add_json
-from common.arguments import positive
 from common.errors import EXIT_OK, UserError
 from common.files import write_text
 from toyworld.layout import write_dataset
@@ -37,7 +36,6 @@ TITLES = {
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser("Scores of the toy world's CLIP on scenes of other seeds than it was trained on, in mIoU.")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(TEST_SEEDS), help="one set of scenes each")
-    parser.add_argument("--count", type=positive, default=TEST_COUNT, help="scenes a seed")
     parser.add_argument("--model", help="weight file; not given: the committed one")
     parser.add_argument("--labels", choices=("given", "clip"), default="given", help="true labels, or TagCLIP's")
     parser.add_argument("--quick", action="store_true", help="ten scenes a seed, to try it out")
@@ -46,7 +44,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _run(args: argparse.Namespace) -> int:
-    count = 10 if args.quick else args.count
+    count = 10 if args.quick else TEST_COUNT
     options = ["--labels", args.labels] if args.labels == "clip" else []
     options += ["--model", args.model] if args.model else []
     scores = {seed: score_seed(seed, count, cams_by(options)) for seed in args.seeds}

@@ -22,6 +22,7 @@ ABSENT_RULE = {
     "union": "classes that are neither shown nor predicted are left out of the means, those only predicted have IoU 0",
 }
 LEFT_OUT = {"truth": "not in the ground truth", "union": "neither in the ground truth nor predicted"}
+COLUMNS = 3  # of the table of classes
 LISTED = 20  # names of classes that are left out
 STAGES = {"highres": "cam", "attn_highres": "attn"}
 
@@ -84,7 +85,10 @@ def print_table(result: dict[str, Any], per_class: bool = True, splits: bool = F
     """The scores as a table in percent; with `splits` also those of seen and unseen classes, where there are such."""
     print(f"\n{TITLES[result['stage']]}: {result['images']} images, split {result['split']}")
     if per_class:
-        _print_classes(result["classes"])
+        width = max(14, *(len(name) + 1 for name in result["classes"]))
+        cells = [f"{name:<{width}}{_percent(iou):>6}" for name, iou in result["classes"].items()]
+        for start in range(0, len(cells), COLUMNS):
+            print("  " + "    ".join(cells[start : start + COLUMNS]))
     miou, pixels, mean = (_percent(result[name]) for name in ("miou", "pixel_accuracy", "mean_accuracy"))
     print(f"  mIoU {miou}   pixel accuracy {pixels}   mean accuracy {mean}")
     if splits and "hiou" in result:
@@ -100,13 +104,6 @@ def print_table(result: dict[str, Any], per_class: bool = True, splits: bool = F
         coverage, precision = _percent(result["coverage"]), _percent(result["precision"])
         print(f"  coverage {coverage}   precision of what is covered {precision}")
     _print_absent(result["absent"], result["absent_classes"])
-
-
-def _print_classes(classes: dict[str, float | None], columns: int = 3) -> None:
-    width = max(14, *(len(name) + 1 for name in classes))
-    cells = [f"{name:<{width}}{_percent(iou):>6}" for name, iou in classes.items()]
-    for start in range(0, len(cells), columns):
-        print("  " + "    ".join(cells[start : start + columns]))
 
 
 def _print_absent(rule: str, left_out: Sequence[str]) -> None:
