@@ -11,13 +11,13 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import torch
 
 from benchmarks import measure
 from benchmarks.material import MODELS, cam_job, model_file, need_all, photos
@@ -76,8 +76,8 @@ def _run(args: argparse.Namespace) -> int:
     rows: list[dict[str, Any]] = []
     with measure.cores(args.threads), TemporaryDirectory() as name:
         folder = Path(name)
-        found, chosen = measure.machine(device), photos(args.photos or (2 if args.quick else 8), folder)
-        print(measure.headline(f"CAM stage: {chosen.source}, medians of {turns} turns", args.threads, found))
+        machine, chosen = measure.machine(device), photos(args.photos or (2 if args.quick else 8), folder)
+        print(measure.headline(f"CAM stage: {chosen.source}, medians of {turns} turns", args.threads, machine))
         for model in args.models:
             weights = model_file(model, folder)
             work = stage_cams.set_up(cam_job(weights, folder / "ours", str(device), readers=args.readers))
@@ -85,11 +85,11 @@ def _run(args: argparse.Namespace) -> int:
                 name: replace(work, batch_size=WAYS[name][0], settings=replace(work.settings, **WAYS[name][1]))
                 for name in names
             }
-            race = Race(load_plain(weights, SPEC, device), chosen.samples(), folder, device, repeat)
-            rows += [{"model": model, **row} for row in race.run(ways, turns)]
+            plain = partial(plain_stage, load_plain(weights, SPEC, device), chosen.samples(), folder)
+            rows += [{"model": model, **row} for row in race(plain, ways, chosen.samples(), repeat, turns)]
     print(measure.table(rows, COLUMNS))
     settings = {"photos": chosen.source, "turns": turns, "threads": args.threads, "readers": args.readers}
-    measure.write_record(args.json, "cams", found, settings, rows)
+    measure.write_record(args.json, "cams", machine, settings, rows)
     return verdict(rows)
 
 
@@ -101,51 +101,39 @@ def verdict(rows: Sequence[measure.Row]) -> int:
     return EXIT_INCOMPLETE if wrong else EXIT_OK
 
 
-@dataclass(frozen=True)
-class Race:
-    """One model and the same photos for all contestants; our list is the photos `repeat` times."""
-
-    plain_model: PlainModel
-    samples: Sequence[Sample]
-    folder: Path
-    device: torch.device
-    repeat: int = 1
-
-    @property
-    def many(self) -> list[Sample]:
-        return [*self.samples] * self.repeat
-
-    def run(self, ways: Mapping[str, CamWork], turns: int) -> list[dict[str, Any]]:
-        """A row a way of ours."""
-        plain, agreements = self.plain(), {}
-        contestants: dict[str, Callable[[], float]] = {"plain": self.plain_seconds}
-        for name, work in ways.items():
-            seconds_an_image(work, self.many)  # warms up
-            agreements[name] = agreement(work, self.samples, plain)
-            contestants[name] = lambda work=work: seconds_an_image(work, self.many)  # type: ignore[misc]
-        seconds = measure.take_turns(contestants, turns)
-        return [{"way": name, **self.row(name, work, seconds), **agreements[name]} for name, work in ways.items()]
-
-    def row(self, name: str, work: CamWork, seconds: Mapping[str, float]) -> dict[str, Any]:
-        ours, plain = seconds[name], seconds["plain"]
-        return {
+def race(
+    plain: Callable[[], list[PlainMaps]], ways: Mapping[str, CamWork], samples: list[Sample], repeat: int, turns: int
+) -> list[dict[str, Any]]:
+    """A row for each way of ours; our list is the samples `repeat` times."""
+    maps, agreements, many = plain(), {}, samples * repeat
+    plain_seconds = measure.timed(plain)
+    contestants: dict[str, Callable[[], float]] = {"plain": lambda: plain_seconds() / len(samples)}
+    for name, work in ways.items():
+        seconds_an_image(work, many)  # warms up
+        agreements[name] = agreement(work, samples, maps)
+        contestants[name] = partial(seconds_an_image, work, many)
+    seconds = measure.take_turns(contestants, turns)
+    return [
+        {
+            "way": name,
             "precision": work.settings.precision,
             "batch_size": work.batch_size,
-            "images_per_s": 1 / ours,
-            "plain_images_per_s": 1 / plain,
-            "ratio": plain / ours,
+            "images_per_s": 1 / seconds[name],
+            "plain_images_per_s": 1 / seconds["plain"],
+            "ratio": seconds["plain"] / seconds[name],
+            **agreements[name],
         }
+        for name, work in ways.items()
+    ]
 
-    def plain(self) -> list[PlainMaps]:
-        """The transcription over the photos, with its files."""
-        done = []
-        for sample in self.samples:
-            done.append(plain_maps(self.plain_model, read_image(sample.image), sample.labels))
-            save(self.folder / f"{sample.id}_plain.npz", done[-1])
-        return done
 
-    def plain_seconds(self) -> float:
-        return measure.timed(self.plain)() / len(self.samples)
+def plain_stage(model: PlainModel, samples: Sequence[Sample], folder: Path) -> list[PlainMaps]:
+    """The transcription over the samples, with its files."""
+    results = []
+    for sample in samples:
+        results.append(plain_maps(model, read_image(sample.image), sample.labels))
+        save(folder / f"{sample.id}_plain.npz", results[-1])
+    return results
 
 
 def seconds_an_image(work: CamWork, samples: Sequence[Sample]) -> float:
@@ -159,17 +147,17 @@ def seconds_an_image(work: CamWork, samples: Sequence[Sample]) -> float:
 
 
 def agreement(work: CamWork, samples: Sequence[Sample], plain: Sequence[PlainMaps]) -> dict[str, float]:
-    """The largest difference between our files and the transcription's maps, and the share of maps within."""
-    worst: dict[str, list[float]] = {"highres": [], "attn_highres": []}
+    """The largest differences between our files and the transcription's maps, and the share of equal maps."""
+    differences: dict[str, list[float]] = {"highres": [], "attn_highres": []}
     for sample, maps in zip(samples, plain):
-        for name, differences in worst.items():
-            _, own = load_cams(work.path(sample.id), name, len(SPEC.classes))
-            differences += np.abs(own - getattr(maps, name)).max(axis=(1, 2)).tolist()
-    every = [*worst["highres"], *worst["attn_highres"]]
+        for kind, values in differences.items():
+            _, ours = load_cams(work.path(sample.id), kind, len(SPEC.classes))
+            values += np.abs(ours - getattr(maps, kind)).max(axis=(1, 2)).tolist()
+    cam, attn = differences.values()
     return {
-        "max_cam": max(worst["highres"], default=0.0),
-        "max_attn": max(worst["attn_highres"], default=0.0),
-        "equal_maps": sum(value < TOLERANCE for value in every) / max(1, len(every)),
+        "max_cam": max(cam, default=0.0),
+        "max_attn": max(attn, default=0.0),
+        "equal_maps": float(np.mean(np.array(cam + attn) < TOLERANCE)),
     }
 
 

@@ -33,6 +33,7 @@ from pipeline.steps.masks import confident, with_background
 LABELS = (2, 3, 4, 6)
 CONFIDENCE = 0.95
 THEIRS = "pydensecrf"
+OURS = tuple(name for name in BACKENDS if name != THEIRS)
 
 COLUMNS: measure.Columns = {
     "backend": ("backend", "{}"),
@@ -56,40 +57,36 @@ AT_ONCE: measure.Columns = {
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = measure.parser_of("Our DenseCRF against pydensecrf2, on one thread and several images at once.", True)
-    parser.add_argument("--backends", nargs="+", metavar="NAME", help="ours; not given: numba, and torch on a GPU")
-    parser.add_argument("--labels", type=positive, nargs="+", help=f"label counts; not given: {LABELS}")
+    parser.add_argument("--backends", nargs="+", choices=OURS, help="ours; not given: numba, and torch on a GPU")
+    parser.add_argument("--labels", type=positive, nargs="+", default=LABELS, help="label counts (background included)")
     parser.add_argument("--photos", type=positive, help="not given: 8, with --quick 2")
     parser.add_argument("--turns", type=positive, help="not given: 5, with --quick 3")
     return parser.parse_args(argv)
 
 
 def _run(args: argparse.Namespace) -> int:
+    if find_spec("pydensecrf") is None:
+        raise UserError("pydensecrf2 is not installed, and it is what ours is compared with: pip install pydensecrf2")
     device = pick_device(args.device)
-    backends = chosen_backends(args.backends, device.type)
+    backends = args.backends or (["numba"] if device.type == "cpu" else list(OURS))
     turns = args.turns or (3 if args.quick else 5)
     with measure.cores(args.threads):
-        found, (images, source) = measure.machine(device), crf_images(args.photos or (2 if args.quick else 8))
-        print(measure.headline(f"DenseCRF: {source}, medians of {turns} turns, 1 thread an image", args.threads, found))
-        rows = single_rows(images, backends, args.labels or LABELS, turns, str(device))
+        machine, (images, source) = measure.machine(device), crf_images(args.photos or (2 if args.quick else 8))
+        what = f"DenseCRF: {source}, medians of {turns} turns, 1 thread an image"
+        print(measure.headline(what, args.threads, machine))
+        rows = []
+        for labels in args.labels:
+            rows += single_rows(images, labels, backends, turns, str(device))
         print(measure.table(rows, COLUMNS), flush=True)
         at_once = side_by_side_rows(images, backends, args.threads, turns)
         if "torch" in backends:
-            at_once += batch_rows(images * (1 if device.type == "cpu" else 8), rows, turns, str(device))
+            many = images * (1 if device.type == "cpu" else 8)
+            theirs_ms = {row["K"]: row["theirs_ms"] for row in rows}
+            at_once += [batch_row(many, labels, theirs_ms[labels], turns, str(device)) for labels in args.labels]
     print(f"\n{measure.table(at_once, AT_ONCE)}")
     settings = {"images": source, "turns": turns, "threads": args.threads}
-    measure.write_record(args.json, "crf", found, settings, [*rows, *at_once])
+    measure.write_record(args.json, "crf", machine, settings, [*rows, *at_once])
     return EXIT_OK
-
-
-def chosen_backends(asked: list[str] | None, device: str) -> list[str]:
-    """Ours, and a check that pydensecrf2 is there, before anything is measured."""
-    if find_spec("pydensecrf") is None:
-        raise UserError("pydensecrf2 is not installed, and it is what ours is compared with: pip install pydensecrf2")
-    ours = [name for name in BACKENDS if name != THEIRS]
-    unknown = [name for name in asked or () if name not in ours]
-    if unknown:
-        raise UserError(f"--backends {unknown[0]}: expected one of {', '.join(ours)}")
-    return asked or [name for name in ours if name == "numba" or device != "cpu"]
 
 
 def crf_images(count: int) -> tuple[list[np.ndarray], str]:
@@ -106,30 +103,20 @@ def cam_probs(labels: int, size: tuple[int, int]) -> np.ndarray:
     return with_background(np.stack([smooth(random, size, 24) for _ in range(labels - 1)]))
 
 
-# --- one image on one thread ----------------------------------------------------------------------
-
-
 def single_rows(
-    images: list[np.ndarray], backends: list[str], labels: Sequence[int], turns: int, device: str
+    images: list[np.ndarray], labels: int, backends: Sequence[str], turns: int, device: str
 ) -> list[dict[str, Any]]:
-    rows = []
-    for count in labels:
-        results = [compare(image, count, backends, turns, device) for image in images]
-        rows += [summary(backend, count, [result[backend] for result in results]) for backend in backends]
-    return rows
-
-
-def compare(
-    image: np.ndarray, labels: int, backends: list[str], turns: int, device: str
-) -> dict[str, dict[str, float]]:
-    """Of each of our backends on one image: median seconds, theirs beside them, and how far they agree."""
-    probs = cam_probs(labels, image.shape[:2])
-    work = {name: partial(dense_crf, image, probs, backend=name, device=device) for name in (*backends, THEIRS)}
-    q = {name: run() for name, run in work.items()}  # also compiles
-    seconds = measure.take_turns({name: measure.timed(run) for name, run in work.items()}, turns)
-    return {
-        name: {"ours": seconds[name], "theirs": seconds[THEIRS], **agreement(q[name], q[THEIRS])} for name in backends
-    }
+    """A row for each of our backends: of the times medians over the images, of the agreement the worst."""
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in backends}
+    for image in images:
+        probs = cam_probs(labels, image.shape[:2])
+        work = {name: partial(dense_crf, image, probs, backend=name, device=device) for name in (*backends, THEIRS)}
+        q = {name: run() for name, run in work.items()}  # also compiles
+        seconds = measure.take_turns({name: measure.timed(run) for name, run in work.items()}, turns)
+        for name in backends:
+            times = {"ours": seconds[name], "theirs": seconds[THEIRS]}
+            results[name].append(times | agreement(q[name], q[THEIRS]))
+    return [summary(name, labels, results[name]) for name in backends]
 
 
 def agreement(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
@@ -147,30 +134,30 @@ def mask(q: np.ndarray) -> np.ndarray:
 
 
 def summary(backend: str, labels: int, results: list[dict[str, float]]) -> dict[str, Any]:
-    """One row of the table: medians over the images of the times, the worst agreement."""
-    ratios = [result["theirs"] / result["ours"] for result in results]
+    """The row of what was measured on each image."""
+    ours, theirs, same, masks, max_dq = (
+        [result[key] for result in results] for key in ("ours", "theirs", "labels", "masks", "max_dq")
+    )
+    ratios = [their / our for our, their in zip(ours, theirs)]
     return {
         "backend": backend,
         "K": labels,
-        "ours_ms": 1e3 * median(result["ours"] for result in results),
-        "theirs_ms": 1e3 * median(result["theirs"] for result in results),
+        "ours_ms": 1e3 * median(ours),
+        "theirs_ms": 1e3 * median(theirs),
         "ratio_median": median(ratios),
         "ratio_min": min(ratios),
-        "labels_agreement": min(result["labels"] for result in results),
-        "masks_agreement": min(result["masks"] for result in results),
-        "max_dq": max(result["max_dq"] for result in results),
+        "labels_agreement": min(same),
+        "masks_agreement": min(masks),
+        "max_dq": max(max_dq),
     }
 
 
-# --- several images at once -----------------------------------------------------------------------
-
-
 def side_by_side_rows(
-    images: list[np.ndarray], backends: list[str], most: int, turns: int, labels: int = 3
+    images: list[np.ndarray], backends: Sequence[str], most: int, turns: int, labels: int = 3
 ) -> list[dict[str, Any]]:
     """Images a second of every number of workers up to `most`, by doubling, over the images twice."""
     work = [(image, cam_probs(labels, image.shape[:2])) for image in [*images, *images]]
-    workers = sorted({most, *(2**power for power in range(most.bit_length()) if 2**power <= most)})
+    workers = sorted({most, *(2**power for power in range(most.bit_length()))})
 
     def run(backend: str, threads: int) -> None:
         list(ordered_map(lambda pair: dense_crf(*pair, backend=backend).shape, work, threads))
@@ -181,40 +168,24 @@ def side_by_side_rows(
         for threads in workers
     }
     seconds = measure.take_turns(contestants, turns)
+    alone = seconds[THEIRS, 1]
     return [
-        {
-            "backend": backend,
-            "at_once": threads,
-            "K": labels,
-            "images_per_s": len(work) / value,
-            "against_one_core": seconds[THEIRS, 1] / value,
-        }
+        at_once_row(backend, threads, labels, len(work) / value, alone / value)
         for (backend, threads), value in seconds.items()
     ]
 
 
-def batch_rows(
-    images: list[np.ndarray], single: Sequence[measure.Row], turns: int, device: str
-) -> list[dict[str, Any]]:
-    """Images a second of the backend torch with all of them in one call, beside the median image of `single_rows`."""
-    theirs_ms = {row["K"]: row["theirs_ms"] for row in single}
-    work = {}
-    for count in theirs_ms:
-        probs = [cam_probs(count, image.shape[:2]) for image in images]
-        work[count] = partial(dense_crf_batch, images, probs, device=device)
-        work[count]()  # warms up
-    seconds = measure.take_turns({count: measure.timed(run) for count, run in work.items()}, turns)
-    rates = {count: len(images) / value for count, value in seconds.items()}
-    return [
-        {
-            "backend": "torch",
-            "at_once": len(images),
-            "K": count,
-            "images_per_s": rate,
-            "against_one_core": rate * theirs_ms[count] / 1e3,
-        }
-        for count, rate in rates.items()
-    ]
+def batch_row(images: list[np.ndarray], labels: int, theirs_ms: float, turns: int, device: str) -> dict[str, Any]:
+    """The backend torch with all images in one call, beside pydensecrf2's milliseconds an image."""
+    probs = [cam_probs(labels, image.shape[:2]) for image in images]
+    run = partial(dense_crf_batch, images, probs, device=device)
+    run()  # warms up
+    rate = len(images) / measure.take_turns({"torch": measure.timed(run)}, turns)["torch"]
+    return at_once_row("torch", len(images), labels, rate, rate * theirs_ms / 1e3)
+
+
+def at_once_row(backend: str, at_once: int, labels: int, rate: float, ratio: float) -> dict[str, Any]:
+    return {"backend": backend, "at_once": at_once, "K": labels, "images_per_s": rate, "against_one_core": ratio}
 
 
 main = measure.command(parse, _run)

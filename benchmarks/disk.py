@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import measure
-from benchmarks.material import Photos, cam_job, generated, model_file, need_all, photos
+from benchmarks.material import cam_job, model_file, need_all, photos
 from common.arguments import positive
 from common.errors import EXIT_OK
 from dataset.spec import Sample
@@ -27,14 +27,12 @@ from pipeline.files.cam_file import load_cams
 from pipeline.stages import cams as stage_cams
 
 COLUMNS: measure.Columns = {
-    "maps": ("maps", "{}"),
     "form": ("our form", "{}"),
     "ours_bytes": ("bytes an image", "{:,.0f}"),
     "reference_bytes": ("reference", "{:,.0f}"),
     "reference_over_ours": ("share", "1/{:.0f}"),
     "least": ("worst image", "1/{:.0f}"),
 }
-COCO_SIZE, COCO_CLASSES = (480, 640), 3  # a usual image of COCO
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -44,34 +42,25 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _run(args: argparse.Namespace) -> int:
-    count = args.photos or (4 if args.quick else 40)
+    rows = []
     with measure.cores(args.threads), TemporaryDirectory() as name:
-        folder = Path(name)
-        found, chosen = measure.machine(), photos(count, folder)
-        coco = generated(count, folder / "coco", [COCO_SIZE], COCO_CLASSES)
-        print(f"CAM files of {chosen.source}, and of {coco.source} of {COCO_SIZE[1]}x{COCO_SIZE[0]}\n")
-        rows = [*cam_rows("the toy CLIP's", chosen, folder), *cam_rows("the same, COCO's size", coco, folder)]
+        folder, machine = Path(name), measure.machine()
+        chosen = photos(args.photos or (4 if args.quick else 40), folder)
+        print(f"CAM files of {chosen.source}, by the toy world's CLIP\n")
+        samples, work = chosen.samples(), stage_cams.set_up(cam_job(model_file("toy", folder), folder))
+        for form, full_size in (("patch grid", False), ("--save highres", True)):
+            stage = replace(work, job=replace(work.job, out_dir=folder / form, full_size=full_size))
+            list(need_all(stage_cams.run(stage, samples, set())))
+            rows.append(row(form, {sample: stage.path(sample.id) for sample in samples}))
     print(measure.table(rows, COLUMNS))
-    measure.write_record(args.json, "disk", found, {"photos": chosen.source}, rows)
+    measure.write_record(args.json, "disk", machine, {"photos": chosen.source}, rows)
     return EXIT_OK
 
 
-def cam_rows(what: str, photos: Photos, folder: Path) -> list[dict[str, Any]]:
-    """What our CAM stage writes for the photos, in both of its forms."""
-    rows, samples = [], photos.samples()
-    work = stage_cams.set_up(cam_job(model_file("toy", folder), folder))
-    for form, full_size in (("patch grid", False), ("--save highres", True)):
-        own = replace(work, job=replace(work.job, out_dir=folder / what / form, full_size=full_size))
-        list(need_all(stage_cams.run(own, samples, set())))
-        rows.append(row(what, form, {sample: own.path(sample.id) for sample in samples}))
-    return rows
-
-
-def row(what: str, form: str, files: dict[Sample, Path]) -> dict[str, Any]:
+def row(form: str, files: dict[Sample, Path]) -> dict[str, Any]:
     ours = [path.stat().st_size for path in files.values()]
     theirs = [reference_bytes(sample, path) for sample, path in files.items()]
     return {
-        "maps": what,
         "form": form,
         "ours_bytes": mean(ours),
         "reference_bytes": mean(theirs),

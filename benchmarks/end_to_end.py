@@ -13,7 +13,7 @@ core for the CRF.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
@@ -54,12 +54,12 @@ class Way:
 
     name: str
     photos: Photos
-    commands: Any
+    commands: Callable[[Photos, Path], list[Command]]
 
     def run(self, photos: Photos, out: Path) -> tuple[float, float]:
         """Seconds from the first process's start to the last one's end, and the largest peak in MB."""
-        ran = [run_fresh(command) for command in self.commands(photos, out)]
-        return sum(seconds for _, seconds in ran), max(one.peak_mb for steps, _ in ran for one in steps)
+        results = [run_fresh(command) for command in self.commands(photos, out)]
+        return sum(seconds for _, seconds in results), max(usage.peak_mb for usages, _ in results for usage in usages)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -76,32 +76,28 @@ def _run(args: argparse.Namespace) -> int:
         raise UserError("pydensecrf2 is not installed, and it is part of the reference's way: pip install pydensecrf2")
     device = pick_device(args.device)
     turns, model = args.turns or (1 if args.quick else 3), args.model or ("toy" if args.quick else "ViT-B/16")
+    repeat = args.repeat or (1 if args.quick or device.type == "cpu" else 250)
     with measure.cores(args.threads), TemporaryDirectory() as name:
-        found, chosen = measure.machine(device), photos(args.photos or (3 if args.quick else 12), Path(name))
-        what = f"Images to masks: {chosen.source}, {model}, medians of {turns} turns"
-        print(measure.headline(what, args.threads, found))
-        times = args.repeat or (1 if args.quick or device.type == "cpu" else 250)
-        many = chosen if times == 1 else copies(chosen, Path(name) / "many", times * len(chosen.ids))
-        ways = ways_of(chosen, many, model_file(model, Path(name)), str(device), args.threads)
-        ways = [way for way in ways if not (args.quick and way.name in (PLAIN_POOL, HALF))]
-        rows = race(ways, Path(name), turns, loading_counts=args.quick)
+        folder, machine = Path(name), measure.machine(device)
+        few = photos(args.photos or (3 if args.quick else 12), folder)
+        what = f"Images to masks: {few.source}, {model}, medians of {turns} turns"
+        print(measure.headline(what, args.threads, machine))
+        many = few if repeat == 1 else copies(few, folder / "many", repeat * len(few.ids))
+        clip = ["--model", str(model_file(model, folder)), "--device", str(device)]
+        crf = ["--crf_image", "reference", "--num_workers", str(args.threads)]
+        ways = [
+            Way(PLAIN, few, partial(plain_commands, clip, 1)),
+            Way("generate_cams.py, eval_cam_with_crf.py", many, partial(staged_commands, clip, crf)),
+            Way("scripts.run", many, partial(one_command, clip, crf)),
+        ]
+        if not args.quick:
+            ways.append(Way(PLAIN_POOL, few, partial(plain_commands, clip, args.threads)))
+            ways.append(Way(HALF, many, partial(one_command, [*clip, "--precision", "bfloat16"], crf)))
+        rows = race(ways, folder, turns, loading_counts=args.quick)
     print(measure.table(rows, COLUMNS))
-    settings = {"photos": chosen.source, "model": model, "turns": turns, "threads": args.threads}
-    measure.write_record(args.json, "end_to_end", found, settings, rows)
+    settings = {"photos": few.source, "model": model, "turns": turns, "threads": args.threads}
+    measure.write_record(args.json, "end_to_end", machine, settings, rows)
     return EXIT_OK
-
-
-def ways_of(photos: Photos, many: Photos, weights: Path, device: str, threads: int) -> list[Way]:
-    """The contestants; ours have the longer list."""
-    model = ["--model", str(weights), "--device", device]
-    crf = ["--crf_image", "reference", "--num_workers", str(threads)]
-    return [
-        Way(PLAIN, photos, partial(plain_commands, model, 1)),
-        Way(PLAIN_POOL, photos, partial(plain_commands, model, threads)),
-        Way("generate_cams.py, eval_cam_with_crf.py", many, partial(staged_commands, model, crf)),
-        Way("scripts.run", many, partial(one_command, model, crf)),
-        Way(HALF, many, partial(one_command, [*model, "--precision", "bfloat16"], crf)),
-    ]
 
 
 def plain_commands(model: list[str], crf_workers: int, photos: Photos, out: Path) -> list[Command]:
@@ -122,59 +118,48 @@ def one_command(model: list[str], crf: list[str], photos: Photos, out: Path) -> 
     return [("scripts.run", [*photos.options(), "--pseudo_mask_save_path", str(out / "masks"), *model, *crf])]
 
 
-# --- the race -------------------------------------------------------------------------------------
-
-
 def race(ways: Sequence[Way], folder: Path, turns: int, loading_counts: bool) -> list[dict[str, Any]]:
-    """A row a way. The runs on one image warm up what is kept on disk (compiled kernels, text embeddings)."""
-    one: dict[str, list[tuple[float, float]]] = {way.name: [] for way in ways}
-    whole: dict[str, list[tuple[float, float]]] = {way.name: [] for way in ways}
+    """A row for each way. The runs on one image warm up what is kept on disk (compiled kernels, text embeddings)."""
+    first, whole = ({way.name: list[tuple[float, float]]() for way in ways} for _ in range(2))
+    split = folder / "first.txt"
     for turn in range(turns):
         for way in ways[:: -1 if turn % 2 else 1]:
             if not loading_counts:
-                one[way.name].append(way.run(first_of(way.photos, folder), folder / f"{way.name}, one, {turn}"))
+                write_text(split, f"{way.photos.ids[0]}\n")
+                one = replace(way.photos, split=split)
+                first[way.name].append(way.run(one, folder / f"{way.name}, one, {turn}"))
             whole[way.name].append(way.run(way.photos, folder / f"{way.name}, list, {turn}"))
-    rows = [row(way, one[way.name], whole[way.name]) for way in ways]
+    rows = [row(way, first[way.name], whole[way.name]) for way in ways]
     rates = {row["way"]: row["images_per_s"] for row in rows}
-    for way, found in zip(ways, rows):
-        found["ratio"] = ratio(found["images_per_s"], rates[PLAIN])
-        found["ratio_pool"] = ratio(found["images_per_s"], rates.get(PLAIN_POOL))
-        found["same_pixels"] = same_pixels(way, ways[0], folder)
+    for way, result in zip(ways, rows):
+        for key, plain in (("ratio", PLAIN), ("ratio_pool", PLAIN_POOL)):
+            ours, theirs = result["images_per_s"], rates.get(plain)
+            result[key] = ours / theirs if ours and theirs else None
+        result["same_pixels"] = same_pixels(way, ways[0], folder)
     return rows
 
 
-def first_of(photos: Photos, folder: Path) -> Photos:
-    """The first image of the list alone."""
-    split = folder / "first.txt"
-    write_text(split, f"{photos.ids[0]}\n")
-    return replace(photos, split=split)
-
-
-def row(way: Way, one: list[tuple[float, float]], whole: list[tuple[float, float]]) -> dict[str, Any]:
+def row(way: Way, first: list[tuple[float, float]], whole: list[tuple[float, float]]) -> dict[str, Any]:
     """Medians; no rate where the list took no longer than one image did, which says nothing."""
-    count, list_s = len(way.photos.ids), median(seconds for seconds, _ in whole)
-    one_s = median(seconds for seconds, _ in one) if one else None
-    further, took = (count - 1, list_s - one_s) if one_s else (count, list_s)
+    images, list_s = len(way.photos.ids), median(seconds for seconds, _ in whole)
+    one_s = median(seconds for seconds, _ in first) if first else None
+    further, further_s = (images, list_s) if one_s is None else (images - 1, list_s - one_s)
     return {
         "way": way.name,
-        "images": count,
-        "images_per_s": further / took if further and took > 0 else None,
+        "images": images,
+        "images_per_s": further / further_s if further and further_s > 0 else None,
         "list_s": list_s,
         "one_image_s": one_s,
         "peak_mb": max(peak for _, peak in whole),
     }
 
 
-def ratio(ours: float | None, theirs: float | None) -> float | None:
-    return ours / theirs if ours and theirs else None
-
-
 def same_pixels(way: Way, plain: Way, folder: Path) -> float:
     """Share of the pixels of the plain way's photos whose value in the mask is the same."""
     same = total = 0
-    for own, other in zip(way.photos.ids, plain.photos.ids):
-        ours = read_mask(folder / f"{way.name}, list, 0" / "masks" / f"{own}.png")
-        theirs = read_mask(folder / f"{plain.name}, list, 0" / "masks" / f"{other}.png")
+    for our_id, their_id in zip(way.photos.ids, plain.photos.ids):
+        ours = read_mask(folder / f"{way.name}, list, 0" / "masks" / f"{our_id}.png")
+        theirs = read_mask(folder / f"{plain.name}, list, 0" / "masks" / f"{their_id}.png")
         same, total = same + int(np.count_nonzero(ours == theirs)), total + ours.size
     return same / total
 

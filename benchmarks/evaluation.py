@@ -2,10 +2,10 @@
 
 python -m benchmarks.evaluation [--quick] [--json FILE] [--threads 2]
 
-The reference's way, a plain loop here: for each exponent, for each image, read the full-size maps and the ground
-truth, raise the background to the power, stack, argmax, count; on one thread, and in float16, the files' own precision,
-which numpy is slow in: the same loop in float32 has a column too. Ours computes in float32. Both score the same maps,
-which are smooth and random.
+The reference's way is a plain loop here: for each exponent and each image, read the full-size maps and the ground
+truth, raise the background to the power, stack, argmax, count. It runs on one thread, in float16 as its files are.
+numpy is slow in float16, so the same loop in float32 has a column too. Ours computes in float32. Both score the same
+smooth random maps.
 """
 
 import argparse
@@ -26,7 +26,6 @@ from clip.image import patch_grid
 from common.arguments import positive
 from common.errors import EXIT_OK, UserError
 from common.images import image_size
-from dataset.spec import Sample
 from pipeline.files.cam_file import save_cams
 from pipeline.stages import evaluate as stage_eval
 from pipeline.steps.maps import Cams, resize_maps
@@ -56,34 +55,29 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def _run(args: argparse.Namespace) -> int:
     turns = args.turns or (3 if args.quick else 5)
     with measure.cores(args.threads), TemporaryDirectory() as name:
-        found, chosen = measure.machine(), photos(args.photos or (8 if args.quick else 40), Path(name))
+        machine, chosen = measure.machine(), photos(args.photos or (8 if args.quick else 40), Path(name))
         write_maps(chosen, Path(name) / "ours", Path(name) / "plain")
-        print(measure.headline(f"Evaluation: {chosen.source}, medians of {turns} turns", args.threads, found))
+        print(measure.headline(f"Evaluation: {chosen.source}, medians of {turns} turns", args.threads, machine))
         threads = sorted({1, args.threads})
         rows = [row for maps in ("highres", "attn_highres") for row in race(chosen, Path(name), maps, threads, turns)]
     print(measure.table(rows, COLUMNS))
     settings = {"photos": chosen.source, "turns": turns, "threads": args.threads}
-    measure.write_record(args.json, "evaluation", found, settings, rows)
+    measure.write_record(args.json, "evaluation", machine, settings, rows)
     return EXIT_OK
 
 
 def write_maps(photos: Photos, ours: Path, plain: Path) -> None:
-    """The same maps in both forms: ours on the patch grid, compressed; theirs in full size, float16, plain."""
+    """Smooth random maps in both forms: ours on the patch grid, compressed; theirs in full size, float16, plain."""
     plain.mkdir(parents=True)
     for sample in photos.samples():
-        cams = random_cams(sample)
+        size, random = image_size(sample.image), np.random.default_rng(crc32(sample.id.encode()))
+        grid = patch_grid(size, 16)
+        cam, attn = (np.stack([smooth(random, grid, cells) for _ in sample.labels]) for cells in (12, 6))
+        cams = Cams(np.array(sample.labels, np.int64), cam, attn, size)
         save_cams(ours / f"{sample.id}.npz", cams, {})
-        for kind, maps in (("highres", cams.cam), ("attn_highres", cams.attn)):
-            full = resize_maps(maps, cams.size).astype(np.float16)
+        for kind, maps in (("highres", cam), ("attn_highres", attn)):
+            full = resize_maps(maps, size).astype(np.float16)
             np.savez(plain / f"{sample.id}_{kind}.npz", keys=cams.keys, maps=full)
-
-
-def random_cams(sample: Sample) -> Cams:
-    """Smooth maps on the patch grid of a photo."""
-    size, random = image_size(sample.image), np.random.default_rng(crc32(sample.id.encode()))
-    grid = patch_grid(size, 16)
-    cam, attn = (np.stack([smooth(random, grid, cells) for _ in sample.labels]) for cells in (12, 6))
-    return Cams(np.array(sample.labels, np.int64), cam, attn, size)
 
 
 def race(photos: Photos, folder: Path, maps: str, threads: Sequence[int], turns: int) -> list[dict[str, Any]]:
@@ -92,7 +86,7 @@ def race(photos: Photos, folder: Path, maps: str, threads: Sequence[int], turns:
     work = {f"{count} threads": partial(ours, photos, folder / "ours", maps, ids, count) for count in threads}
     for precision in ("float16", "float32"):
         work[precision] = partial(plain, photos, folder / "plain", maps, ids, precision)
-    apart = miou_difference(work["1 threads"](), work["float32"]())  # warms up too
+    difference = miou_difference(work["1 threads"](), work["float32"]())  # warms up too
     seconds = measure.take_turns({name: measure.timed(run) for name, run in work.items()}, turns)
     milliseconds = {name: 1e3 * value / len(ids) for name, value in seconds.items()}
     return [
@@ -105,7 +99,7 @@ def race(photos: Photos, folder: Path, maps: str, threads: Sequence[int], turns:
             "ratio": milliseconds["float16"] / milliseconds[f"{count} threads"],
             "float32_ms": milliseconds["float32"],
             "ratio_float32": milliseconds["float32"] / milliseconds[f"{count} threads"],
-            "max_miou_difference": apart,
+            "max_miou_difference": difference,
         }
         for count in threads
     ]

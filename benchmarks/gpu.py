@@ -11,10 +11,10 @@ The exit code is 0 if all is within its tolerance, else 1; 2 where there is no G
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,6 +30,7 @@ from benchmarks.crf import agreement, cam_probs, crf_images
 from benchmarks.material import VOC_SIZES, cam_job, generated, model_file
 from benchmarks.toyworld import run_stage
 from clip.device import pick_device
+from common.cores import available_cores
 from common.errors import EXIT_OK
 from common.parallel import ordered_map
 from dataset.mask_png import read_mask
@@ -37,9 +38,9 @@ from pipeline.crf.dense_crf import dense_crf, dense_crf_batch
 from pipeline.files.cam_file import load_cams
 from pipeline.methods.method import CamSettings
 from pipeline.stages import cams as stage_cams
-from pipeline.stages.cams import CamWork
 from toyworld.layout import write_dataset
 from toyworld.spec import VALIDATION_SEED
+from training.board import read_log
 from voc12.spec import SPEC
 
 OUT_OF_TOLERANCE = 1
@@ -59,11 +60,12 @@ COLUMNS: measure.Columns = {
     "verdict": ("", "{}"),
 }
 Row = dict[str, Any]
+Main = Callable[[list[str] | None], int]
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = measure.parser_of("CAM, CRF, the whole road and training on the GPU against the CPU.")
-    parser.set_defaults(threads=min(16, len(measure.available_cores())))
+    parser.set_defaults(threads=min(16, available_cores()))
     parser.add_argument("--device", default="cuda", help="what is compared with the CPU; cpu: a dry run")
     return parser.parse_args(argv)
 
@@ -73,18 +75,18 @@ def _run(args: argparse.Namespace) -> int:
     rows = []
     torch.backends.cudnn.allow_tf32 = False  # what differs is then our code's, not the products' precision
     with measure.cores(args.threads), TemporaryDirectory() as name:
-        found = measure.machine(device)
-        print(measure.headline("The device against the CPU", args.threads, found), flush=True)
+        machine = measure.machine(device)
+        print(measure.headline("The device against the CPU", args.threads, machine), flush=True)
         for row in checks(device, Path(name), args.threads, args.quick):
             rows.append(row)
             print(f"{row['what']}: {row['verdict']}", file=sys.stderr, flush=True)
     print(measure.table(rows, COLUMNS))
-    measure.write_record(args.json, "gpu", found, {"threads": args.threads, "quick": args.quick}, rows)
+    measure.write_record(args.json, "gpu", machine, {"threads": args.threads, "quick": args.quick}, rows)
     return EXIT_OK if all(row["verdict"] == "ok" for row in rows) else OUT_OF_TOLERANCE
 
 
 def checks(device: str, folder: Path, threads: int, quick: bool) -> Iterator[Row]:
-    """A row a part."""
+    """A row for each part."""
     yield cam_row("clip-es", device, folder, quick)
     yield cam_row("maskclip", device, folder, quick)
     yield crf_row(device, threads, quick)
@@ -111,9 +113,6 @@ def row_of(what: str, images: int, rates: tuple[float | None, float | None], of:
     }
 
 
-# --- CAM ------------------------------------------------------------------------------------------
-
-
 def cam_row(method: str, device: str, folder: Path, quick: bool) -> Row:
     photos = generated(2 if quick else 16, folder / "photos", [(64, 80)] if quick else VOC_SIZES)
     weights, samples = model_file("toy" if quick else "ViT-B/16", folder), photos.samples()
@@ -124,22 +123,12 @@ def cam_row(method: str, device: str, folder: Path, quick: bool) -> Row:
     many = samples * (1 if quick else 32)
     seconds_an_image(works["device"], samples)  # warms up
     rates = 1 / seconds_an_image(works["device"], many), 1 / seconds_an_image(works["cpu"], samples)
-    share = same_values(works["device"], works["cpu"], photos.ids)
-    return row_of(f"CAM, {method}", len(samples), rates, f"map values within {MAP_TOLERANCE}", share, ">= 0.995")
-
-
-def same_values(one: CamWork, other: CamWork, ids: list[str]) -> float:
-    """Share of the values of all maps, before and after the affinity, that differ by no more than MAP_TOLERANCE."""
-    same = total = 0
-    for image_id in ids:
-        for kind in ("highres", "attn_highres"):
-            (_, ours), (_, theirs) = (load_cams(work.path(image_id), kind, len(SPEC.classes)) for work in (one, other))
-            same += int(np.count_nonzero(np.abs(ours - theirs) <= MAP_TOLERANCE))
-            total += ours.size
-    return same / total
-
-
-# --- CRF ------------------------------------------------------------------------------------------
+    same = total = 0  # values of all maps, before and after the affinity
+    for image_id, kind in product(photos.ids, ("highres", "attn_highres")):
+        ours, theirs = (load_cams(work.path(image_id), kind, len(SPEC.classes))[1] for work in works.values())
+        same += int(np.count_nonzero(np.abs(ours - theirs) <= MAP_TOLERANCE))
+        total += ours.size
+    return row_of(f"CAM, {method}", len(samples), rates, f"map values within {MAP_TOLERANCE}", same / total, ">= 0.995")
 
 
 def crf_row(device: str, threads: int, quick: bool) -> Row:
@@ -160,56 +149,46 @@ def crf_row(device: str, threads: int, quick: bool) -> Row:
     return row_of("CRF, torch against numba", len(images), rates, "labels of the worst image", same, ">= 0.999")
 
 
-# --- the whole road -------------------------------------------------------------------------------
+def rate(count: int, main: Main, options: list[str], one: list[str], whole: list[str]) -> float | None:
+    """Images (or steps) a second beyond the first, by running a command with the options `one`, then with `whole`.
+
+    None where the list took no longer than its first image did, which says nothing.
+    """
+    one_s, whole_s = (measure.timed(partial(run_stage, main, [*options, *more]))() for more in (one, whole))
+    return (count - 1) / (whole_s - one_s) if whole_s > one_s else None
 
 
 def road_row(device: str, folder: Path, threads: int) -> Row:
     """Scenes to masks; those of the CPU stay in `masks cpu`, for the training."""
-    data = folder / "toy"
+    data, first = folder / "toy", folder / "first.txt"
     ids = sorted(path.stem for path in (data / "JPEGImages").iterdir())
-    first = folder / "first.txt"
     first.write_text(f"{ids[0]}\n")
-
-    def run(where: str, out: Path, *more: str) -> Callable[[], None]:
-        options = ["--img_root", str(data), "--device", where, "--num_workers", str(threads)]
-        return partial(run_stage, scripts.run.main, [*options, "--pseudo_mask_save_path", str(out), *more])
-
     rates = []
     for name, where in (("device", device), ("cpu", "cpu")):
-        one = measure.timed(run(where, folder / f"one {name}", "--split_file", str(first)))()
-        rates.append(rate(len(ids), one, measure.timed(run(where, folder / f"masks {name}"))()))
-    pairs = [[read_mask(folder / f"masks {name}" / f"{it}.png") for name in ("device", "cpu")] for it in ids]
-    same = sum(int(np.count_nonzero(ours == theirs)) for ours, theirs in pairs) / sum(it[0].size for it in pairs)
+        options = ["--img_root", str(data), "--device", where, "--num_workers", str(threads)]
+        one = ["--pseudo_mask_save_path", str(folder / f"one {name}"), "--split_file", str(first)]
+        whole = ["--pseudo_mask_save_path", str(folder / f"masks {name}")]
+        rates.append(rate(len(ids), scripts.run.main, options, one, whole))
+    files = [[folder / f"masks {name}" / f"{image_id}.png" for name in ("device", "cpu")] for image_id in ids]
+    pairs = [(read_mask(ours), read_mask(theirs)) for ours, theirs in files]
+    same = sum(int(np.count_nonzero(ours == theirs)) for ours, theirs in pairs) / sum(ours.size for ours, _ in pairs)
     return row_of("scripts.run, toy world", len(ids), (rates[0], rates[1]), "mask pixels", same, ">= 0.995")
-
-
-def rate(count: int, one_s: float, all_s: float) -> float | None:
-    """Images a second beyond the first; None where the list took no longer than one image did, which says nothing."""
-    return (count - 1) / (all_s - one_s) if all_s > one_s else None
-
-
-# --- training -------------------------------------------------------------------------------------
 
 
 def training_row(device: str, folder: Path, steps: int) -> Row:
     """The losses of a network that begins with the same weights and gets the same crops on both."""
-
-    def run(where: str, out: Path, count: int) -> Callable[[], None]:
-        data = ["--img_root", str(folder / "toy"), "--masks", str(folder / "masks cpu"), "--device", where]
-        options = ["--batch_size", str(BATCH), "--max_iters", str(count), "--out", str(out)]
-        return partial(run_stage, scripts.train_segmentor.main, [*data, *TRAINING, *options])
-
     rates, losses = [], []
     for name, where in (("device", device), ("cpu", "cpu")):
         out = folder / f"network {name}"
-        one = measure.timed(run(where, out, 1))()
-        per_step = rate(steps, one, measure.timed(run(where, out, steps))())
+        options = ["--img_root", str(folder / "toy"), "--masks", str(folder / "masks cpu"), "--device", where]
+        options += [*TRAINING, "--batch_size", str(BATCH), "--out", str(out)]
+        counts = (["--max_iters", str(count)] for count in (1, steps))
+        per_step = rate(steps, scripts.train_segmentor.main, options, *counts)
         rates.append(BATCH * per_step if per_step else None)
-        lines = (out / "log.jsonl").read_text(encoding="utf-8").splitlines()
-        losses.append([json.loads(line)["loss"] for line in lines if "loss" in json.loads(line)])
+        losses.append([line["loss"] for line in read_log(out) if "loss" in line])
     assert len(losses[0]) == len(losses[1]) == steps
-    apart = max(abs(ours - theirs) / theirs for ours, theirs in list(zip(*losses))[:COMPARED])
-    return row_of("training, SegFormer", steps * BATCH, (rates[0], rates[1]), "loss, relative", apart, "<= 0.05")
+    largest = max(abs(ours - theirs) / theirs for ours, theirs in list(zip(*losses))[:COMPARED])
+    return row_of("training, SegFormer", steps * BATCH, (rates[0], rates[1]), "loss, relative", largest, "<= 0.05")
 
 
 main = measure.command(parse, _run)

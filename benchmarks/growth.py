@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks import measure
 from benchmarks.material import Photos, copies, generated, model_file
-from benchmarks.measure import Command, Ran, run_fresh
+from benchmarks.measure import Command, Usage, run_fresh
 from common.arguments import positive
 from common.errors import EXIT_OK
 
@@ -39,20 +39,20 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def _run(args: argparse.Namespace) -> int:
     lengths = sorted(set(args.images or ((20, 40, 80) if args.quick else (100, 1000, 10000))))
     with measure.cores(args.threads), TemporaryDirectory() as name:
-        found = measure.machine()
-        print(measure.headline(f"Growth: generated images of {SIZE[1]}x{SIZE[0]}, toy CLIP", args.threads, found))
+        machine = measure.machine()
+        print(measure.headline(f"Growth: generated images of {SIZE[1]}x{SIZE[0]}, toy CLIP", args.threads, machine))
         few = generated(min(DIFFERENT, lengths[-1]), Path(name) / "few", [SIZE])
-        loading, *ran = (stages(few, count, Path(name) / f"{count}", args.threads) for count in (1, *lengths))
-    rows = [row(count, one, loading) for count, one in zip(lengths, ran)]
+        loading, *usages = (stages(few, count, Path(name) / f"{count}", args.threads) for count in (1, *lengths))
+    rows = [row(count, usage, loading) for count, usage in zip(lengths, usages)]
     per_1000 = slope(rows)
     print(measure.table(rows, COLUMNS))
     print(f"\npeak memory, from {lengths[0]:,} to {lengths[-1]:,} images: {per_1000:+.1f} MB per 1,000 images")
     settings = {"image_size": SIZE, "threads": args.threads, "mb_per_1000_images": per_1000}
-    measure.write_record(args.json, "growth", found, settings, rows)
+    measure.write_record(args.json, "growth", machine, settings, rows)
     return EXIT_OK
 
 
-def stages(few: Photos, count: int, folder: Path, threads: int) -> list[Ran]:
+def stages(few: Photos, count: int, folder: Path, threads: int) -> list[Usage]:
     """The three stages as a user would call them, on `count` copies."""
     photos, weights = copies(few, folder, count), model_file("toy", folder)
     data = [*photos.options(), "--cam_out_dir", str(folder / "cams")]
@@ -65,13 +65,13 @@ def stages(few: Photos, count: int, folder: Path, threads: int) -> list[Ran]:
     return run_fresh(*commands)[0]
 
 
-def row(count: int, ran: list[Ran], loading: list[Ran]) -> dict[str, Any]:
+def row(count: int, usages: list[Usage], loading: list[Usage]) -> dict[str, Any]:
     """Milliseconds of every image beyond the first, and peaks. One image says nothing of the time."""
-    found: dict[str, Any] = {"images": count}
-    for stage, one, first in zip(STAGES, ran, loading):
-        found[f"{stage}_ms"] = 1e3 * (one.seconds - first.seconds) / (count - 1) if count > 1 else None
-        found[f"{stage}_mb"] = one.peak_mb
-    return found
+    result: dict[str, Any] = {"images": count}
+    for stage, usage, first in zip(STAGES, usages, loading):
+        result[f"{stage}_ms"] = 1e3 * (usage.seconds - first.seconds) / (count - 1) if count > 1 else None
+        result[f"{stage}_mb"] = usage.peak_mb
+    return result
 
 
 def slope(rows: list[dict[str, Any]]) -> float:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import copyfile
 from typing import Any
 
 import cv2
@@ -18,6 +19,7 @@ from dataset.spec import Sample
 from dataset.voc_layout import read_split, voc_paths, voc_samples
 from pipeline.methods.method import CamSettings
 from pipeline.stages.cams import CamJob, ModelSource
+from toyworld.spec import WEIGHTS
 from voc12.spec import CLASSES, SPEC
 
 VOC_MINI = ROOT.parent / "shared" / "voc_mini"  # forty photos of VOC, not part of the project
@@ -43,7 +45,7 @@ class Photos:
         return self.root / "SegmentationClass"
 
     def options(self) -> list[str]:
-        """How the stages are told of them."""
+        """The options of the stages that name them."""
         return ["--dataset", "voc12", "--img_root", str(self.root / "JPEGImages"), "--split_file", str(self.split)]
 
     def samples(self) -> list[Sample]:
@@ -67,7 +69,7 @@ def photos(count: int, folder: Path, source: Path = VOC_MINI) -> Photos:
 def generated(
     count: int, folder: Path, sizes: Sequence[tuple[int, int]] = VOC_SIZES, classes: int | None = None, first: int = 0
 ) -> Photos:
-    """Smooth pictures with grain, of these sizes in turn, and masks of smooth regions.
+    """Smooth pictures with grain, of these sizes in turn, their annotations, and masks of smooth regions.
 
     classes  how many each shows; not given: 1, 2, 3 in turn
     first    number of the first one, which is its seed too
@@ -76,31 +78,20 @@ def generated(
     for seed, image_id in enumerate(ids, first):
         random = np.random.default_rng(seed)
         size, number = sizes[seed % len(sizes)], classes or 1 + seed % 3
-        _write(folder, image_id, size, sorted(random.permutation(len(CLASSES))[:number].tolist()), random)
+        labels = sorted(random.permutation(len(CLASSES))[:number].tolist())
+        regions = np.stack([smooth(random, size, 8) for _ in (0, *labels)]).argmax(axis=0)
+        mask = np.array([0, *(label + 1 for label in labels)], np.uint8)[regions]
+        patches = random.integers(0, 256, (max(2, size[0] // 16), max(2, size[1] // 16), 3), np.uint8)
+        patches = cv2.resize(patches, size[::-1], interpolation=cv2.INTER_CUBIC)
+        photo = (patches + random.normal(0, 3, patches.shape)).clip(0, 255).astype(np.uint8)
+        with atomic_write(folder / "JPEGImages" / f"{image_id}.jpg") as stream:
+            Image.fromarray(photo).save(stream, "JPEG", quality=95)
+        with atomic_write(folder / "SegmentationClass" / f"{image_id}.png") as stream:
+            Image.fromarray(mask).save(stream, "PNG")
+        objects = "".join(f"<object><name>{CLASSES[label]}</name></object>" for label in labels)
+        write_text(folder / "Annotations" / f"{image_id}.xml", f"<annotation>{objects}</annotation>\n")
     write_text(folder / SPLIT, "".join(f"{image_id}\n" for image_id in ids))
     return Photos(folder, folder / SPLIT, f"{count} generated images")
-
-
-def _write(folder: Path, image_id: str, size: tuple[int, int], labels: list[int], random: np.random.Generator) -> None:
-    """One image, its annotation and its mask, in which classes and background follow smooth regions."""
-    regions = np.concatenate([[smooth(random, size, 8)], [smooth(random, size, 8) for _ in labels]]).argmax(axis=0)
-    mask = np.array([0, *(label + 1 for label in labels)], np.uint8)[regions]
-    pictures = {
-        folder / "JPEGImages" / f"{image_id}.jpg": (Image.fromarray(picture(random, size)), "JPEG"),
-        folder / "SegmentationClass" / f"{image_id}.png": (Image.fromarray(mask), "PNG"),
-    }
-    for path, (image, kind) in pictures.items():
-        with atomic_write(path) as stream:
-            image.save(stream, kind, quality=95)
-    objects = "".join(f"<object><name>{CLASSES[label]}</name></object>" for label in labels)
-    write_text(folder / "Annotations" / f"{image_id}.xml", f"<annotation>{objects}</annotation>\n")
-
-
-def picture(random: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Smooth patches and some grain, (H, W, 3) uint8."""
-    patches = random.integers(0, 256, (max(2, size[0] // 16), max(2, size[1] // 16), 3), np.uint8)
-    patches = cv2.resize(patches, size[::-1], interpolation=cv2.INTER_CUBIC)
-    return (patches + random.normal(0, 3, patches.shape)).clip(0, 255).astype(np.uint8)
 
 
 def smooth(random: np.random.Generator, size: tuple[int, int], cells: int) -> np.ndarray:
@@ -113,23 +104,15 @@ def smooth(random: np.random.Generator, size: tuple[int, int], cells: int) -> np
 
 
 def copies(photos: Photos, folder: Path, count: int) -> Photos:
-    """`count` images that are the given ones over and over, under names of their own: hard links to the same bytes."""
-    from shutil import copyfile
-
+    """`count` copies of the given images, over and over, under new names."""
     ids, names = photos.ids, [f"copy_{index:06d}" for index in range(count)]
     for kind, suffix in (("JPEGImages", ".jpg"), ("Annotations", ".xml"), ("SegmentationClass", ".png")):
         (folder / kind).mkdir(parents=True, exist_ok=True)
         for index, name in enumerate(names):
-            original, copy = photos.root / kind / f"{ids[index % len(ids)]}{suffix}", folder / kind / f"{name}{suffix}"
-            try:
-                copy.hardlink_to(original)
-            except OSError:  # another disk, a system without links, or more links than it allows
-                copyfile(original, copy)
+            original = photos.root / kind / f"{ids[index % len(ids)]}{suffix}"
+            copyfile(original, folder / kind / f"{name}{suffix}")
     write_text(folder / SPLIT, "".join(f"{name}\n" for name in names))
     return Photos(folder, folder / SPLIT, f"{count} copies of {photos.source}")
-
-
-# --- our CAM stage --------------------------------------------------------------------------------------
 
 
 def cam_job(weights: Path, out_dir: Path, device: str = "cpu", **more: Any) -> CamJob:
@@ -146,27 +129,16 @@ def need_all(outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
         yield outcome
 
 
-# --- weights --------------------------------------------------------------------------------------
-
-
 def model_file(name: str, folder: Path) -> Path:
-    """The weight file of one of MODELS: the toy world's own, or a random ViT-B/16, made in `folder`."""
-    from toyworld.spec import WEIGHTS
+    """The weight file of one of MODELS: the toy world's, or a random ViT-B/16, made in `folder`.
 
-    if name == "toy":
-        return WEIGHTS
-    path = folder / "random_vit_b_16.pt"
-    if not path.is_file():
-        _write_random_vit(path)
-    return path
-
-
-def _write_random_vit(path: Path) -> None:
-    """Float16, as OpenAI's files. Random weights take the same time as trained ones.
-
-    Queries and keys are enlarged: as they are drawn, attention is all but uniform, refined maps are all but flat, and
-    after their min-max normalisation one would compare rounding errors (found: 2e-3 before, 2e-5 after).
+    The second is float16, as OpenAI's files. Random weights take the same time as trained ones. Queries and keys are
+    enlarged: as they are drawn, attention is all but uniform, refined maps are all but flat, and after their min-max
+    normalisation one would compare rounding errors (measured: 2e-3 before, 2e-5 after).
     """
+    path = folder / "random_vit_b_16.pt"
+    if name == "toy" or path.is_file():
+        return WEIGHTS if name == "toy" else path
     import open_clip
     from open_clip.model import CLIP
 
@@ -178,3 +150,4 @@ def _write_random_vit(path: Path) -> None:
     state = {key: value if key == "logit_scale" else value.half() for key, value in model.state_dict().items()}
     with atomic_write(path) as stream:
         torch.save(state, stream)
+    return path

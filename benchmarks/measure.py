@@ -13,24 +13,23 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from cli import console
 from cli.options import Parser
 from common.arguments import positive
 from common.errors import UserError
-from common.files import need_writable, write_text
+from common.files import check_place, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("torch", "numpy", "numba", "opencv-python-headless", "pillow", "open_clip_torch", "pydensecrf2")
+PACKAGES = {"torch", "numpy", "numba", "opencv-python-headless", "pillow", "open_clip_torch", "pydensecrf2"}
 THREADS = 2  # what the project's own figures are measured with
 Command = tuple[str, list[str]]  # a module with a main(argv), and its arguments
 Name = TypeVar("Name")
 Row = Mapping[str, Any]
-Columns = Mapping[str, tuple[str, str]]  # key of a row -> its heading and how it is written, such as "{:.1f}"
+Columns = Mapping[str, tuple[str, str]]  # key of a row -> its heading and its format, such as "{:.1f}"
 
 
 def parser_of(description: str, device: bool = False) -> Parser:
@@ -47,13 +46,13 @@ def parser_of(description: str, device: bool = False) -> Parser:
 def command(
     parse: Callable[[list[str] | None], argparse.Namespace], work: Callable[[argparse.Namespace], int]
 ) -> Callable[..., int]:
-    """The `main(argv=None)` of a benchmark: errors of the user become one line and exit code 2."""
+    """The `main(argv=None)` of a benchmark: a user's mistake is one line and exit code 2, a wrong --json at once."""
 
     def main(argv: list[str] | None = None) -> int:
         args = parse(argv)
 
         def run() -> int:
-            begin(args)
+            check_place(args.json, "--json", "figures.json")
             return work(args)
 
         return console.run(run)
@@ -61,102 +60,61 @@ def command(
     return main
 
 
-def begin(args: argparse.Namespace) -> None:
-    """Refuse a --json that could not be written, before anything is measured."""
-    if args.json is not None:
-        if args.json.is_dir():
-            raise UserError(f"--json {args.json}: a folder; give the name of a file")
-        need_writable(args.json.absolute().parent, "--json")
-
-
 # --- the machine ----------------------------------------------------------------------------------
 
 
 @contextmanager
 def cores(count: int) -> Iterator[None]:
-    """As many threads for torch and OpenCV, and, where the system can, no more cores for this process and its children.
+    """Within the block torch and OpenCV use `count` threads, and this process and its children no more cores.
 
     Without the second, reading and writing beside the model would run on cores that nobody counts. Enter it before
-    anything computes: threads that run already keep the cores they had. All is put back on the way out.
+    anything computes: threads that run already keep the cores they had.
     """
     import cv2
     import torch
 
-    allowed = available_cores()
+    can_limit = hasattr(os, "sched_setaffinity")
+    allowed = sorted(os.sched_getaffinity(0)) if can_limit else list(range(os.cpu_count() or 1))
     if count > len(allowed):
         raise UserError(f"--threads {count}: this process may use {len(allowed)} cores; give it no more than those")
-    before = torch.get_num_threads(), cv2.getNumThreads(), os.environ.get("OMP_NUM_THREADS")
-    _use(count, count, str(count), allowed[:count])
+    torch_threads, cv2_threads = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(count)
+    cv2.setNumThreads(count)
+    if can_limit:
+        os.sched_setaffinity(0, allowed[:count])
     try:
         yield
     finally:
-        _use(*before, allowed)
-
-
-def _use(torch_threads: int, cv2_threads: int, environment: str | None, cpus: Sequence[int]) -> None:
-    import cv2
-    import torch
-
-    torch.set_num_threads(torch_threads)
-    cv2.setNumThreads(cv2_threads)
-    os.environ.pop("OMP_NUM_THREADS", None)
-    if environment is not None:  # for the processes that are started from here
-        os.environ["OMP_NUM_THREADS"] = environment
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cpus)
-
-
-def available_cores() -> list[int]:
-    """Numbers of the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
+        torch.set_num_threads(torch_threads)
+        cv2.setNumThreads(cv2_threads)
+        if can_limit:
+            os.sched_setaffinity(0, allowed)
 
 
 def machine(device: object = "cpu") -> dict[str, Any]:
-    """What the figures depend on: processor, cores, GPU, versions, the commit, and how busy it was."""
+    """What the figures depend on: processor, cores, GPU, versions, the commit (with + where files were changed)."""
+    cpuinfo, gpu = Path("/proc/cpuinfo"), str(device)
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    if gpu.startswith("cuda"):
+        import torch
+
+        gpu = torch.cuda.get_device_name(gpu)
+    git = ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+    try:
+        commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, timeout=10, check=False).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        commit = ""
     return {
-        "processor": _processor(),
+        "processor": names[0] if names else platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
-        "load": [round(value, 1) for value in os.getloadavg()] if hasattr(os, "getloadavg") else None,
-        "device": _device_name(str(device)),
+        "load": [round(value, 1) for value in os.getloadavg()],
+        "device": gpu,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "packages": {name: version for name in PACKAGES if (version := _version(name))},
-        "commit": _commit(),
+        "packages": {item.name: item.version for item in metadata.distributions() if item.name in PACKAGES},
+        "commit": commit or None,
     }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def _device_name(device: str) -> str:
-    if not device.startswith("cuda"):
-        return device
-    import torch
-
-    return torch.cuda.get_device_name(device)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _commit() -> str | None:
-    """The checkout's commit, with + where files were changed; None without git."""
-    command = ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
-    try:
-        described = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return described.stdout.strip() or None
 
 
 # --- measuring ------------------------------------------------------------------------------------
@@ -186,15 +144,14 @@ def take_turns(contestants: Mapping[Name, Callable[[], float]], turns: int) -> d
 # --- fresh processes ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Ran:
+class Usage(NamedTuple):
     """One command: seconds, and the most memory that the process, or one it started, had held when it ended."""
 
     seconds: float
     peak_mb: float
 
 
-def run_fresh(*commands: Command) -> tuple[list[Ran], float]:
+def run_fresh(*commands: Command) -> tuple[list[Usage], float]:
     """Run the commands one after the other in one new process; what each took, and the seconds of the whole process.
 
     That process runs this file and reports on itself: asked from outside, the system would count the memory of the
@@ -204,72 +161,69 @@ def run_fresh(*commands: Command) -> tuple[list[Ran], float]:
         report = Path(folder) / "report.json"
         call = [sys.executable, "-m", "benchmarks.measure", str(report), json.dumps(commands)]
         start = time.perf_counter()
-        ended = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
+        result = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
         seconds = time.perf_counter() - start
-        if ended.returncode != 0:
-            last = (ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"])[-1]
+        if result.returncode != 0:
+            last = (result.stderr.strip().splitlines() or [f"exit code {result.returncode}"])[-1]
             raise UserError(f"{', '.join(module for module, _ in commands)}: {last}")
-        return [Ran(**one) for one in json.loads(report.read_text(encoding="utf-8"))], seconds
+        return [Usage(*values) for values in json.loads(report.read_text(encoding="utf-8"))], seconds
 
 
-def run_here(report: str, commands: str) -> int:
+def _run_here(report: str, commands: str) -> int:
     """In the new process: run the commands, given as JSON, and write the report."""
-    done: list[Ran] = []
+    usages: list[Usage] = []
     for module, arguments in json.loads(commands):
         start = time.perf_counter()
         if code := importlib.import_module(module).main(arguments):
             return int(code)
-        done.append(Ran(time.perf_counter() - start, peak_mb()))
-    write_text(Path(report), json.dumps([asdict(one) for one in done]))
+        usages.append(Usage(time.perf_counter() - start, _peak_mb()))
+    write_text(Path(report), json.dumps(usages))
     return 0
 
 
-def peak_mb() -> float:
+def _peak_mb() -> float:
     """The most memory (MB, resident) that this process, or one it waited for, has held.
 
     Linux says it of this program alone; getrusage would also count the one that started it.
     """
     unit = 1 if sys.platform == "darwin" else 1024
-    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    children, process = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_CHILDREN, resource.RUSAGE_SELF))
     status = Path("/proc/self/status")
-    for line in status.read_text(encoding="ascii").splitlines() if status.is_file() else ():
-        if line.startswith("VmHWM"):
-            own = int(line.split()[1]) * 1024
-    return max(own, children) / 1e6
+    if status.is_file():
+        lines = dict(line.split(":", 1) for line in status.read_text(encoding="ascii").splitlines())
+        process = int(lines["VmHWM"].split()[0])
+    return max(process, children) * unit / 1e6
 
 
 # --- output --------------------------------------------------------------------------------------
 
 
-def headline(what: str, threads: int, found: Row) -> str:
+def headline(what: str, threads: int, machine: Row) -> str:
     """What is measured, on what; warns of a machine that has other work."""
-    load, count = found["load"], found["cores"]
-    if load and count and load[0] > count / 2:
-        print(f"warning: load {load[0]} on {count} cores: other work disturbs these times", file=sys.stderr)
-    on = found["processor"] if found["device"] == "cpu" else f"{found['device']}, {found['processor']}"
+    load, count = machine["load"][0], machine["cores"]
+    if count and load > count / 2:
+        print(f"warning: load {load} on {count} cores: other work disturbs these times", file=sys.stderr)
+    on = machine["processor"] if machine["device"] == "cpu" else f"{machine['device']}, {machine['processor']}"
     return f"{what}; {threads} {'thread' if threads == 1 else 'threads'} on {on}\n"
 
 
 def table(rows: Sequence[Row], columns: Columns) -> str:
     """The rows as a table in Markdown, aligned; what a row does not have is a dash."""
     lines = [[heading for heading, _ in columns.values()]]
-    lines += [[_cell(row.get(key), form) for key, (_, form) in columns.items()] for row in rows]
+    for row in rows:
+        values = [(row.get(key), form) for key, (_, form) in columns.items()]
+        lines.append(["-" if value is None else form.format(value) for value, form in values])
     widths = [max(map(len, column)) for column in zip(*lines)]
     lines.insert(1, ["-" * width for width in widths])
     return "\n".join(f"| {' | '.join(cell.ljust(width) for cell, width in zip(line, widths))} |" for line in lines)
 
 
-def _cell(value: object, form: str) -> str:
-    return "-" if value is None else form.format(value)
-
-
-def write_record(path: Path | None, benchmark: str, found: Row, settings: Row, rows: Sequence[Row]) -> None:
+def write_record(path: Path | None, benchmark: str, machine: Row, settings: Row, rows: Sequence[Row]) -> None:
     """The figures as JSON, with the machine and the settings they were measured with. Nothing without a path."""
     if path is not None:
-        record = {"benchmark": benchmark, "machine": found, "settings": settings, "rows": list(rows)}
+        record = {"benchmark": benchmark, "machine": machine, "settings": settings, "rows": list(rows)}
         write_text(path, json.dumps(record, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    sys.exit(run_here(*sys.argv[1:]))
+    sys.exit(_run_here(*sys.argv[1:]))

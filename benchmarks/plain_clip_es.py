@@ -64,17 +64,15 @@ def plain_maps(model: PlainModel, image: Image.Image, labels: Sequence[int]) -> 
     for index in range(len(labels)):
         cam, last_attention = gradcam(model, tokens, text, index, grid)
         mean = torch.stack([*attention, last_attention][-AVERAGED_BLOCKS:])[:, 0, 1:, 1:].mean(dim=0).cpu()
-        highres.append(enlarge(cam, size))
-        refined.append(enlarge(refine(mean, cam, model.box_threshold), size))
-    return PlainMaps(np.array(labels, np.int64), stacked(highres, size), stacked(refined, size))
+        highres.append(cv2.resize(cam, size[::-1]))
+        refined.append(cv2.resize(refine(mean, cam, model.box_threshold), size[::-1]))
+    maps = (np.stack(maps) if maps else np.zeros((0, *size), np.float32) for maps in (highres, refined))
+    return PlainMaps(np.array(labels, np.int64), *maps)
 
 
 def save(path: Path, maps: PlainMaps) -> None:
     """What the reference keeps of an image: classes and refined maps in full size, float16, not compressed."""
     np.savez(path, keys=maps.keys, attn_highres=maps.attn_highres.astype(np.float16))
-
-
-# --- the image ------------------------------------------------------------------------------------
 
 
 def prepare(image: Image.Image, patch: int) -> Tensor:
@@ -146,14 +144,6 @@ def gradcam(
 def normalised(values: np.ndarray) -> np.ndarray:
     shifted = values - values.min()
     return shifted / (1e-7 + shifted.max())
-
-
-def enlarge(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return cv2.resize(values, size[::-1])
-
-
-def stacked(maps: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
-    return np.stack(maps) if maps else np.zeros((0, *size), np.float32)
 
 
 # --- affinity (section 3.2) -----------------------------------------------------------------------

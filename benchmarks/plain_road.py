@@ -72,17 +72,11 @@ def write_mask(out: Path, sample: Sample) -> None:
     with np.load(out / "cams" / f"{sample.id}.npz") as file:
         keys, maps = file["keys"], file["attn_highres"].astype(np.float32)
     probabilities = np.concatenate([1 - maps.max(axis=0, keepdims=True), maps])
-    q = crf(wrapped(np.asarray(read_image(sample.image))), probabilities)
+    bgr = np.asarray(read_image(sample.image))[..., ::-1].astype(np.float32) - np.array(MEAN_BGR, np.float32)
+    q = crf((bgr.astype(np.int32) % 256).astype(np.uint8), probabilities)  # the reference's uint8 wraps around
     labels = np.pad(keys + 1, (1, 0))[q.argmax(axis=0)]
     mask = np.where(q.max(axis=0) < CONFIDENCE, UNSURE, labels).astype(np.uint8)
     Image.fromarray(mask).save(out / "masks" / f"{sample.id}.png")
-
-
-def wrapped(rgb: np.ndarray) -> np.ndarray:
-    """BGR minus the mean, as uint8 that wraps around."""
-    return ((rgb[..., ::-1].astype(np.float32) - np.array(MEAN_BGR, np.float32)).astype(np.int32) % 256).astype(
-        np.uint8
-    )
 
 
 def crf(image: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

@@ -1,9 +1,9 @@
 """How long commands take to start: `python -m benchmarks.start`.
 
-Measured are CPU seconds, user and system, of a command's process and of those that it started, beside those of
-`python -c "import torch"` in the same turns, median of a few turns. CPU seconds hardly depend on what else the machine
-does, and the ratio hardly on how fast it is. Everything has run once before: photos' maps are there, prompts are
-encoded, numba's kernels are compiled.
+CPU seconds (user and system) of a command's process and of those that it starts, beside those of
+`python -c "import torch"`: the median of a few turns. CPU seconds hardly depend on what else the machine does, and the
+ratio hardly on how fast it is. Everything has run once before: CAM files are there, prompts are encoded, kernels are
+compiled.
 
     generate_cams.py          the toy world's 60 images, nothing left to do
     scripts.segment           one photo of VOC's size, random weights of ViT-B/16
@@ -22,9 +22,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import ROOT, begin, headline, machine, parser_of, table, take_turns, write_record
-from cli import console
-from common.errors import UserError
+from benchmarks.measure import ROOT, command, headline, machine, parser_of, table, take_turns, write_record
+from common.errors import EXIT_OK, UserError
 
 TURNS = 5
 TORCH = "import torch"
@@ -38,24 +37,21 @@ COLUMNS = {
 }
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = parser_of("CPU seconds that commands take, beside importing torch.").parse_args(argv)
-    return console.run(lambda: _run(args))
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    return parser_of("CPU seconds that commands take, beside importing torch.").parse_args(argv)
 
 
 def _run(args: argparse.Namespace) -> int:
-    begin(args)
     turns = 1 if args.quick else TURNS
-    with tempfile.TemporaryDirectory() as name:
-        contestants = prepared(Path(name), args.threads)
-        contestants |= {f"{command} --help": _measured([*_start_of(command), "--help"]) for command in every_command()}
-        seconds = take_turns(contestants, turns)
-    rows = rows_of(seconds)
-    found = machine()
-    print(headline(f"starting commands, median of {turns} turns", args.threads, found))
+    with tempfile.TemporaryDirectory() as folder:
+        contestants = prepared(Path(folder), args.threads)
+        contestants |= {f"{name} --help": measured(name, ["--help"]) for name in every_command()}
+        rows = rows_of(take_turns(contestants, turns))
+    state = machine()
+    print(headline(f"starting commands, median of {turns} turns", args.threads, state))
     print(table(rows, COLUMNS))
-    write_record(args.json, "start", found, {"threads": args.threads, "turns": turns}, rows)
-    return 0
+    write_record(args.json, "start", state, {"threads": args.threads, "turns": turns}, rows)
+    return EXIT_OK
 
 
 def rows_of(seconds: Mapping[str, float]) -> list[dict[str, Any]]:
@@ -85,9 +81,9 @@ def prepared(folder: Path, threads: int) -> dict[str, Callable[[], float]]:
         "eval_cam.py": [],
         "eval_cam_with_crf.py": ["--device", "cpu"],
     }
-    contestants = {TORCH: _measured(["-c", TORCH])}
+    contestants = {TORCH: measured("-c", [TORCH])}
     for name, options in commands.items():
-        contestants[name] = _measured([*_start_of(name), *options], folder, environment)
+        contestants[name] = measured(name, options, folder, environment)
     for run in contestants.values():
         run()
     return contestants
@@ -99,18 +95,16 @@ def every_command() -> list[str]:
     return [*(path.name for path in sorted(ROOT.glob("*.py"))), *(f"scripts.{name}" for name in scripts)]
 
 
-def _start_of(command: str) -> list[str]:
-    return [str(ROOT / command)] if command.endswith(".py") else ["-m", command]
-
-
-def _measured(
-    argv: Sequence[str], folder: Path = ROOT, environment: Mapping[str, str] | None = None
+def measured(
+    command: str, options: Sequence[str], folder: Path = ROOT, environment: Mapping[str, str] | None = None
 ) -> Callable[[], float]:
-    """A function that runs `python ARGV` in a folder and returns the CPU seconds that it took."""
+    """A function that runs a command (a root script, a module, or -c) in a folder and returns its CPU seconds."""
+    start = [str(ROOT / command)] if command.endswith(".py") else [command] if command == "-c" else ["-m", command]
+    argv = [*start, *options]
 
     def run() -> float:
-        before = _children_seconds()
-        told = subprocess.run(
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        result = subprocess.run(
             [sys.executable, *argv],
             cwd=folder,
             env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
@@ -119,17 +113,15 @@ def _measured(
             text=True,
             check=False,
         )
-        if told.returncode:
-            raise UserError(f"python {' '.join(argv)} ended with {told.returncode}: {told.stderr.strip()[-300:]}")
-        return _children_seconds() - before
+        if result.returncode:
+            raise UserError(f"python {' '.join(argv)} ended with {result.returncode}: {result.stderr.strip()[-300:]}")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     return run
 
 
-def _children_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
+main = command(parse, _run)
 
 if __name__ == "__main__":
     sys.exit(main())

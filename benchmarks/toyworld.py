@@ -11,19 +11,20 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
+from statistics import mean
+from typing import Any
 
 import eval_cam
 import eval_cam_with_crf
 import generate_cams
 from benchmarks import measure
 from cli.options import Parser, add_json
-from common.arguments import positive
 from common.errors import EXIT_OK, UserError
 from common.files import write_text
 from toyworld.layout import write_dataset
 from toyworld.spec import TEST_COUNT, TEST_SEEDS
 
-COLUMNS = {
+TITLES = {
     "cam": "CAM",
     "attn": "refined",
     "cam_crf": "CRF on the CAM",
@@ -35,7 +36,6 @@ COLUMNS = {
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser("Scores of the toy world's CLIP on scenes of other seeds than it was trained on, in mIoU.")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(TEST_SEEDS), help="one set of scenes each")
-    parser.add_argument("--count", type=positive, default=TEST_COUNT, help="scenes a seed")
     parser.add_argument("--model", help="weight file; not given: the committed one")
     parser.add_argument("--labels", choices=("given", "clip"), default="given", help="true labels, or TagCLIP's")
     parser.add_argument("--quick", action="store_true", help="ten scenes a seed, to try it out")
@@ -44,17 +44,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _run(args: argparse.Namespace) -> int:
-    count = 10 if args.quick else args.count
-    own = [*(["--model", args.model] if args.model else []), *(["--labels", "clip"] if args.labels == "clip" else [])]
-    table = {seed: score_seed(seed, count, cams_by(own)) for seed in args.seeds}
-    print(f"{'seed':>6}" + "".join(f"{title:>20}" for title in COLUMNS.values()))
-    for seed, row in table.items():
-        print(f"{seed:>6}" + "".join(f"{100 * row[key]:>20.1f}" for key in COLUMNS))
-    rows = list(table.values())
-    for name, of in (("mean", lambda values: sum(values) / len(values)), ("spread", lambda v: max(v) - min(v))):
-        print(f"{name:>6}" + "".join(f"{100 * of([row[key] for row in rows]):>20.1f}" for key in COLUMNS))
+    count = 10 if args.quick else TEST_COUNT
+    options = ["--labels", args.labels] if args.labels == "clip" else []
+    options += ["--model", args.model] if args.model else []
+    scores = {seed: score_seed(seed, count, cams_by(options)) for seed in args.seeds}
+    rows: list[dict[str, Any]] = [{"seed": seed, **row} for seed, row in scores.items()]
+    means = {key: mean(row[key] for row in rows) for key in TITLES}
+    spreads = {key: max(row[key] for row in rows) - min(row[key] for row in rows) for key in TITLES}
+    rows += [{"seed": "mean", **means}, {"seed": "spread", **spreads}]
+    columns = {"seed": ("seed", "{}"), **{key: (title, "{:.1%}") for key, title in TITLES.items()}}
+    print(measure.table(rows, columns))
     if args.json:
-        write_text(args.json, json.dumps({str(seed): row for seed, row in table.items()}, indent=2) + "\n")
+        write_text(args.json, json.dumps({str(seed): row for seed, row in scores.items()}, indent=2) + "\n")
     return EXIT_OK
 
 

@@ -1,4 +1,4 @@
-"""Command-line options of scripts/train_segmentor.py, and their checks."""
+"""Command-line options of scripts/train_segmentor.py, and what goes together."""
 
 import argparse
 from pathlib import Path
@@ -14,19 +14,17 @@ def add_training_options(parser: Parser) -> None:
     parser.add_argument(
         "--masks", type=Path, metavar="DIR", help="mask PNGs, named like the images; can be left out with --teacher"
     )
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", required=True, help="folder for weights, checkpoints and logs"
-    )
+    parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="where weights, checkpoints and logs go")
     add = parser.add_argument_group("validation, against --gt_root").add_argument
-    add("--val_split", type=Path, metavar="FILE", help="images to score during the training; not trained on")
-    add("--val_img_root", type=Path, metavar="DIR", help="their folder; not given: --img_root")
+    add("--val_split", type=Path, metavar="FILE", help="images to score now and then; not trained on")
+    add("--val_img_root", type=Path, metavar="DIR", help="where they are; not given: --img_root")
     add("--val_every", type=positive, metavar="N", help="iterations; not given: a tenth of the run")
     add = parser.add_argument_group("run").add_argument
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1")
-    add("--readers", type=int, metavar="N", help="processes that read images; not given: 8 on a GPU, else 0")
+    add("--readers", type=int, metavar="N", help="processes that read; not given: 8 on a GPU, else 0")
     add("--save_every", type=positive, metavar="N", help="iterations; not given: a tenth of the run")
     add("--keep", type=positive, default=2, metavar="N", help="checkpoints that stay")
-    add("--overwrite", action="store_true", help="start again and replace an earlier run in --out")
+    add("--overwrite", action="store_true", help="begin again, whatever --out holds of an earlier run")
     add_settings(parser, "network and learning", Settings)
     add_settings(parser, "views of an image", Views)
     add_settings(parser, "labels by CLIP (MaskCLIP+), found for hidden pixels while the network learns", Teaching)
@@ -46,11 +44,11 @@ def add_training_options(parser: Parser) -> None:
     )
     add("--clip_pretrained", metavar="TAG|FILE", help="what is --pretrained there; with a name only")
     add("--activation", choices=("auto", "quick_gelu", "gelu"), default="auto", help="of its MLPs")
-    add("--templates", choices=("auto", "dataset", "maskclip85"), default="auto", help="sentences of the prompts")
+    add("--templates", choices=("auto", "dataset", "maskclip85"), default="auto", help="sentences it is asked with")
 
 
 def check(args: argparse.Namespace) -> None:
-    """Fill in defaults; raise UserError for numbers and options that do not go together."""
+    """Fill in what was not given; raise UserError for numbers and options that do not go together."""
     if args.crop < 32:
         raise UserError(f"--crop {args.crop}: expected at least 32 pixels")
     if args.scales[0] > args.scales[1]:
@@ -61,41 +59,36 @@ def check(args: argparse.Namespace) -> None:
         raise UserError(f"--batch_size 1: {args.arch} needs at least 2; its batch norm cannot work with one image")
     if args.gt_root is not None and args.val_split is None:
         raise UserError("--gt_root: only with --val_split FILE, the images to validate on")
-    tenth = max(1, args.max_iters // 10)
-    args.save_every, args.val_every = args.save_every or tenth, args.val_every or tenth
-    _check_labels(args)
-    _check_times(args)
-    if args.unlabelled is None and args.masks is not None and (args.teacher or args.self_train_from):
-        args.unlabelled = "unseen"
-
-
-def _check_labels(args: argparse.Namespace) -> None:
-    """Check the options of masks, teacher and CLIP."""
-    if args.masks is None and not args.teacher:
-        raise UserError("--masks is needed: a folder of mask PNGs; only --teacher maskclip can do without")
-    if args.masks is None and args.unlabelled not in (None, "all"):
-        raise UserError(f"--unlabelled {args.unlabelled}: goes with --masks; without masks every pixel is hidden")
-    if not args.teacher:
-        if any(args.guided):
-            raise UserError("--guided: goes with --teacher")
-        for name in ("teacher_confidence", "teacher_padding", "key_smoothing", "prompt_denoising"):
-            if getattr(args, name):
-                raise UserError(f"--{name}: goes with --teacher")
-    elif args.teacher != "maskclip" and (args.key_smoothing or args.prompt_denoising):
-        raise UserError(f"--key_smoothing and --prompt_denoising: go with --teacher maskclip, not {args.teacher}")
     if (args.clip or args.clip_pretrained) and not needs_clip(args):
         raise UserError("--clip: goes with --teacher or --head text")
     if args.clip_pretrained and not args.clip:
         raise UserError(f"--clip_pretrained {args.clip_pretrained}: goes with --clip NAME, such as ViT-B-16")
-
-
-def _check_times(args: argparse.Namespace) -> None:
-    """Fill in --guided; check that teacher and network label in iterations of the run, and not in the same ones."""
-    start = args.self_train_from  # the network labels from there on
+    if args.masks is None and not args.teacher:
+        raise UserError("--masks is needed: a folder of mask PNGs; only --teacher maskclip can do without")
+    if args.masks is None and args.unlabelled not in (None, "all"):
+        raise UserError(f"--unlabelled {args.unlabelled}: goes with --masks; without masks every pixel is hidden")
+    start = args.self_train_from
     if start > args.max_iters:
         raise UserError(f"--self_train_from {start}: after the last of {args.max_iters} iterations (--max_iters)")
-    if not args.teacher:
-        return
+    if args.teacher:
+        _check_teacher(args)
+    else:
+        for name in ("teacher_confidence", "teacher_padding", "key_smoothing", "prompt_denoising"):
+            if getattr(args, name):
+                raise UserError(f"--{name}: goes with --teacher")
+        if any(args.guided):
+            raise UserError("--guided: goes with --teacher")
+    tenth = max(1, args.max_iters // 10)
+    args.save_every, args.val_every = args.save_every or tenth, args.val_every or tenth
+    if args.unlabelled is None and args.masks is not None and (args.teacher or start):
+        args.unlabelled = "unseen"
+
+
+def _check_teacher(args: argparse.Namespace) -> None:
+    """Fill in --guided; raise UserError where its iterations do not exist or are those of --self_train_from."""
+    if args.teacher != "maskclip" and (args.key_smoothing or args.prompt_denoising):
+        raise UserError(f"--key_smoothing and --prompt_denoising: go with --teacher maskclip, not {args.teacher}")
+    start = args.self_train_from
     if not any(args.guided):
         args.guided = [1, (start or args.max_iters + 1) - 1]
     first, last = args.guided
@@ -108,5 +101,5 @@ def _check_times(args: argparse.Namespace) -> None:
 
 
 def needs_clip(args: argparse.Namespace) -> bool:
-    """Whether the training uses a CLIP."""
+    """Whether a CLIP takes part."""
     return bool(args.teacher) or args.head == "text"

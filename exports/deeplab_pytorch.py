@@ -9,10 +9,6 @@ from common.files import write_text
 from exports.files import TRAIN, VALIDATION, Format, Part
 
 
-def _name(image_id: str) -> str:
-    return re.sub(r"\s+", "_", image_id)  # its lists are cut at spaces
-
-
 def _line(part: Part, name: str) -> str:
     images, masks = (folder.removeprefix("VOC2012") for folder in (part.images, part.masks))
     return f"{images}/{name}.jpg {masks}/{name}.png"
@@ -47,5 +43,5 @@ FORMAT = Format(
     },
     _line,
     _configure,
-    _name,
+    lambda image_id: re.sub(r"\s+", "_", image_id),  # its lists are cut at spaces
 )

@@ -6,7 +6,7 @@ The CRF's probabilities are not stored, so they are computed again, for a sample
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -23,8 +23,7 @@ if TYPE_CHECKING:  # imported where it is called: reports are made without the C
 THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999)
 
 
-@dataclass(frozen=True)
-class CurvePoint:
+class CurvePoint(NamedTuple):
     """At a threshold: the share of the scored pixels that is kept, and the share of those that is right."""
 
     threshold: float
@@ -120,26 +119,27 @@ def run(job: ReportJob, crf: "CrfJob", ids: Sequence[str], curve: Curve, threads
 
     An image fails when its mask was not made from its CAM file with the settings of `crf`.
     """
-    for image_id, result in ordered_map(lambda image_id: (image_id, _refined(job, crf, image_id)), ids, threads):
+    from pipeline.stages.crf import record_of, refine
+
+    truths = job.truth
+    assert truths is not None, "crf_job refuses a job without ground truth"
+
+    def refined(image_id: str) -> tuple[np.ndarray, np.ndarray, np.ndarray] | str:
+        """Labels, probabilities and truth of one image, or why there are none."""
+        try:
+            cams, mask = job.cams / f"{image_id}.npz", job.masks / f"{image_id}.png"
+            if mask_record(mask) != record_of(crf, image_id)[1]:
+                raise UserError(f"{mask}: not made from {cams} with the settings of the other masks; not in the curve")
+            truth = read_truth(truths, image_id, job.spec.num_labels)
+            labels, probabilities = refine(crf, image_id)
+            check_shape(cams, labels.shape, truth)
+            return labels, probabilities, truth
+        except UserError as error:
+            return str(error)
+
+    for image_id, result in zip(ids, ordered_map(refined, ids, threads)):
         if isinstance(result, str):
             yield Outcome(image_id, "failed", result)
         else:
             curve.add(*result, job.spec.num_labels)
             yield Outcome(image_id, "made")
-
-
-def _refined(job: ReportJob, crf: "CrfJob", image_id: str) -> tuple[np.ndarray, np.ndarray, np.ndarray] | str:
-    """Labels, probabilities and truth of one image, or why there are none."""
-    from pipeline.stages.crf import record_of, refine
-
-    try:
-        cam_file, mask = job.cams / f"{image_id}.npz", job.masks / f"{image_id}.png"
-        if mask_record(mask) != record_of(crf, image_id)[1]:
-            raise UserError(f"{mask}: not made from {cam_file} with the settings of the other masks; not in the curve")
-        assert job.truth is not None
-        truth = read_truth(job.truth, image_id, job.spec.num_labels)
-        labels, probabilities = refine(crf, image_id)
-        check_shape(cam_file, labels.shape, truth)
-        return labels, probabilities, truth
-    except UserError as error:
-        return str(error)

@@ -58,7 +58,9 @@ def pictures_of(job: ReportJob, entry: Entry) -> Pictures:
     """Read one image's pictures. A missing photo or CAM file costs that picture; a missing mask is a UserError."""
     mask = read_mask(job.masks / f"{entry.id}.png")
     problems: list[str] = []
-    photo, keys, maps = None, np.empty(0, np.int64), np.empty((0, *mask.shape), np.float32)
+    photo: np.ndarray | None = None
+    keys: np.ndarray = np.empty(0, np.int64)
+    maps: np.ndarray = np.empty((0, *mask.shape), np.float32)
     try:
         path = find_image(job.images, entry.id)
         photo = np.asarray(read_image(path))
@@ -68,21 +70,14 @@ def pictures_of(job: ReportJob, entry: Entry) -> Pictures:
     except UserError as error:
         problems.append(str(error))
     try:
-        keys, maps = _strongest(job, entry.id, mask)
+        path = job.cams / f"{entry.id}.npz"
+        all_keys, all_maps = load_cams(path, job.cam_type, len(job.spec.classes))
+        check_shape(path, all_maps.shape[1:], mask)
+        strongest = np.argsort(-all_maps.mean(axis=(1, 2)), kind="stable")[:MOST_CAMS]
+        keys, maps = all_keys[strongest], all_maps[strongest]
     except UserError as error:
         problems.append(str(error))
     return Pictures(entry, photo, keys, maps, mask, truth_of(job, entry.id), job.spec.has_background, tuple(problems))
-
-
-def _strongest(job: ReportJob, image_id: str, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    path = job.cams / f"{image_id}.npz"
-    keys, maps = load_cams(path, job.cam_type, len(job.spec.classes))
-    check_shape(path, maps.shape[1:], mask)
-    order = np.argsort(-maps.mean(axis=(1, 2)), kind="stable")[:MOST_CAMS]
-    return keys[order], maps[order]
-
-
-# --- tiles ----------------------------------------------------------------------------------------
 
 
 def tile_size(count: int) -> int:
@@ -129,7 +124,7 @@ class Spool:
     """The tiles in a file, one `<script>` element an image, and what the page says of each image.
 
     stream   a temporary file, so that memory does not grow with the number of images
-    records  for page.js: see `_record`
+    records  for page.js, one an image; labels are mask values, `cams` too
     """
 
     stream: IO[bytes]
@@ -139,25 +134,22 @@ class Spool:
         """Append an image. Its tiles are base64 with a space between, `-` for an empty one: nothing that HTML reads."""
         index, text = len(self.records), b" ".join(base64.b64encode(tile) or b"-" for tile in tiles)
         self.stream.write(b'<script type="text/plain" id="tiles-%d">%s</script>\n' % (index, text))
-        self.records.append(_record(index, pictures))
-
-
-def _record(index: int, pictures: Pictures) -> dict[str, Any]:
-    """One image as page.js knows it; labels are mask values, `cams` too."""
-    entry, (height, width) = pictures.entry, pictures.mask.shape
-    return {
-        "index": index,
-        "id": entry.id,
-        "kept": _rounded(entry.kept),
-        "iou": _rounded(entry.iou),
-        "labels": [(label, _rounded(iou)) for label, iou in entry.labels],
-        "mask": [int(label) for label in np.unique(pictures.mask) if label != IGNORE_INDEX],
-        "cams": [int(key) + int(pictures.has_background) for key in pictures.keys],
-        "truth": pictures.truth is not None,
-        "width": width,
-        "height": height,
-        "problem": "; ".join(pictures.problems),
-    }
+        entry, (height, width) = pictures.entry, pictures.mask.shape
+        self.records.append(
+            {
+                "index": index,
+                "id": entry.id,
+                "kept": round(entry.kept, 6),
+                "iou": _rounded(entry.iou),
+                "labels": [(label, _rounded(iou)) for label, iou in entry.labels],
+                "mask": [int(label) for label in np.unique(pictures.mask) if label != IGNORE_INDEX],
+                "cams": [int(key) + int(pictures.has_background) for key in pictures.keys],
+                "truth": pictures.truth is not None,
+                "width": width,
+                "height": height,
+                "problem": "; ".join(pictures.problems),
+            }
+        )
 
 
 def _rounded(value: float | None) -> float | None:
@@ -167,18 +159,18 @@ def _rounded(value: float | None) -> float | None:
 def draw(job: ReportJob, entries: Sequence[Entry], spool: Spool, threads: int) -> Iterator[Outcome]:
     """Put the pictures of the entries into the spool, in order; one outcome an image, failed if any is missing."""
     size = tile_size(len(entries))
-    for entry, drawn in ordered_map(lambda entry: (entry, _drawn(job, entry, size)), entries, threads):
-        if isinstance(drawn, str):
-            yield Outcome(entry.id, "failed", drawn)
+
+    def drawn(entry: Entry) -> tuple[Pictures, list[bytes]] | str:
+        try:
+            pictures = pictures_of(job, entry)
+        except UserError as error:
+            return str(error)
+        return pictures, tiles_of(pictures, job.spec, size)
+
+    for entry, result in zip(entries, ordered_map(drawn, entries, threads)):
+        if isinstance(result, str):
+            yield Outcome(entry.id, "failed", result)
             continue
-        pictures, tiles = drawn
+        pictures, tiles = result
         spool.add(pictures, tiles)
         yield Outcome(entry.id, "failed" if pictures.problems else "made", "; ".join(pictures.problems))
-
-
-def _drawn(job: ReportJob, entry: Entry, size: int) -> tuple[Pictures, list[bytes]] | str:
-    try:
-        pictures = pictures_of(job, entry)
-    except UserError as error:
-        return str(error)
-    return pictures, tiles_of(pictures, job.spec, size)

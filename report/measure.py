@@ -75,29 +75,39 @@ class Findings:
 
 def measure(job: ReportJob, ids: Sequence[str], findings: Findings, threads: int) -> Iterator[Outcome]:
     """Add every mask to the findings; yields one outcome an image."""
-    for image_id, result in ordered_map(lambda image_id: (image_id, _counted(job, image_id)), ids, threads):
+    labels = job.spec.num_labels
+
+    def counted(image_id: str) -> tuple[np.ndarray, np.ndarray | None] | str:
+        """Counts of the mask's values (256,) and its confusion matrix, None without truth; or why there are none."""
+        try:
+            path = job.masks / f"{image_id}.png"
+            mask, truth = read_mask(path), truth_of(job, image_id)
+            pixels = np.bincount(mask.ravel(), minlength=256)
+            unknown = np.flatnonzero(pixels[labels:IGNORE_INDEX]) + labels
+            if unknown.size:
+                known = f"{job.spec.name} has 0..{labels - 1}"
+                raise UserError(f"{path}: label {unknown[0]} where {known}; wrong --dataset?")
+            if truth is None:
+                return pixels, None
+            check_shape(path, mask.shape, truth)
+            return pixels, confusion_matrix(truth, mask, labels)
+        except UserError as error:
+            return str(error)
+
+    for image_id, result in zip(ids, ordered_map(counted, ids, threads)):
         if isinstance(result, str):
             yield Outcome(image_id, "failed", result)
+            continue
+        pixels, confusion = result
+        findings.pixels += pixels
+        if confusion is None:
+            findings.images += pixels[:labels] > 0
         else:
-            _add(findings, image_id, *result)
-            yield Outcome(image_id, "made")
-
-
-def _counted(job: ReportJob, image_id: str) -> tuple[np.ndarray, np.ndarray | None] | str:
-    """Counts of the mask's values (256,) and its confusion matrix, None without truth; or why there are none."""
-    try:
-        path, labels = job.masks / f"{image_id}.png", job.spec.num_labels
-        mask, truth = read_mask(path), truth_of(job, image_id)
-        pixels = np.bincount(mask.ravel(), minlength=256)
-        if pixels[labels:IGNORE_INDEX].any():
-            strange = labels + int(pixels[labels:IGNORE_INDEX].argmax())
-            raise UserError(f"{path}: label {strange} where {job.spec.name} has 0..{labels - 1}; wrong --dataset?")
-        if truth is None:
-            return pixels, None
-        check_shape(path, mask.shape, truth)
-        return pixels, confusion_matrix(truth, mask, labels)
-    except UserError as error:
-        return str(error)
+            findings.confusion += confusion
+            findings.images += confusion.sum(axis=1) > 0
+            findings.scored += 1
+        findings.entries.append(_entry(image_id, pixels, confusion))
+        yield Outcome(image_id, "made")
 
 
 def truth_of(job: ReportJob, image_id: str) -> np.ndarray | None:
@@ -105,17 +115,6 @@ def truth_of(job: ReportJob, image_id: str) -> np.ndarray | None:
     if job.truth is None or not (job.truth_needed or is_file(job.truth / f"{image_id}.png")):
         return None
     return read_truth(job.truth, image_id, job.spec.num_labels)
-
-
-def _add(findings: Findings, image_id: str, pixels: np.ndarray, confusion: np.ndarray | None) -> None:
-    findings.pixels += pixels
-    if confusion is None:
-        findings.images += pixels[: len(findings.images)] > 0
-    else:
-        findings.confusion += confusion
-        findings.images += confusion.sum(axis=1) > 0
-        findings.scored += 1
-    findings.entries.append(_entry(image_id, pixels, confusion))
 
 
 def _entry(image_id: str, pixels: np.ndarray, confusion: np.ndarray | None) -> Entry:

@@ -50,12 +50,6 @@ class Report:
 
 def write_report(path: Path, report: Report) -> None:
     """Write the page, whole or not at all, piece by piece: memory does not grow with the tiles."""
-    template = _environment().get_template("page.html.j2")
-    with atomic_write(path) as stream:
-        template.stream(_content(report)).dump(stream, "utf-8", "backslashreplace")
-
-
-def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(ASSETS),
         autoescape=True,
@@ -66,7 +60,9 @@ def _environment() -> Environment:
     environment.filters |= {"percent": percent, "colour": colour}
     environment.globals |= {"charts": charts, "label_colours": label_colours()}
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    return environment
+    template = environment.get_template("page.html.j2")
+    with atomic_write(path) as stream:
+        template.stream(_content(report)).dump(stream, "utf-8", "backslashreplace")
 
 
 def percent(share: float | None, digits: int = 1) -> str:
@@ -109,7 +105,10 @@ def _content(report: Report) -> dict[str, Any]:
         "script": script,
         "tiles": _pieces(report.spool.stream),
     }
-    return content | (_scored(spec, findings, scores) if scores else {"rows": _mask_rows(spec, findings)})
+    if scores:
+        return content | _scored(spec, findings, scores)
+    shares = findings.pixels[: spec.num_labels] / max(1, findings.pixels.sum())
+    return content | {"rows": list(zip(findings.images.tolist(), shares.tolist()))}
 
 
 def _digest(text: str) -> str:
@@ -155,11 +154,6 @@ def _scored(spec: DatasetSpec, findings: Findings, scores: Scores) -> dict[str, 
             if wrong[row, column]
         ],
     }
-
-
-def _mask_rows(spec: DatasetSpec, findings: Findings) -> list[tuple[int, float]]:
-    shares = findings.pixels[: spec.num_labels] / max(1, findings.pixels.sum())
-    return list(zip(findings.images.tolist(), shares.tolist()))
 
 
 def _share(part: float, whole: float) -> float | None:

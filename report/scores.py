@@ -22,6 +22,7 @@ ABSENT_RULE = {
     "union": "classes that are neither shown nor predicted are left out of the means, those only predicted have IoU 0",
 }
 LEFT_OUT = {"truth": "not in the ground truth", "union": "neither in the ground truth nor predicted"}
+COLUMNS = 3  # of the table of classes
 LISTED = 20  # names of classes that are left out
 STAGES = {"highres": "cam", "attn_highres": "attn"}
 
@@ -68,23 +69,26 @@ def swept_summary(
     **more: Any,
 ) -> dict[str, Any]:
     """Like `summary`, for the best of (S, C, C+1) confusion matrices, one a background setting."""
-    every = [scores_of(confusion, absent) for confusion in confusions]
-    best = int(np.argmax([scores.miou for scores in every]))
+    all_scores = [scores_of(confusion, absent) for confusion in confusions]
+    best = int(np.argmax([scores.miou for scores in all_scores]))
     kind = "constant score" if backgrounds[best] < 1 else "exponent of (1 - max cam)"
     background = {
         "kind": kind,
         "value": backgrounds[best],
         "chosen_on": "the ground truth",
-        "miou_by_value": {f"{value:g}": scores.miou for value, scores in zip(backgrounds, every)},
+        "miou_by_value": {f"{value:g}": scores.miou for value, scores in zip(backgrounds, all_scores)},
     }
-    return summary(stage, spec, every[best], images, split, confusions[best], background=background, **more)
+    return summary(stage, spec, all_scores[best], images, split, confusions[best], background=background, **more)
 
 
 def print_table(result: dict[str, Any], per_class: bool = True, splits: bool = False) -> None:
     """The scores as a table in percent; with `splits` also those of seen and unseen classes, where there are such."""
     print(f"\n{TITLES[result['stage']]}: {result['images']} images, split {result['split']}")
     if per_class:
-        _print_classes(result["classes"])
+        width = max(14, *(len(name) + 1 for name in result["classes"]))
+        cells = [f"{name:<{width}}{_percent(iou):>6}" for name, iou in result["classes"].items()]
+        for start in range(0, len(cells), COLUMNS):
+            print("  " + "    ".join(cells[start : start + COLUMNS]))
     miou, pixels, mean = (_percent(result[name]) for name in ("miou", "pixel_accuracy", "mean_accuracy"))
     print(f"  mIoU {miou}   pixel accuracy {pixels}   mean accuracy {mean}")
     if splits and "hiou" in result:
@@ -100,13 +104,6 @@ def print_table(result: dict[str, Any], per_class: bool = True, splits: bool = F
         coverage, precision = _percent(result["coverage"]), _percent(result["precision"])
         print(f"  coverage {coverage}   precision of what is covered {precision}")
     _print_absent(result["absent"], result["absent_classes"])
-
-
-def _print_classes(classes: dict[str, float | None], columns: int = 3) -> None:
-    width = max(14, *(len(name) + 1 for name in classes))
-    cells = [f"{name:<{width}}{_percent(iou):>6}" for name, iou in classes.items()]
-    for start in range(0, len(cells), columns):
-        print("  " + "    ".join(cells[start : start + columns]))
 
 
 def _print_absent(rule: str, left_out: Sequence[str]) -> None:

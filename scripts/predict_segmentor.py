@@ -8,17 +8,13 @@ python eval_cam.py --cam_type png --cam_out_dir MASKS ...    # scores them
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cli import run_log
 from cli.options import DATASETS, Parser, add_log_options, add_settings, settings_from
 from common.arguments import positive, share
 from common.errors import UserError
 from common.limits import MAX_PIXELS
-from segmentor.settings import Looks
-
-if TYPE_CHECKING:
-    from segmentor.weights import Description
+from segmentor.settings import InferenceSettings
 
 FOLDER = "folder"
 
@@ -36,7 +32,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     data.add_argument("--img_root", "--image_root", type=Path, metavar="DIR", help="folder of images, at any depth")
     data.add_argument("--split_file", type=Path, metavar="FILE", help="images to take, one id a line; not given: all")
     data.add_argument("--classes", type=Path, metavar="FILE", help="classes file to compare with those of the weights")
-    add_settings(parser, "how it looks", Looks)
+    add_settings(parser, "how it looks", InferenceSettings)
     masks = parser.add_argument_group("masks")
     masks.add_argument(
         "--confidence", type=share, default=0.0, help="below this probability a pixel becomes 255; 0: none"
@@ -62,6 +58,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
+    from cli.lookup import dataset_spec
     from clip.device import pick_device
     from common.files import need_writable
     from common.provenance import source_of
@@ -71,10 +68,13 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
 
     images, ids, problems = _images(args)
     network, description = read_weights(args.weights)
-    _check_classes(args, description)
+    named = args.dataset != FOLDER or args.classes is not None
+    if named and dataset_spec(args.dataset, args.classes).label_names != description.labels:
+        known = ", ".join(description.labels[:6])
+        raise UserError(f"--weights {args.weights}: knows {len(description.labels)} other labels ({known}, ...)")
     need_writable(args.out, "--out")
     device = pick_device(args.device)
-    looks = settings_from(args, Looks, normalisation=description.normalisation)
+    inference = settings_from(args, InferenceSettings, normalisation=description.normalisation)
     masks = CrfJob(
         Path(),
         images,
@@ -89,15 +89,16 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
         max_pixels=args.max_pixels,
         has_background=False,
     )
-    job = stage_predict.PredictJob(network.to(device), source_of(args.weights), looks, masks, args.crf is not None)
+    job = stage_predict.PredictJob(network.to(device), source_of(args.weights), inference, masks, args.crf is not None)
     log.write_to(run_log.Output(args.out, ".png", "--out", ids, job.settings(), str(device), args.overwrite))
     head = " with a text head" if description.head == "text" else ""
     print(f"data    {len(ids)} images in {images}")
-    print(f"network {description.arch}{head} after {description.iterations} iterations, on {device}, {looks.precision}")
+    where = f"on {device}, {inference.precision}"
+    print(f"network {description.arch}{head} after {description.iterations} iterations, {where}")
     print(f"labels  {', '.join(description.labels)}")
-    box = f", fitted into {looks.resize[0]} x {looks.resize[1]}" if looks.resize else ""
-    scales = " ".join(f"{each:g}" for each in looks.scales)
-    print(f"looks   scales {scales}{' and mirrored' if looks.flip else ''}{box}")
+    box = f", fitted into {inference.resize[0]} x {inference.resize[1]}" if inference.resize else ""
+    scales = " ".join(f"{scale:g}" for scale in inference.scales)
+    print(f"looks   scales {scales}{' and mirrored' if inference.flip else ''}{box}")
     unsure = f"255 below a probability of {args.confidence:g}" if args.confidence else "no 255s"
     print(f"masks   to {args.out}, {unsure}, {f'CRF by {args.crf}' if args.crf else 'no CRF'}")
     log.failed(problems)
@@ -106,32 +107,20 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
 
 
 def _images(args: argparse.Namespace) -> tuple[Path, list[str], list[tuple[str, str]]]:
-    """The folder of images, the ids of those that are asked for, and (id, reason) of what cannot be used."""
+    """The folder of images, the ids to predict, and (id, reason) of what cannot be used."""
     from cli.lookup import select
     from dataset.folder import find_images, read_ids, restricted
 
     if args.dataset != FOLDER:
-        found = select(args.dataset, args.img_root, args.split_file, None, images_needed=True)
-        return found.paths.images, found.ids, found.problems
+        selection = select(args.dataset, args.img_root, args.split_file, None, images_needed=True)
+        return selection.paths.images, selection.ids, selection.problems
     if args.img_root is None:
         raise UserError("--img_root is needed: the folder of your images")
-    there = find_images(args.img_root)
+    images = find_images(args.img_root)
     if args.split_file is None:
-        return args.img_root, list(there.paths), there.problems
-    ids = list(dict.fromkeys(there.spelled(read_ids(args.split_file))))
-    return args.img_root, ids, restricted(there, ids).problems
-
-
-def _check_classes(args: argparse.Namespace, description: "Description") -> None:
-    """Raise UserError when the weights know other classes than the data set that was named."""
-    from cli.lookup import dataset_spec
-
-    if args.dataset == FOLDER and args.classes is None:
-        return
-    wanted = dataset_spec(args.dataset, args.classes).label_names
-    if wanted != description.labels:
-        known = ", ".join(description.labels[:6])
-        raise UserError(f"--weights {args.weights}: knows {len(description.labels)} other labels ({known}, ...)")
+        return args.img_root, list(images.paths), images.problems
+    ids = list(dict.fromkeys(images.spelled(read_ids(args.split_file))))
+    return args.img_root, ids, restricted(images, ids).problems
 
 
 if __name__ == "__main__":

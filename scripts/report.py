@@ -42,7 +42,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="N",
         help="run the CRF again on N images: precision and coverage for every confidence threshold",
     )
-    parser.add_argument("--tensorboard", type=Path, metavar="DIR", help="log scores and pictures there, too")
     parser.add_argument("--num_workers", type=positive, default=2, help="images that are worked on side by side")
     return parser.parse_args(argv)
 
@@ -55,7 +54,6 @@ def main(argv: list[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     from cli.lookup import select_from
     from common.files import check_place
-    from report import board
     from report.curve import Curve, crf_job, run, sample
     from report.gallery import Spool, draw
     from report.measure import Findings, least_certain, measure
@@ -64,8 +62,6 @@ def _run(args: argparse.Namespace) -> int:
     selection = select_from(args, images_needed=True)
     job, ids = _job(args, selection), selection.ids
     record = _first_record(job, ids)
-    if args.tensorboard is not None and args.tensorboard.exists() and not args.tensorboard.is_dir():
-        raise UserError(f"--tensorboard {args.tensorboard}: a file; expected a folder for the logs")
     crf = crf_job(job, record) if args.curve else None  # refuses before the work begins
     out = args.out or output_dir(args.dataset, "report.html")
     check_place(out, "--out", "report.html")
@@ -83,9 +79,6 @@ def _run(args: argparse.Namespace) -> int:
         failures = _by_image(tally.failures)
         write_report(out, Report(job.spec, _sources(job, selection, record), findings, spool, failures, curve))
     print(f"{len(findings.entries)} images ({findings.scored} scored) in {out}, {out.stat().st_size / 1e6:.1f} MB")
-    if args.tensorboard:
-        board.write(args.tensorboard, job, findings, shown)
-        print(f"scores and pictures for TensorBoard in {args.tensorboard}")
     return console.list_failures(failures)
 
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from cli.lookup import Selection
-    from segmentor.maskclip_plus import Knowledge
-    from segmentor.trainer import Job, Unseen
+    from segmentor.maskclip_plus import ClipText
+    from segmentor.trainer import HeldOut, Job
     from training.ranks import Ranks
     from training.state import State
 
@@ -50,9 +50,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     training_options.check(args)
-    from training.ranks import joined
+    from training.ranks import start_ranks
 
-    with joined(args.device) as ranks:
+    with start_ranks(args.device) as ranks:
         return _train(args, ranks)
 
 
@@ -60,7 +60,7 @@ def _train(args: argparse.Namespace, ranks: "Ranks") -> int:
     from cli.lookup import select_from
     from common.files import need_dir, need_writable
     from segmentor.maskclip_plus import source_for
-    from segmentor.samples import usable
+    from segmentor.samples import training_pairs
     from segmentor.trainer import WEIGHTS, Job, train
 
     by_clip = args.labels == "clip"  # masks made with labels by CLIP: nothing to read here
@@ -68,18 +68,18 @@ def _train(args: argparse.Namespace, ranks: "Ranks") -> int:
     if args.masks:
         need_dir(args.masks, "--masks", "one mask PNG an image, as eval_cam_with_crf.py writes them")
     settings = _settings(args, selection, ranks)
-    pairs, failures = usable(selection.ids, selection.paths.images, args.masks, selection.spec.num_labels)
-    settings, knowledge = replace(settings, images=len(pairs)), None
+    pairs, failures = training_pairs(selection.ids, selection.paths.images, args.masks, selection.spec.num_labels)
+    settings, clip_text = replace(settings, images=len(pairs)), None
     if training_options.needs_clip(args):
-        knowledge = _knowledge(args, selection, ranks)
-        width = knowledge.width if settings.head == "text" else 0
-        settings = replace(settings, words=knowledge.words, text_width=width)
+        clip_text = _clip_text(args, selection, ranks)
+        width = clip_text.text.foreground.shape[1] if settings.head == "text" else 0
+        settings = replace(settings, words=clip_text.words, text_width=width)
     usual_readers = 0 if ranks.device.type == "cpu" else min(8, max(1, available_cores() // ranks.count - 1))
     job = Job(
         settings,
         pairs,
         args.out,
-        _unseen(args),
+        _held_out(args),
         save_every=args.save_every,
         validate_every=args.val_every,
         keep=args.keep,
@@ -87,17 +87,14 @@ def _train(args: argparse.Namespace, ranks: "Ranks") -> int:
         sheet=_sheet,
     )
     need_writable(args.out, "--out")
-    state = _state(args, job, ranks, knowledge)
-    _announce(args, job, state, ranks, knowledge)
-    report = train(job, state, ranks, source_for(settings, knowledge, state.network))
-    score = "" if report.miou is None else f", mIoU {100 * report.miou:.1f} on {len(job.unseen.ids)} images"  # type: ignore[union-attr]
+    state = _state(args, job, ranks, clip_text)
+    _announce(args, job, state, ranks, clip_text)
+    report = train(job, state, ranks, source_for(settings, clip_text, state.network))
+    score = "" if report.miou is None else f", mIoU {100 * report.miou:.1f} on {len(job.held_out.ids)} images"  # type: ignore[union-attr]
     print(f"{args.out / WEIGHTS}: {settings.arch} after {state.iteration} iterations{score}")
     print(f"next: python -m scripts.predict_segmentor --weights {args.out / WEIGHTS} --img_root DIR --out MASKS")
     failed = [*selection.problems, *failures, *sorted(report.failures.items())]
     return console.list_failures(failed) if ranks.first else EXIT_OK
-
-
-# --- set-up ---------------------------------------------------------------------------------------
 
 
 def _settings(args: argparse.Namespace, selection: "Selection", ranks: "Ranks") -> Settings:
@@ -119,31 +116,30 @@ def _settings(args: argparse.Namespace, selection: "Selection", ranks: "Ranks") 
     )
 
 
-def _knowledge(args: argparse.Namespace, selection: "Selection", ranks: "Ranks") -> "Knowledge":
-    """The CLIP that takes part."""
-    from segmentor.maskclip_plus import ask_clip, never_seen
-    from segmentor.networks import WIDEST
+def _clip_text(args: argparse.Namespace, selection: "Selection", ranks: "Ranks") -> "ClipText":
+    """The CLIP that --teacher and --head text need."""
+    from clip.text import unknown_words
+    from segmentor.maskclip_plus import load_clip_text
 
-    model, tag = (args.clip, args.clip_pretrained) if args.clip else selection.spec.clip
-    knowledge = ask_clip(selection.spec, model, tag, ranks.device, args.activation, args.templates)
-    if args.head == "text" and knowledge.width > WIDEST:
-        raise UserError(
-            f"--head text: {knowledge.clip.name} has text of width {knowledge.width}; expected at most {WIDEST}"
-        )
-    if ranks.first and (unknown := never_seen(knowledge, selection.spec)):
+    spec = selection.spec
+    model, tag = (args.clip, args.clip_pretrained) if args.clip else spec.clip
+    clip_text = load_clip_text(spec, model, tag, ranks.device, args.activation, args.templates)
+    names = [name for group in spec.plain_prompts or spec.prompts for name in group]
+    if ranks.first and (unknown := unknown_words(clip_text.clip, [*names, *spec.background_prompts])):
         print(f"warning: the model never saw these words: {', '.join(unknown)}", file=sys.stderr)
-    return knowledge
+    return clip_text
 
 
-def _unseen(args: argparse.Namespace) -> "Unseen | None":
+def _held_out(args: argparse.Namespace) -> "HeldOut | None":
+    """The images to validate on."""
     if args.val_split is None:
         return None
     from cli.lookup import select
-    from segmentor.trainer import Unseen
+    from segmentor.trainer import HeldOut
 
     images = args.val_img_root or args.img_root
-    found = select(args.dataset, images, args.val_split, args.gt_root, args.classes, images_needed=True)
-    return Unseen(found.ids, found.paths.images, found.need_masks())
+    selection = select(args.dataset, images, args.val_split, args.gt_root, args.classes, images_needed=True)
+    return HeldOut(selection.ids, selection.paths.images, selection.need_masks())
 
 
 def _sheet(rows: "list[list[np.ndarray]]", labels: tuple[str, ...]) -> "np.ndarray":
@@ -157,7 +153,7 @@ def _sheet(rows: "list[list[np.ndarray]]", labels: tuple[str, ...]) -> "np.ndarr
     return np.asarray(contact_sheet(drawn, ["image", "mask", "prediction"], legend_of(labels, used)))
 
 
-def _state(args: argparse.Namespace, job: "Job", ranks: "Ranks", knowledge: "Knowledge | None") -> "State":
+def _state(args: argparse.Namespace, job: "Job", ranks: "Ranks", clip_text: "ClipText | None") -> "State":
     """Fresh weights, or those of the last checkpoint in --out."""
     import torch
 
@@ -165,13 +161,13 @@ def _state(args: argparse.Namespace, job: "Job", ranks: "Ranks", knowledge: "Kno
     from segmentor.networks import TextHead
     from segmentor.pretrained import start_from
     from segmentor.trainer import WEIGHTS, start
-    from training.state import checkpoints, forget, take_up
+    from training.state import checkpoints, remove_run, resume
 
     settings = job.settings
     if ranks.first:
         sweep_leftovers(args.out)
         if args.overwrite:
-            forget(args.out)
+            remove_run(args.out)
             (args.out / WEIGHTS).unlink(missing_ok=True)
     ranks.wait()
     if (args.out / WEIGHTS).exists() and not checkpoints(args.out):
@@ -181,30 +177,37 @@ def _state(args: argparse.Namespace, job: "Job", ranks: "Ranks", knowledge: "Kno
     if settings.pretrained and not checkpoints(args.out):
         print(f"start   {start_from(network, settings.arch, settings.pretrained)}")
     if isinstance(network.head, TextHead):
-        assert knowledge is not None
-        network.head.know(knowledge.text.foreground)
+        assert clip_text is not None
+        network.head.set_embeddings(clip_text.text.foreground)
     state = start(job, network, ranks)
-    take_up(args.out, state, settings.record())
+    resume(args.out, state, settings.record())
     return state
 
 
-# --- what is about to be done -----------------------------------------------------------------------
-
-
 def _announce(
-    args: argparse.Namespace, job: "Job", state: "State", ranks: "Ranks", knowledge: "Knowledge | None"
+    args: argparse.Namespace, job: "Job", state: "State", ranks: "Ranks", clip_text: "ClipText | None"
 ) -> None:
     """Print what is about to be done, before it takes long."""
     from training.state import CHECKPOINTS
 
-    settings = job.settings
-    seen = f"{len(job.unseen.ids)} images" if job.unseen else "none (--val_split, --gt_root)"
+    settings, teaching = job.settings, job.settings.teaching
+    validation = f"{len(job.held_out.ids)} images" if job.held_out else "none (--val_split, --gt_root)"
     where = f"with masks in {args.masks}" if args.masks else "without masks"
-    print(f"data    {args.dataset}: {len(job.pairs)} images {where}; validation {seen}")
-    if knowledge:
-        print(f"clip    {knowledge.clip.describe()}, asked with {settings.words.templates} sentences")
-    if settings.teaching.hidden:
-        _announce_hidden(settings)
+    print(f"data    {args.dataset}: {len(job.pairs)} images {where}; validation {validation}")
+    if clip_text:
+        print(f"clip    {clip_text.clip.describe()}, asked with {settings.words.templates} sentences")
+    if teaching.hidden:
+        names = [settings.labels[label] for label in teaching.hidden]
+        first_names = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+        pixels = "" if teaching.masks else "every pixel: "
+        print(f"hidden  {pixels}{len(names)} of {len(settings.labels)} labels ({first_names})")
+        finders = []
+        if teaching.teacher:
+            last = min(teaching.guided[1], settings.max_iters)
+            finders.append(f"{teaching.teacher} in iterations {teaching.guided[0]} to {last}")
+        if teaching.own_from:
+            finders.append(f"the network itself from {teaching.own_from}")
+        print(f"labels  of hidden pixels: {', '.join(finders) or 'none, they are not trained on'}")
     head = f", {settings.head} head" if settings.head != "linear" else ""
     learned = sum(weight.numel() for weight in state.network.parameters() if weight.requires_grad)
     print(f"network {settings.arch}{head}, {learned / 1e6:.2f} M weights, {len(settings.labels)} labels")
@@ -217,22 +220,6 @@ def _announce(
     )
     if state.iteration:
         print(f"goes on from iteration {state.iteration} in {args.out / CHECKPOINTS}")
-
-
-def _announce_hidden(settings: Settings) -> None:
-    """Print which labels are hidden, and who finds them."""
-    teaching = settings.teaching
-    names = [settings.labels[label] for label in teaching.hidden]
-    first_names = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
-    every = "" if teaching.masks else "every pixel: "
-    print(f"hidden  {every}{len(names)} of {len(settings.labels)} labels ({first_names})")
-    first, last = teaching.guided
-    finders = []
-    if teaching.teacher:
-        finders.append(f"{teaching.teacher} in iterations {first} to {min(last, settings.max_iters)}")
-    if teaching.own_from:
-        finders.append(f"the network itself from {teaching.own_from}")
-    print(f"labels  of hidden pixels: {', '.join(finders) or 'none, they are not trained on'}")
 
 
 if __name__ == "__main__":

@@ -37,14 +37,15 @@ def train_and_save(args: argparse.Namespace) -> int:
 
     from toyworld.training import affinity
     from toyworld.training.data import PHASES, scaled
-    from toyworld.training.export import save_weights
+    from toyworld.training.export import openai_state_dict, write_weights
     from toyworld.training.model import Architecture
     from toyworld.training.train import train
     from training.board import Board
 
     torch.set_num_threads(args.threads)
     phases, began = scaled(PHASES, args.steps), time.monotonic()
-    save_weights(args.out, *train(Architecture(), phases, args.seed, args.threads, args.log_dir))
+    trained = train(Architecture(), phases, args.seed, args.threads, args.log_dir)
+    write_weights(args.out, openai_state_dict(*trained))
     total = sum(phase.steps for phase in phases)
     share = 1 if args.steps is None else min(1, args.steps / sum(phase.steps for phase in PHASES))
     last = max(1, round(affinity.STEPS * share))

@@ -34,11 +34,11 @@ def view(
         image, labels = image[:, ::-1].copy(), labels[:, ::-1].copy()  # OpenCV and PyTorch want them so
     if views.colours:
         image = recoloured(image, rng)
-    whole = np.zeros((3, views.crop, views.crop), np.float32)
+    padded = np.zeros((3, views.crop, views.crop), np.float32)
     truth = np.full((views.crop, views.crop), IGNORE, np.int64)
     height, width = labels.shape
-    whole[:, :height, :width], truth[:height, :width] = normalised(image, views.normalisation), labels
-    return whole, truth
+    padded[:, :height, :width], truth[:height, :width] = normalised(image, views.normalisation), labels
+    return padded, truth
 
 
 def fitted(size: tuple[int, int], box: tuple[int, int] | None, factor: float) -> tuple[int, int]:

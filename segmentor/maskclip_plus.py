@@ -1,11 +1,10 @@
 """MaskCLIP+ (Zhou et al., 2022, section 3.3): a frozen MaskCLIP labels crops while a network learns from them.
 
-Which labels are hidden, what CLIP knows of the classes, and who finds the labels of a step.
+Which labels are hidden, the CLIP that teaches, and the labels of each step.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +12,6 @@ from torch.nn import functional as F
 
 from clip.load import Clip, load_clip
 from clip.templates import choose_templates
-from clip.text import unknown_words
 from common.errors import UserError
 from dataset.names import hint, name_indices
 from dataset.spec import DatasetSpec
@@ -27,7 +25,7 @@ from segmentor.augment import HIDDEN, IGNORE, NORMALISATIONS
 from segmentor.networks import enlarged
 from segmentor.prediction import DTYPES
 from segmentor.samples import Batch
-from segmentor.settings import Settings, Teaching, Words
+from segmentor.settings import ClipIdentity, Settings, Teaching
 
 ALL, UNSEEN = "all", "unseen"
 
@@ -41,7 +39,7 @@ def hidden_labels(spec: DatasetSpec, unlabelled: str | None, with_masks: bool) -
 
     unlabelled  classes as `--unlabelled` names them, or None for none
     with_masks  without masks all labels are, the background's too
-    Raises UserError for a class that there is not, and where there is no split into seen and unseen ones.
+    Raises UserError for an unknown class, and for "unseen" where the data set has no such split.
     """
     if with_masks and unlabelled is None:
         return ()
@@ -63,45 +61,27 @@ def hidden_labels(spec: DatasetSpec, unlabelled: str | None, with_masks: bool) -
     return tuple(sorted(index + int(spec.has_background) for index in classes))
 
 
-# --- what CLIP knows ------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
-class Knowledge:
+class ClipText:
     """A CLIP, its text embeddings of a data set's classes and background prompts, and what they depend on."""
 
     clip: Clip
     text: TextSet
-    words: Words
-
-    @property
-    def width(self) -> int:
-        """D of the text embeddings."""
-        return self.text.foreground.shape[1]
+    words: ClipIdentity
 
 
-def ask_clip(
+def load_clip_text(
     spec: DatasetSpec, model: str, pretrained: str | None, device: torch.device, activation: str, templates: str
-) -> Knowledge:
-    """Load a CLIP and encode the classes as MaskCLIP asks for them; arguments as of load_clip and choose_templates."""
+) -> ClipText:
+    """Load a CLIP and encode the classes as MaskCLIP does; arguments as of load_clip and choose_templates."""
     try:
         clip = load_clip(model, pretrained, device, activation, resnets=True)
     except UserError as error:  # which speaks of the options of generate_cams.py
-        told = str(error).replace("--pretrained", "--clip_pretrained").replace("--model", "--clip")
-        raise UserError(told) from error
-    chosen = choose_templates(clip, templates)
-    how = CamSettings(method="maskclip", options=MaskClipSettings(templates=chosen))
-    text = text_set(clip, spec, how)
-    return Knowledge(clip, text, Words(clip.fingerprint, clip.activation, spec_fingerprint(spec), chosen))
-
-
-def never_seen(knowledge: Knowledge, spec: DatasetSpec) -> list[str]:
-    """Words among the classes' and background's that the model was not trained with."""
-    names = chain.from_iterable(spec.plain_prompts or spec.prompts)
-    return unknown_words(knowledge.clip, [*names, *spec.background_prompts])
-
-
-# --- the teacher -------------------------------------------------------------------------
+        message = str(error).replace("--pretrained", "--clip_pretrained").replace("--model", "--clip")
+        raise UserError(message) from error
+    templates = choose_templates(clip, templates)
+    text = text_set(clip, spec, CamSettings(method="maskclip", options=MaskClipSettings(templates=templates)))
+    return ClipText(clip, text, ClipIdentity(clip.fingerprint, clip.activation, spec_fingerprint(spec), templates))
 
 
 @dataclass(frozen=True)
@@ -129,70 +109,65 @@ class Teacher:
     def __call__(self, images: Tensor) -> Tensor:
         if self.padding:
             return self._labels(images)
-        found = torch.full((len(images), *images.shape[-2:]), IGNORE, device=images.device)
+        labels = torch.full((len(images), *images.shape[-2:]), IGNORE, device=images.device)
         for (height, width), members in by_size(images).items():
-            found[members, :height, :width] = self._labels(images[members, :, :height, :width])
-        return found
+            labels[members, :height, :width] = self._labels(images[members, :, :height, :width])
+        return labels
 
     def _labels(self, images: Tensor) -> Tensor:
-        score = METHODS[self.settings.method].scores
-        assert score is not None, f"{self.settings.method} is not dense"
-        scores = score(self.clip, self._prepared(images), self.text, self.settings)
-        return torch.stack([self._labels_of(each, images) for each in scores])
+        method, options = METHODS[self.settings.method], self.settings.options
+        assert method.scores is not None, f"{self.settings.method} is not dense"
+        logits = method.kind(options) == "logit"
+        values = torch.tensor([0, *self.labels] if self.background else list(self.labels), device=images.device)
+        results = []
+        for scores in method.scores(self.clip, self._prepared(images), self.text, self.settings):  # (k, h, w)
+            maps = F.interpolate(scores[None], size=images.shape[-2:], mode="bilinear", align_corners=False)[0]
+            if self.background:
+                rest = torch.zeros_like(maps[0]) if logits else (1 - maps.sum(dim=0)).clamp(min=0)
+                maps = torch.cat([rest[None], maps])
+            best, places = maps.max(dim=0)
+            labels = values[places]
+            if self.confidence:
+                share = (best - maps.logsumexp(dim=0)).exp() if logits else best / maps.sum(dim=0)
+                labels = labels.masked_fill(share < self.confidence, IGNORE)
+            results.append(labels)
+        return torch.stack(results)
 
     def _prepared(self, images: Tensor) -> Tensor:
         """Normalised as the method wants them, with whole patches."""
-        how = METHODS[self.settings.method].preparation(self.clip, self.settings.options)
-        images = renormalised(images, self.normalisation, how.normalisation)
+        preparation = METHODS[self.settings.method].preparation(self.clip, self.settings.options)
+        images = renormalised(images, self.normalisation, preparation.normalisation)
         rows, columns = (-side % self.clip.patch_size for side in images.shape[-2:])
         if not rows and not columns:
             return images
-        if how.fit == "pad":
+        if preparation.fit == "pad":
             return F.pad(images, (0, columns, 0, rows))
         size = (images.shape[-2] + rows, images.shape[-1] + columns)
         return F.interpolate(images, size=size, mode="bilinear", align_corners=False)
 
-    def _labels_of(self, scores: Tensor, images: Tensor) -> Tensor:
-        """(k, h, w) scores of one of the images to (H, W) labels. One at a time: there may be many classes."""
-        maps = F.interpolate(scores[None], size=images.shape[-2:], mode="bilinear", align_corners=False)[0]
-        kind = METHODS[self.settings.method].kind(self.settings.options)
-        if self.background:
-            rest = torch.zeros_like(maps[0]) if kind == "logit" else (1 - maps.sum(dim=0)).clamp(min=0)
-            maps = torch.cat([rest[None], maps])
-        values = torch.tensor([0, *self.labels] if self.background else list(self.labels), device=maps.device)
-        best, places = maps.max(dim=0)
-        found = values[places]
-        if not self.confidence:
-            return found
-        share = (best - maps.logsumexp(dim=0)).exp() if kind == "logit" else best / maps.sum(dim=0)
-        return found.masked_fill(share < self.confidence, IGNORE)
-
 
 def by_size(images: Tensor) -> dict[tuple[int, int], list[int]]:
-    """Which of (B, 3, H, W) normalised images have how many rows and columns that are no padding; none has no entry.
+    """Indices of (B, 3, H, W) normalised images by (rows, columns) that are not padding; all padding: no entry.
 
     Padding is 0 in all channels, which no pixel is: the means of NORMALISATIONS are no whole numbers.
     """
     inside = (images != 0).any(dim=1)
     sizes = torch.stack([inside.any(dim=2).sum(dim=1), inside.any(dim=1).sum(dim=1)], dim=1)
-    found: dict[tuple[int, int], list[int]] = {}
+    members: dict[tuple[int, int], list[int]] = {}
     for index, (height, width) in enumerate(sizes.tolist()):
         if height and width:
-            found.setdefault((height, width), []).append(index)
-    return found
+            members.setdefault((height, width), []).append(index)
+    return members
 
 
-def renormalised(images: Tensor, given: str, wanted: str) -> Tensor:
+def renormalised(images: Tensor, source: str, target: str) -> Tensor:
     """(B, 3, H, W) of one of NORMALISATIONS in another one; the same tensor where they are the same."""
-    if given == wanted:
+    if source == target:
         return images
     (mean, deviation), (other_mean, other_deviation) = (
-        [images.new_tensor(values)[:, None, None] for values in NORMALISATIONS[name]] for name in (given, wanted)
+        [images.new_tensor(values)[:, None, None] for values in NORMALISATIONS[name]] for name in (source, target)
     )
     return (images * deviation + (mean - other_mean)) / other_deviation
-
-
-# --- where the labels of a step come from -----------------------------------------------------------
 
 
 def masks(batch: Batch, iteration: int) -> Tensor:
@@ -200,22 +175,22 @@ def masks(batch: Batch, iteration: int) -> Tensor:
     return batch.labels.masked_fill(batch.labels == HIDDEN, IGNORE)
 
 
-def filled(teaching: Teaching, finders: Mapping[str, Finder]) -> Source:
+def fill_hidden(teaching: Teaching, finders: Mapping[str, Finder]) -> Source:
     """The labels of the mask files, the hidden ones found by `finders`, by the names of Teaching.finder."""
 
     def source(batch: Batch, iteration: int) -> Tensor:
-        who = teaching.finder(iteration + 1)
-        if not who:
+        name = teaching.finder(iteration + 1)
+        if not name:
             return masks(batch, iteration)
-        return torch.where(batch.labels == HIDDEN, finders[who](batch.images), batch.labels)
+        return torch.where(batch.labels == HIDDEN, finders[name](batch.images), batch.labels)
 
     return source
 
 
-def own_labels(network: nn.Module, labels: Sequence[int], dtype: torch.dtype = torch.float32) -> Finder:
-    """A network's own labels of what it is about to learn from: the best of `labels`, which are mask values.
+def network_labels(network: nn.Module, labels: Sequence[int], dtype: torch.dtype = torch.float32) -> Finder:
+    """The labels that a network predicts for its next batch: the best of `labels`, which are mask values.
 
-    It looks at the images in evaluation mode, so that its normalisation layers do not count them twice.
+    It predicts in evaluation mode, so that its normalisation layers do not count the images twice.
     """
 
     @torch.no_grad()
@@ -231,33 +206,34 @@ def own_labels(network: nn.Module, labels: Sequence[int], dtype: torch.dtype = t
     return finder
 
 
-def source_for(settings: Settings, knowledge: Knowledge | None, network: nn.Module) -> Source:
+def source_for(settings: Settings, clip_text: ClipText | None, network: nn.Module) -> Source:
     """Where the labels of a run come from: the masks, and for what is hidden in them the teacher and the network."""
-    asked, finders = settings.teaching, dict[str, Finder]()
-    if asked.teacher:
-        assert knowledge is not None
-        finders["teacher"] = teacher_for(settings, knowledge)
-    if asked.own_from:
-        finders["network"] = own_labels(network, asked.hidden, DTYPES[settings.precision])
-    return filled(asked, finders) if finders else masks
+    teaching, finders = settings.teaching, dict[str, Finder]()
+    if teaching.teacher:
+        assert clip_text is not None
+        finders["teacher"] = teacher_for(settings, clip_text)
+    if teaching.own_from:
+        finders["network"] = network_labels(network, teaching.hidden, DTYPES[settings.precision])
+    return fill_hidden(teaching, finders) if finders else masks
 
 
-def teacher_for(settings: Settings, knowledge: Knowledge) -> Teacher:
+def teacher_for(settings: Settings, clip_text: ClipText) -> Teacher:
     """The teacher of a run: it chooses among the hidden labels only."""
-    asked, first = settings.teaching, int(settings.background)
-    background = bool(first) and 0 in asked.hidden
-    classes = [label - first for label in asked.hidden if label >= first]
-    prompts, templates = knowledge.text.background, settings.words.templates
-    how: MaskClipSettings | MaskClipVSettings = MaskClipVSettings(templates=templates)
-    if asked.teacher == "maskclip":
-        how = MaskClipSettings(asked.key_smoothing, asked.smoothing_norm, asked.denoising, templates=templates)
+    teaching, first = settings.teaching, int(settings.background)
+    background = bool(first) and 0 in teaching.hidden
+    classes = [label - first for label in teaching.hidden if label >= first]
+    prompts, templates = clip_text.text.background, settings.words.templates
+    options: MaskClipSettings | MaskClipVSettings = MaskClipVSettings(templates=templates)
+    if teaching.teacher == "maskclip":
+        smoothing = teaching.key_smoothing, teaching.smoothing_norm
+        options = MaskClipSettings(*smoothing, teaching.denoising, templates=templates)
     return Teacher(
-        knowledge.clip,
-        TextSet(knowledge.text.foreground[classes], prompts if background else prompts[:0]),
+        clip_text.clip,
+        TextSet(clip_text.text.foreground[classes], prompts if background else prompts[:0]),
         [label + first for label in classes],
-        CamSettings(method=asked.teacher, options=how),
+        CamSettings(method=teaching.teacher, options=options),
         background,
         settings.views.normalisation,
-        asked.confidence,
-        asked.padding,
+        teaching.confidence,
+        teaching.padding,
     )

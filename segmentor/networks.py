@@ -15,7 +15,6 @@ from torch.nn import functional as F
 
 from segmentor.settings import DEEPLABS
 
-WIDEST = 2048  # of text embeddings; CLIPs have up to 1280, and a decoder takes memory with the square
 LEAST_SIDE = 64  # the coarsest stages of SegFormer need some patches to look at; smaller images are padded
 
 
@@ -39,8 +38,8 @@ class TextHead(nn.Module):
 
     Features as they are, no temperature.
 
-    classes     K; their unit embeddings (K, D) are told by `know`, stay as they are, and are saved with the weights
-    background  whether label 0 is the background: a vector more, which is learned, and of unit length when used
+    classes     K; `set_embeddings` gives their unit embeddings (K, D), which are not learned but saved with the weights
+    background  whether label 0 is the background: one more vector, which is learned, of unit length when used
     """
 
     embeddings: Tensor
@@ -51,8 +50,8 @@ class TextHead(nn.Module):
         self.background = nn.Parameter(torch.randn(1, width)) if background else None
 
     @torch.no_grad()
-    def know(self, embeddings: Tensor) -> None:
-        """Take over the (K, D) unit embeddings of the classes."""
+    def set_embeddings(self, embeddings: Tensor) -> None:
+        """Copy the (K, D) unit embeddings of the classes."""
         self.embeddings.copy_(embeddings)
 
     def vectors(self) -> Tensor:
@@ -180,10 +179,10 @@ class DeeplabBody(Body):
         super().__init__()
         from torchvision.models import get_model
 
-        whole = get_model(name, weights=None, weights_backbone=None, num_classes=width or 1, aux_loss=False)
-        layers = list(whole.classifier)
+        model = get_model(name, weights=None, weights_backbone=None, num_classes=width or 1, aux_loss=False)
+        layers = list(model.classifier)
         self.width = width or layers[-1].in_channels
-        self.encoder = whole.backbone
+        self.encoder = model.backbone
         self.decode_head = nn.Sequential(*(layers if width else layers[:-1]))
 
     def features(self, images: Tensor) -> Tensor:
@@ -193,10 +192,3 @@ class DeeplabBody(Body):
 ARCHES: dict[str, Callable[..., Body]] = {name: partial(SegformerBody, name) for name in SEGFORMER_SIZES} | {
     name: partial(DeeplabBody, theirs) for name, theirs in DEEPLABS.items()
 }
-
-
-def norm_parameters(network: nn.Module) -> set[str]:
-    """Names of the parameters of normalisation layers."""
-    kinds = (nn.LayerNorm, nn.GroupNorm, torch.nn.modules.batchnorm._NormBase)
-    named = ((name, module) for name, module in network.named_modules() if isinstance(module, kinds))
-    return {f"{name}.{key}" for name, module in named for key, _ in module.named_parameters(recurse=False)}

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from common.errors import UserError
@@ -32,29 +34,26 @@ def start_from(network: Segmentor, arch: str, source: str) -> str:
     if path.is_file():
         if path.suffix not in READABLE:
             raise UserError(f"--pretrained {path}: expected a file ending in {', '.join(READABLE)}, or a folder")
-        if path.suffix == ".safetensors" and _is_ours(path):
-            return _from_ours(network, arch, path)
+        if path.suffix == ".safetensors":
+            try:
+                with safe_open(path, "pt") as opened:
+                    ours = KEY in (opened.metadata() or {})
+            except (SafetensorError, OSError) as error:
+                message = "cannot be read as safetensors (truncated?); get it again"
+                raise UserError(f"--pretrained {path}: {message}") from error
+            if ours:
+                return _from_ours(network, arch, path)
     load = _from_transformers if arch in SEGFORMERS else _from_torchvision
     return load(network, arch, source)
-
-
-def _is_ours(path: Path) -> bool:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "pt") as opened:
-            return KEY in (opened.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"--pretrained {path}: cannot be read as safetensors (truncated?); get it again") from error
 
 
 def _from_ours(network: Segmentor, arch: str, path: Path) -> str:
     state, description = read_state(path)
     if description.arch != arch:
         raise UserError(f"--pretrained {path}: weights of a {description.arch}; pass --arch {description.arch}")
-    own = network.state_dict()
-    fitting = {name: state[name] for name in own if name in state and state[name].shape == own[name].shape}
-    lost = [name for name in own if name not in fitting]
+    wanted = network.state_dict()
+    fitting = {name: state[name] for name in wanted if name in state and state[name].shape == wanted[name].shape}
+    lost = [name for name in wanted if name not in fitting]
     for name in lost:
         if name.startswith("body.encoder."):
             raise UserError(f"--pretrained {path}: not the tensors of a {arch}: {name} is missing")
@@ -68,20 +67,15 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors or PyTorch file, by name; raises UserError."""
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
             return load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever its unpickler meets
         raise UserError(f"--pretrained {path}: not a readable weight file (truncated, or more than weights)") from error
-    if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
-        found = found["state_dict"]
-    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise UserError(f"--pretrained {path}: holds no state dict; expected tensors by name")
-    return dict(found)
-
-
-# --- SegFormer ------------------------------------------------------------------------------------
+    return dict(content)
 
 
 def _from_transformers(network: Segmentor, arch: str, source: str) -> str:
@@ -95,56 +89,50 @@ def _from_transformers(network: Segmentor, arch: str, source: str) -> str:
     path = Path(source)
     tensors = read_tensors(path) if path.is_file() else None
     try:
-        how: dict[str, Any] = {"config": network.body.config, "ignore_mismatched_sizes": True}
-        load: Any = partial(SegformerForSemanticSegmentation.from_pretrained, **how, output_loading_info=True)
+        options: dict[str, Any] = {"config": network.body.config, "ignore_mismatched_sizes": True}
+        load: Any = partial(SegformerForSemanticSegmentation.from_pretrained, **options, output_loading_info=True)
         if tensors is not None:
-            whole, info = load(None, state_dict=tensors)
+            model, info = load(None, state_dict=tensors)
         elif path.is_dir():
-            whole, info = load(source)
+            model, info = load(source)
         else:
             try:
-                whole, info = load(source, local_files_only=True)
+                model, info = load(source, local_files_only=True)
             except OSError:
                 HfApi().repo_info(source, timeout=REACHED_S)  # fails at once where loading would try for minutes
-                whole, info = load(source)
+                model, info = load(source)
     except Exception as error:  # of many libraries: no network, no such name, damaged files
-        raise UserError(f"--pretrained {source}: {_where_to_get(source)}") from error
-    unknown = {*info["missing_keys"], *(str(found[0]) for found in info["mismatched_keys"])}
+        files = "config.json and model.safetensors"
+        message = f"no weights of a SegFormer in this folder; expected {files} of nvidia/mit-b*"
+        if not path.is_dir():
+            files += f" (or pytorch_model.bin) of huggingface.co/{source}"
+            message = f"not on this machine, and cannot be downloaded; put {files} into a folder and pass that"
+        raise UserError(f"--pretrained {source}: {message}") from error
+    unknown = {*info["missing_keys"], *(str(item[0]) for item in info["mismatched_keys"])}
     for name in sorted(unknown):
         if name.startswith("segformer."):
             raise UserError(f"--pretrained {source}: not the encoder of a {arch} ({name} does not fit)")
-    network.body.encoder.load_state_dict(whole.segformer.state_dict())
+    network.body.encoder.load_state_dict(model.segformer.state_dict())
     if any(name.startswith("decode_head.l") for name in unknown):
         return f"{source} (the encoder)"  # the decoder starts as segmentor.networks draws it
-    whole.decode_head.classifier = nn.Identity()
-    network.body.decode_head.load_state_dict(whole.decode_head.state_dict())
+    model.decode_head.classifier = nn.Identity()
+    network.body.decode_head.load_state_dict(model.decode_head.state_dict())
     return f"{source} (encoder and decoder)"
-
-
-def _where_to_get(source: str) -> str:
-    if Path(source).is_dir():
-        return "no weights of a SegFormer in this folder; expected config.json and model.safetensors of nvidia/mit-b*"
-    files = f"config.json and model.safetensors (or pytorch_model.bin) of huggingface.co/{source}"
-    return f"not on this machine, and cannot be downloaded; put {files} into a folder and pass that"
-
-
-# --- DeepLab --------------------------------------------------------------------------------------
 
 
 def _from_torchvision(network: Segmentor, arch: str, source: str) -> str:
     state = read_tensors(Path(source)) if Path(source).is_file() else _downloaded(arch, source)
-    whole = any(name.startswith("backbone.") for name in state)
-    encoder = _below(state, "backbone.") if whole else _below(state, "features.") or state
-    own = network.body.encoder.state_dict()
-    for name, value in own.items():
+    with_decoder = any(name.startswith("backbone.") for name in state)
+    encoder = _below(state, "backbone.") if with_decoder else _below(state, "features.") or state
+    wanted = network.body.encoder.state_dict()
+    for name, value in wanted.items():
         if name not in encoder or encoder[name].shape != value.shape:
             raise UserError(f"--pretrained {source}: not the encoder of a {arch} ({name} does not fit)")
-    network.body.encoder.load_state_dict({name: encoder[name] for name in own})
-    if not whole:
+    network.body.encoder.load_state_dict({name: encoder[name] for name in wanted})
+    if not with_decoder:
         return f"{source} (the encoder)"
-    own = network.body.decode_head.state_dict()
-    theirs = {name: value for name, value in _below(state, "classifier.").items() if not name.startswith(LAST)}
-    network.body.decode_head.load_state_dict(own | theirs)
+    decoder = {name: value for name, value in _below(state, "classifier.").items() if not name.startswith(LAST)}
+    network.body.decode_head.load_state_dict(network.body.decode_head.state_dict() | decoder)
     return f"{source} (encoder and decoder)"
 
 

@@ -1,7 +1,7 @@
-"""Which image with which view goes where, and reading it.
+"""The training samples of a run: reading images and masks, their order, and batches.
 
-The sample at a position of the run depends on the seed and the position alone, so that a run can be taken up at any
-iteration, by any number of processes, and sees the same.
+The sample at a position of the run depends on the seed and the position alone, so that a run can go on from any
+iteration, with any number of processes, and sees the same.
 """
 
 import signal
@@ -24,7 +24,7 @@ from dataset.voc_layout import find_image
 from segmentor.augment import HIDDEN, IGNORE, hide, view
 from segmentor.settings import Views
 
-LOOKED_INTO = 16  # masks whose labels are checked before the run begins
+CHECKED_MASKS = 16  # whose labels are checked before the run begins
 
 _ORDER, _VIEW = range(2)  # what a random number is for; training.loop takes another
 
@@ -64,7 +64,7 @@ def _order(seed: int, epoch: int, images: int) -> np.ndarray:
 class Samples(Dataset):
     """The sample at each position of a run; every image comes once an epoch, in an order of the epoch's own.
 
-    hidden  mask values that nobody may see
+    hidden  mask values that become HIDDEN
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Samples(Dataset):
         return self.pairs[int(_order(self.seed, epoch, len(self.pairs))[place])]
 
     def __getitem__(self, position: int) -> tuple[np.ndarray, np.ndarray, Problem | None]:
-        """Image (3, S, S), labels (S, S), and why they could not be read, if so; all labels are 255 then."""
+        """Image (3, S, S), labels (S, S), and None; for an unreadable pair zeros, labels of 255, and the problem."""
         pair, side = self.pair(position), self.views.crop
         try:
             image, labels = read_pair(pair, self.num_labels, self.hidden)
@@ -88,7 +88,7 @@ class Samples(Dataset):
         return *view(image, labels, self.views, rng), None
 
 
-def together(samples: Sequence[tuple[np.ndarray, np.ndarray, Problem | None]]) -> Batch:
+def collate(samples: Sequence[tuple[np.ndarray, np.ndarray, Problem | None]]) -> Batch:
     """A batch of samples."""
     images, labels, problems = zip(*samples)
     kept = tuple(problem for problem in problems if problem is not None)
@@ -119,9 +119,9 @@ class Batches:
             self.samples,
             batch_sampler=map(self.positions, count(self.yielded)),
             num_workers=self.readers,
-            collate_fn=together,
+            collate_fn=collate,
             pin_memory=self.pin,
-            worker_init_fn=_begin_reading,
+            worker_init_fn=_start_reader,
         )
         for batch in loader:
             self.yielded += 1
@@ -136,7 +136,7 @@ class Batches:
         self.yielded = state["yielded"]
 
 
-def _begin_reading(_index: int) -> None:
+def _start_reader(_index: int) -> None:
     cv2.setNumThreads(0)  # the readers work side by side already
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes; the trainer ends its readers
 
@@ -155,12 +155,14 @@ def read_pair(pair: Pair, num_labels: int, hidden: Collection[int] = ()) -> tupl
     return image, hide(labels, hidden) if hidden else labels
 
 
-def usable(ids: Sequence[str], images: Path, masks: Path | None, num_labels: int) -> tuple[list[Pair], list[Problem]]:
-    """The pairs whose files are there and of one size, by their headers, and what is wrong with the others.
+def training_pairs(
+    ids: Sequence[str], images: Path, masks: Path | None, num_labels: int
+) -> tuple[list[Pair], list[Problem]]:
+    """The pairs whose files exist and have one size, by their headers, and what is wrong with the others.
 
     Raises UserError when none is left, or when one of the first masks holds labels of other classes.
     """
-    good, failures, unreadable = [], [], []
+    pairs, failures = [], []
     for image_id in ids:
         try:
             pair = Pair(image_id, find_image(images, image_id), masks / f"{image_id}.png" if masks else None)
@@ -169,22 +171,22 @@ def usable(ids: Sequence[str], images: Path, masks: Path | None, num_labels: int
                 if not pair.mask.is_file():
                     raise UserError(f"{pair.mask}: no such mask")
                 _check_size(pair.mask, image_size(pair.mask), size)
-            good.append(pair)
+            pairs.append(pair)
         except UserError as error:
             failures.append((image_id, str(error)))
-    if not good:
+    if not pairs:
         raise UserError(f"nothing to train on: {failures[0][1] if failures else 'no image in the split'}")
-    looked = [pair.mask for pair in good[:LOOKED_INTO] if pair.mask]
-    for mask in looked:
+    checked, unreadable = [pair.mask for pair in pairs[:CHECKED_MASKS] if pair.mask], []
+    for mask in checked:
         try:
             labels = read_mask(mask)
         except UserError as error:  # a single one is listed when its turn comes
             unreadable.append(error)
             continue
         _check_labels(mask, labels, num_labels)
-    if looked and len(unreadable) == len(looked):
+    if checked and len(unreadable) == len(checked):
         raise unreadable[0]
-    return good, failures
+    return pairs, failures
 
 
 def _check_size(mask: Path, size: tuple[int, ...], image: tuple[int, ...]) -> None:

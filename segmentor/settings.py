@@ -57,7 +57,7 @@ class Views:
 
 
 @dataclass(frozen=True)
-class Looks:
+class InferenceSettings:
     """How a trained network looks at an image; scales are factors of the size at which it fits into `resize`."""
 
     normalisation: str
@@ -118,7 +118,7 @@ class Teaching:
 
 
 @dataclass(frozen=True)
-class Words:
+class ClipIdentity:
     """Which CLIP tells what the classes' names mean, and how it is asked; empty where there is none."""
 
     model: str = ""
@@ -149,7 +149,7 @@ class Settings:
     text_width: int = 0
     views: Views = field(default_factory=Views)
     teaching: Teaching = field(default_factory=Teaching)
-    words: Words = field(default_factory=Words)
+    words: ClipIdentity = field(default_factory=ClipIdentity)
     arch: str = option("segformer-b0", "segformer-tiny is for the toy world", choices=(*SEGFORMERS, *DEEPLABS))
     head: str = option(
         "linear",

@@ -34,7 +34,7 @@ from pipeline.stages.evaluate import mask_record
 from pipeline.stages.failure import failure
 from pipeline.steps.masks import labels_of
 from segmentor.prediction import probabilities
-from segmentor.settings import Looks
+from segmentor.settings import InferenceSettings
 
 FORMAT = 1  # of the record in a mask
 ON_CPU = "on the CPU, out of GPU memory"
@@ -53,7 +53,7 @@ class PredictJob:
 
     network: nn.Module
     weights: str
-    looks: Looks
+    inference: InferenceSettings
     masks: CrfJob
     crf: bool = False
 
@@ -63,14 +63,14 @@ class PredictJob:
             "format": FORMAT,
             "code": VERSION,
             "weights": self.weights,
-            **{name: value for name, value in asdict(self.looks).items() if name != "normalisation"},
+            **{name: value for name, value in asdict(self.inference).items() if name != "normalisation"},
             "confidence": self.masks.confidence,
             "palette": self.masks.palette,
             "max_pixels": self.masks.max_pixels,
             "crf": "yes" if self.crf else "no",
             **(asdict(self.masks.crf) if self.crf else {}),
         }
-        if self.looks.resize is None:
+        if self.inference.resize is None:
             del record["resize"]
         return record
 
@@ -89,15 +89,16 @@ def finished_ids(job: PredictJob, ids: Sequence[str]) -> set[str]:
     def finished(image_id: str) -> bool:
         target = job.masks.target(image_id)
         try:
-            found, photo = mask_record(target), find_image(job.masks.images, image_id)
+            record, photo = mask_record(target), find_image(job.masks.images, image_id)
             wanted = {**settings, SOURCE: source_of(photo)}
             same_size = image_size(photo) == image_size(target)
         except UserError:
             return False
-        return can_stay(target, found, wanted, REMEDY) and same_size
+        return can_stay(target, record, wanted, REMEDY) and same_size
 
-    asked = () if job.masks.overwrite else ids
-    return {image_id for image_id, done in zip(asked, ordered_map(finished, asked, CHECKING, ahead=16)) if done}
+    candidates = () if job.masks.overwrite else ids
+    checks = ordered_map(finished, candidates, CHECKING, ahead=16)
+    return {image_id for image_id, done in zip(candidates, checks) if done}
 
 
 def run(job: PredictJob, ids: Sequence[str], threads: int = 2) -> Iterator[Outcome]:
@@ -107,13 +108,13 @@ def run(job: PredictJob, ids: Sequence[str], threads: int = 2) -> Iterator[Outco
     Raises UserError before any work when a mask that is there was made in another way.
     """
     finished = finished_ids(job, ids)
-    seen = (_look(job, image) for image in ordered_map(partial(_read, job, finished), ids, threads))
+    predicted = (_predict(job, image) for image in ordered_map(partial(_read, job, finished), ids, threads))
     write = partial(finish, job.masks, finished)
     if job.crf:
-        written = sharpen_all(job.masks, seen, lambda image: image, write, threads)
+        written = sharpen_all(job.masks, predicted, lambda image: image, write, threads)
     else:
-        written = ordered_map(lambda image: write(_labelled(image)), seen, threads)
-    return (one.outcome for one in written)
+        written = ordered_map(lambda image: write(_labelled(image)), predicted, threads)
+    return (result.outcome for result in written)
 
 
 def _read(job: PredictJob, finished: Collection[str], image_id: str) -> CrfInput | Outcome:
@@ -130,12 +131,12 @@ def _read(job: PredictJob, finished: Collection[str], image_id: str) -> CrfInput
         return failure(image_id, error)
 
 
-def _look(job: PredictJob, image: CrfInput | Outcome) -> CrfInput | Outcome:
+def _predict(job: PredictJob, image: CrfInput | Outcome) -> CrfInput | Outcome:
     """The image with the network's probabilities as its maps, (C, H', W')."""
     if isinstance(image, Outcome):
         return image
     try:
-        return replace(image, maps=probabilities(job.network, image.rgb, job.looks))
+        return replace(image, maps=probabilities(job.network, image.rgb, job.inference))
     except Exception as error:
         device = next(job.network.parameters()).device
         if device.type == "cpu" or not out_of_memory(error):
@@ -143,7 +144,7 @@ def _look(job: PredictJob, image: CrfInput | Outcome) -> CrfInput | Outcome:
         trouble = error.with_traceback(None)  # else it would hold on to the memory that is missing
     torch.cuda.empty_cache()
     try:
-        maps = probabilities(job.network.to("cpu"), image.rgb, job.looks)
+        maps = probabilities(job.network.to("cpu"), image.rgb, job.inference)
         return replace(image, maps=maps, notes=(ON_CPU,))
     except Exception:
         return failure(image.id, trouble)

@@ -1,6 +1,7 @@
 """How a segmentation network is trained: its objective, its data and its validation, on the loop of training/."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,14 +20,13 @@ from pipeline.steps.scores import Scores, confusion_matrix, scores_of
 from segmentor.augment import HIDDEN, IGNORE
 from segmentor.losses import label_counts, label_weights, weighted_cross_entropy
 from segmentor.maskclip_plus import Source, masks
-from segmentor.networks import Segmentor, enlarged, norm_parameters
+from segmentor.networks import Segmentor, enlarged
 from segmentor.prediction import DTYPES, probabilities
 from segmentor.samples import Batch, Batches, Pair, Samples, read_pair
-from segmentor.settings import Looks, Settings
+from segmentor.settings import InferenceSettings, Settings
 from segmentor.weights import Description, write_weights
 from training import loop
 from training.board import Board
-from training.optimizers import parameter_groups
 from training.ranks import Ranks
 from training.state import State, fresh_state
 
@@ -37,7 +37,7 @@ Sheet = Callable[[list[list[np.ndarray]], tuple[str, ...]], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Unseen:
+class HeldOut:
     """The images to validate on and the folder of their ground-truth masks."""
 
     ids: Sequence[str]
@@ -47,10 +47,10 @@ class Unseen:
 
 @dataclass(frozen=True)
 class Job:
-    """A run: what for, on what, and where to.
+    """One training run.
 
     pairs      images and masks to train on
-    unseen     what to validate on, or None
+    held_out   what to validate on, or None
     save_every, validate_every  iterations
     keep       checkpoints that stay
     readers    processes that read and vary images ahead of the network; 0: none
@@ -61,7 +61,7 @@ class Job:
     settings: Settings
     pairs: Sequence[Pair]
     out: Path
-    unseen: Unseen | None = None
+    held_out: HeldOut | None = None
     save_every: int = 1000
     validate_every: int = 1000
     keep: int = 2
@@ -69,22 +69,21 @@ class Job:
     sheet: Sheet | None = None
 
     def describe(self, iterations: int) -> Description:
-        """What the weight file says of itself."""
-        asked = self.settings
+        """The description in the weight file."""
         return Description(
-            asked.arch,
-            asked.labels,
-            asked.views.normalisation,
+            self.settings.arch,
+            self.settings.labels,
+            self.settings.views.normalisation,
             iterations,
-            asked.head,
-            text_width=asked.text_width,
-            background=asked.background,
+            self.settings.head,
+            text_width=self.settings.text_width,
+            background=self.settings.background,
         )
 
 
 @dataclass
 class Report:
-    """What a run finds out beside its log: (id, reason) of images that could not be used, the last mIoU."""
+    """The result of a run beside its log: by id why an image could not be used, and the last mIoU."""
 
     failures: dict[str, str] = field(default_factory=dict)
     miou: float | None = None
@@ -92,24 +91,28 @@ class Report:
 
 def start(job: Job, network: Segmentor, ranks: Ranks) -> State:
     """The state before the first iteration."""
-    asked, network = job.settings, network.to(ranks.device)
-    samples = Samples(job.pairs, len(asked.labels), asked.views, asked.seed, asked.teaching.hidden)
-    data = Batches(samples, asked.batch, ranks.index, ranks.count, job.readers, ranks.device.type == "cuda")
-    return fresh_state(network, optimizer_for(network, asked), data, DTYPES[asked.precision], asked.ema)
+    settings, network = job.settings, network.to(ranks.device)
+    samples = Samples(job.pairs, len(settings.labels), settings.views, settings.seed, settings.teaching.hidden)
+    data = Batches(samples, settings.batch, ranks.index, ranks.count, job.readers, ranks.device.type == "cuda")
+    return fresh_state(network, optimizer_for(network, settings), data, DTYPES[settings.precision], settings.ema)
 
 
-def optimizer_for(network: nn.Module, asked: Settings) -> torch.optim.Optimizer:
+def optimizer_for(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
     """AdamW and SGD as SegFormer and DeepLab use them.
 
     Parameters with `head` in their name learn faster. AdamW does not decay normalisation layers; SGD decays all.
     """
-    norms = norm_parameters(network) if asked.optimizer == "adamw" else set()
+    adamw = settings.optimizer == "adamw"
+    norms = (nn.LayerNorm, nn.GroupNorm, torch.nn.modules.batchnorm._NormBase)
+    layers = [layer for layer in network.modules() if adamw and isinstance(layer, norms)]
+    plain = {id(parameter) for layer in layers for parameter in layer.parameters(recurse=False)}
 
-    def kind(name: str, _: nn.Parameter) -> tuple[float, float]:
-        return asked.head_factor if "head" in name else 1.0, 0.0 if name in norms else asked.weight_decay
+    def kind(name: str, parameter: nn.Parameter) -> tuple[float, float]:
+        factor = settings.head_factor if "head" in name else 1.0
+        return factor, 0.0 if id(parameter) in plain else settings.weight_decay
 
-    groups = parameter_groups(network, kind)
-    if asked.optimizer == "adamw":
+    groups = loop.parameter_groups(network, kind)
+    if adamw:
         return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.999), fused=True)
     return torch.optim.SGD(groups, lr=0.0, momentum=0.9)
 
@@ -128,7 +131,7 @@ def train(job: Job, state: State, ranks: Ranks, source: Source = masks) -> Repor
         The weights sum up to 1 over the step; the loop takes a mean, for which they are multiplied here.
         """
         labels = [source(batch, iteration) for batch in batches]
-        counts = ranks.sum(torch.stack([label_counts(each, classes) for each in labels]).sum(0))
+        counts = ranks.sum(torch.stack([label_counts(part, classes) for part in labels]).sum(0))
         weights = label_weights(counts, settings.loss, settings.loss_over) * (len(batches) * ranks.count)
         for batch in batches:
             report.failures.update(batch.problems)
@@ -160,11 +163,8 @@ def train(job: Job, state: State, ranks: Ranks, source: Source = masks) -> Repor
     return report
 
 
-# --- validation -----------------------------------------------------------------------------------
-
-
 def validate(
-    network: nn.Module, unseen: Unseen, num_labels: int, looks: Looks, ranks: Ranks
+    network: nn.Module, held_out: HeldOut, num_labels: int, inference: InferenceSettings, ranks: Ranks
 ) -> tuple[Scores, list[tuple[str, str]]]:
     """Score a network in evaluation mode on all images, each on one rank.
 
@@ -175,48 +175,43 @@ def validate(
     def read(image_id: str) -> tuple[np.ndarray, np.ndarray] | str:
         """Image and ground truth, or why they cannot be used."""
         try:
-            path = find_image(unseen.images, image_id)
-            truth = read_truth(unseen.truth, image_id, num_labels)
+            path = find_image(held_out.images, image_id)
+            truth = read_truth(held_out.truth, image_id, num_labels)
             image = np.asarray(read_image(path))
             check_shape(path, image.shape[:2], truth)
             return image, truth
         except UserError as error:
             return str(error)
 
-    mine = unseen.ids[ranks.index :: ranks.count]
-    for image_id, found in zip(mine, ordered_map(read, mine, 2)):
-        if isinstance(found, str):
-            failures.append((image_id, found))
+    ids = held_out.ids[ranks.index :: ranks.count]
+    for image_id, result in zip(ids, ordered_map(read, ids, 2)):
+        if isinstance(result, str):
+            failures.append((image_id, result))
             continue
-        image, truth = found
-        labels = probabilities(network, image, looks).argmax(0).astype(np.uint8)
+        image, truth = result
+        labels = probabilities(network, image, inference).argmax(0).astype(np.uint8)
         confusion += confusion_matrix(truth, labels, num_labels)
     return scores_of(ranks.sum(torch.from_numpy(confusion)).cpu().numpy()), failures
 
 
 def _validate(job: Job, ranks: Ranks, report: Report, network: Any, iteration: int, board: Board | None) -> None:
-    asked = job.settings
-    looks = Looks(asked.views.normalisation, resize=asked.views.resize)
+    settings = job.settings
+    inference = InferenceSettings(settings.views.normalisation, resize=settings.views.resize)
     training = network.training
     network.eval()
-    if job.unseen is not None:
-        scores, failures = validate(network, job.unseen, len(asked.labels), looks, ranks)
+    if job.held_out is not None:
+        scores, failures = validate(network, job.held_out, len(settings.labels), inference, ranks)
         report.miou = scores.miou
         report.failures.update(failures)
         if board:
             names = ("miou", "pixel_accuracy", "mean_accuracy")
             board.scored(iteration, {name: getattr(scores, name) for name in names})
     if board and job.sheet:
-        board.picture(iteration, "predictions", job.sheet(list(_rows(job, network, looks)), asked.labels))
+        rows = []
+        for pair in job.pairs[:SHOWN]:
+            with suppress(UserError):  # reported when its turn comes
+                image, mask = read_pair(pair, len(settings.labels), settings.teaching.hidden)
+                mask = np.where(mask == HIDDEN, np.uint8(IGNORE), mask)
+                rows.append([image, mask, probabilities(network, image, inference).argmax(0).astype(np.uint8)])
+        board.picture(iteration, "predictions", job.sheet(rows, settings.labels))
     network.train(training)
-
-
-def _rows(job: Job, network: nn.Module, looks: Looks) -> Iterator[list[np.ndarray]]:
-    """Image, mask and prediction of the first images; what is hidden in a mask is shown as 255."""
-    for pair in job.pairs[:SHOWN]:
-        try:
-            image, mask = read_pair(pair, len(job.settings.labels), job.settings.teaching.hidden)
-        except UserError:  # reported when its turn comes
-            continue
-        mask = np.where(mask == HIDDEN, np.uint8(IGNORE), mask)
-        yield [image, mask, probabilities(network, image, looks).argmax(0).astype(np.uint8)]

@@ -13,7 +13,7 @@ from torch import Tensor
 from common.errors import UserError
 from common.files import atomic_write
 from common.version import VERSION
-from segmentor.networks import ARCHES, WIDEST, Segmentor, build
+from segmentor.networks import ARCHES, Segmentor, build
 from segmentor.settings import HEADS, NORMALISATIONS
 
 KEY = "segmentor"  # of the header's metadata
@@ -23,12 +23,12 @@ EXPECTED = "expected a file of scripts/train_segmentor.py (weights.safetensors)"
 
 @dataclass(frozen=True)
 class Description:
-    """What a weight file says of itself.
+    """The network in a weight file.
 
     labels          names by mask value; "background" first where there is one
     normalisation   of the images; one of segmentor.augment.NORMALISATIONS
-    iterations      how long it was trained
-    text_width, background  of the text head: see segmentor.networks.build; 0 and unused for the other one
+    iterations      changes of the weights in training
+    text_width, background  of the text head: see segmentor.networks.build
     """
 
     arch: str
@@ -50,13 +50,13 @@ def write_weights(path: Path, state: Mapping[str, Tensor], description: Descript
     from safetensors.torch import save
 
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    told = {KEY: json.dumps({"format": FORMAT, **asdict(description)})}
+    metadata = {KEY: json.dumps({"format": FORMAT, **asdict(description)})}
     with atomic_write(path) as stream:
-        stream.write(save(tensors, metadata=told))
+        stream.write(save(tensors, metadata=metadata))
 
 
 def read_weights(path: Path) -> tuple[Segmentor, Description]:
-    """The network of a weight file, on the CPU in evaluation mode, and what it says of itself; raises UserError."""
+    """The network of a weight file, on the CPU in evaluation mode, and its description; raises UserError."""
     state, description = read_state(path)
     network = description.network()
     try:
@@ -82,18 +82,13 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], Description]:
 
 def _description(path: Path, metadata: Mapping[str, str]) -> Description:
     try:
-        told = dict(json.loads(metadata[KEY]))
-        if told.pop("format") != FORMAT:
-            raise UserError(f"{path}: made by another version of this code ({told.get('code')}); train it again")
-        description = Description(**{**told, "labels": tuple(map(str, told["labels"]))})
+        fields = dict(json.loads(metadata[KEY]))
+        if fields.pop("format") != FORMAT:
+            raise UserError(f"{path}: made by another version of this code ({fields.get('code')}); train it again")
+        description = Description(**{**fields, "labels": tuple(map(str, fields["labels"]))})
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: does not say which network it is; {EXPECTED}") from error
-    known = (("arch", ARCHES), ("head", HEADS), ("normalisation", NORMALISATIONS))
-    for name, names in known:
+    for name, names in (("arch", ARCHES), ("head", HEADS), ("normalisation", NORMALISATIONS)):
         if getattr(description, name) not in tuple(names):
             raise UserError(f"{path}: its {name} {getattr(description, name)!r} is unknown here; {EXPECTED}")
-    width, background = description.text_width, description.background
-    possible = isinstance(width, int) and 0 < width <= WIDEST and isinstance(background, bool)
-    if description.head == "text" and not (possible and len(description.labels) > int(background)):
-        raise UserError(f"{path}: its text head has no possible size; {EXPECTED}")
     return description

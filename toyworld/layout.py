@@ -30,23 +30,17 @@ def write_dataset(out: Path, seed: int, count: int) -> list[str]:
 
 def write_scene(out: Path, image_id: str, scene: Scene) -> None:
     """The three files of one scene."""
+    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    full_chroma = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    _, jpeg = cv2.imencode(".jpg", scene.image[..., ::-1], quality + full_chroma)
     files = {
-        out / "JPEGImages" / f"{image_id}.jpg": jpeg(scene.image),
+        out / "JPEGImages" / f"{image_id}.jpg": jpeg.tobytes(),
         out / "Annotations" / f"{image_id}.xml": annotation(image_id, scene),
         out / "SegmentationClass" / f"{image_id}.png": palette_png(scene.mask),
     }
     for path, data in files.items():
         with atomic_write(path) as stream:
             stream.write(data)
-
-
-def jpeg(image: np.ndarray) -> bytes:
-    """RGB (H, W, 3) uint8 as JPEG."""
-    full_chroma = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
-    written, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, *full_chroma])
-    if not written:
-        raise RuntimeError(f"OpenCV cannot write a JPEG of shape {image.shape}")
-    return data.tobytes()
 
 
 def annotation(image_id: str, scene: Scene) -> bytes:

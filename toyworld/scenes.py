@@ -59,25 +59,6 @@ def _placement(rng: np.random.Generator, height: int, width: int, count: int, ra
     return np.column_stack([linear, centre])
 
 
-def _paste(image: np.ndarray, owner: np.ndarray, layer: tuple[np.ndarray, np.ndarray], label: int) -> int:
-    """Lay a rendered object over image and owner, in place; a pixel is the object's when half of it is covered."""
-    colour, share = layer
-    image *= 1 - share[..., None]
-    image += colour
-    covered = share >= 0.5
-    owner[covered] = label
-    return int(covered.sum())
-
-
-def _shaded(colour: np.ndarray, to_pixels: np.ndarray) -> np.ndarray:
-    """A little more light at the upper left of an object than at its lower right."""
-    height, width = colour.shape[:2]
-    radius = np.sqrt(abs(np.linalg.det(to_pixels[:, :2])))
-    x = (np.arange(width, dtype=np.float32) - to_pixels[0, 2]) / radius
-    y = (np.arange(height, dtype=np.float32)[:, None] - to_pixels[1, 2]) / radius
-    return colour * (1 - 0.02 * np.clip(x + y, -2, 2))[..., None].astype(np.float32)
-
-
 def _compose(
     rng: np.random.Generator, backdrop: np.ndarray, classes: tuple[str, ...], style: Style
 ) -> tuple[np.ndarray, np.ndarray] | None:
@@ -87,11 +68,18 @@ def _compose(
     for name in classes:
         to_pixels = _placement(rng, height, width, len(classes), style.radii)
         colour, share = render(DESIGNS[name](rng), to_pixels, height, width)
-        label = CLASSES.index(name) + 1
-        sizes[label] = _paste(image, mask, (_shaded(colour, to_pixels), share), label)
+        # A little more light at the upper left of an object than at its lower right.
+        radius = np.sqrt(abs(np.linalg.det(to_pixels[:, :2])))
+        x = (np.arange(width, dtype=np.float32) - to_pixels[0, 2]) / radius
+        y = (np.arange(height, dtype=np.float32)[:, None] - to_pixels[1, 2]) / radius
+        image *= 1 - share[..., None]
+        image += colour * (1 - 0.02 * np.clip(x + y, -2, 2))[..., None].astype(np.float32)
+        covered, label = share >= 0.5, CLASSES.index(name) + 1
+        mask[covered] = label
+        sizes[label] = int(covered.sum())
     for label, size in sizes.items():
-        seen = int((mask == label).sum())
-        if seen < MIN_VISIBLE_PIXELS or seen < MIN_VISIBLE_SHARE * size:
+        visible = int((mask == label).sum())
+        if visible < MIN_VISIBLE_PIXELS or visible < MIN_VISIBLE_SHARE * size:
             return None
     return image, mask
 

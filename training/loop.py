@@ -4,7 +4,7 @@ It knows neither images nor texts. What is learned is an objective; data, parame
 validation are arguments too.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from training.board import Board
-from training.optimizers import set_rate
 from training.ranks import Ranks
 from training.signals import waiting
 from training.state import State, write_checkpoint
@@ -26,8 +25,21 @@ Losses = dict[str, Tensor]
 Objective = Callable[[nn.Module, Any], Losses]
 
 
-def _as_they_are(batches: Sequence[Any], iteration: int) -> Sequence[Any]:
-    return batches
+def parameter_groups(
+    network: nn.Module, kind: Callable[[str, nn.Parameter], tuple[float, float]]
+) -> list[dict[str, Any]]:
+    """The parameters that learn, as the groups of an optimiser.
+
+    kind  the name of a parameter and the parameter, to the factor of its learning rate and its weight decay
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault(kind(name, parameter), []).append(parameter)
+    return [
+        {"params": parameters, "factor": factor, "weight_decay": decay}
+        for (factor, decay), parameters in groups.items()
+    ]
 
 
 @dataclass(frozen=True)
@@ -63,7 +75,7 @@ class Training:
     save_every: int = 1000
     validate_every: int = 1000
     keep: int = 2
-    prepare: Callable[[Sequence[Any], int], Sequence[Any]] = _as_they_are
+    prepare: Callable[[Sequence[Any], int], Sequence[Any]] = lambda batches, iteration: batches
     after_step: Callable[[], None] = lambda: None
     validate: Callable[[nn.Module, int, Board | None], None] = lambda network, iteration, board: None
 
@@ -79,7 +91,9 @@ def train(training: Training, state: State, ranks: Ranks) -> None:
     with ExitStack() as around:
         signal = around.enter_context(waiting())
         board = around.enter_context(closing(Board(training.out, state.iteration, end))) if ranks.first else None
-        for batches in _steps(training, state, ranks):
+        data = iter(state.data)
+        while state.iteration < end:
+            batches = [next(data).to(ranks.device) for _ in range(training.accumulate)]
             rate = training.schedule(state.iteration)
             losses = step(training, state, model, batches, rate, ranks)
             state.iteration += 1
@@ -107,15 +121,16 @@ def step(
     """
     torch.manual_seed(chance(training.seed, state.iteration, ranks.index))  # dropout and its like
     prepared = training.prepare(batches, state.iteration)
-    set_rate(state.optimizer, rate)
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate * group["factor"]
     state.optimizer.zero_grad()
-    found: list[Losses] = []
+    results: list[Losses] = []
     for number, batch in enumerate(prepared, start=1):
         with nullcontext() if number == len(prepared) or ranks.count == 1 else model.no_sync():  # type: ignore[operator]
             with torch.autocast(ranks.device.type, training.dtype, enabled=training.dtype != torch.float32):
                 losses = training.objective(model, batch)
             state.scaler.scale(losses["loss"] / len(prepared)).backward()
-        found.append({name: value.detach() / len(prepared) for name, value in losses.items()})
+        results.append({name: value.detach() / len(prepared) for name, value in losses.items()})
     if training.clip_norm is not None:
         state.scaler.unscale_(state.optimizer)
         nn.utils.clip_grad_norm_(state.network.parameters(), training.clip_norm)
@@ -124,19 +139,12 @@ def step(
     training.after_step()
     if state.average:
         state.average.update_parameters(state.network)
-    return {name: torch.stack([each[name] for each in found]).sum(0) for name in found[0]}
+    return {name: torch.stack([losses[name] for losses in results]).sum(0) for name in results[0]}
 
 
 def chance(seed: int, *place: int) -> int:
     """A 64-bit seed for PyTorch that belongs to a place of the run."""
     return int(np.random.SeedSequence([seed, _CHANCE, *place]).generate_state(1, np.uint64)[0])
-
-
-def _steps(training: Training, state: State, ranks: Ranks) -> Iterator[list[Any]]:
-    """The batches of one iteration after the other, on the device."""
-    batches = iter(state.data)
-    while state.iteration < training.iterations:
-        yield [next(batches).to(ranks.device) for _ in range(training.accumulate)]
 
 
 def _gathered(losses: Losses, stopped: bool, ranks: Ranks) -> tuple[Losses, bool]:

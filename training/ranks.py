@@ -52,7 +52,7 @@ class Ranks:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Ranks]:
+def start_ranks(device: str) -> Iterator[Ranks]:
     """The ranks that torchrun started, with GPUs dealt out where there are some; one rank without torchrun."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Ranks(pick_device(device))

@@ -97,9 +97,6 @@ def running_mean(network: nn.Module, decay: float) -> AveragedModel:
     return average
 
 
-# --- checkpoints ----------------------------------------------------------------------------------
-
-
 def checkpoints(out: Path) -> list[Path]:
     """The checkpoints of a run that writes into `out`, the last one first."""
     return sorted((path for path in (out / CHECKPOINTS).glob("*.pt") if _NAME.fullmatch(path.name)), reverse=True)
@@ -115,7 +112,7 @@ def write_checkpoint(out: Path, state: State, settings: Mapping[str, Any], keep:
     return path
 
 
-def take_up(
+def resume(
     out: Path, state: State, settings: Mapping[str, Any], remedy: str = "pass --overwrite or another --out"
 ) -> bool:
     """Restore the last checkpoint that can be read; whether there was one.
@@ -144,7 +141,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     return saved if isinstance(saved, dict) else None
 
 
-def forget(out: Path) -> None:
+def remove_run(out: Path) -> None:
     """Remove the checkpoints, the log and the curves of an earlier run, and nothing else."""
     for path in [*checkpoints(out), *(out / TENSORBOARD).glob("events.out.tfevents.*"), out / LOG]:
         path.unlink(missing_ok=True)

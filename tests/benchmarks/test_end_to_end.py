@@ -15,7 +15,7 @@ from tests.support import Command
 
 @pytest.fixture
 def way(tmp_path: Path) -> Way:
-    return Way("ours", generated(3, tmp_path / "data", [(6, 8)]), None)
+    return Way("ours", generated(3, tmp_path / "data", [(6, 8)]), lambda photos, out: [])
 
 
 def test_loading_is_taken_off(way: Way) -> None:
@@ -25,12 +25,11 @@ def test_loading_is_taken_off(way: Way) -> None:
     assert row["images_per_s"] == pytest.approx(2 / 6) and row["peak_mb"] == 310
     assert end_to_end.row(way, [], whole)["images_per_s"] == pytest.approx(3 / 10)
     assert end_to_end.row(way, whole, one)["images_per_s"] is None
-    assert end_to_end.ratio(3.0, 2.0) == 1.5 and end_to_end.ratio(None, 2.0) is None
 
 
 def test_same_pixels_of_copied_images(way: Way, tmp_path: Path) -> None:
     """Copies have other names; each is compared with its original."""
-    many = Way("many", copies(way.photos, tmp_path / "many", 6), None)
+    many = Way("many", copies(way.photos, tmp_path / "many", 6), way.commands)
     for name, ids, changed in ((way.name, way.photos.ids, 0), (many.name, many.photos.ids, 2)):
         for value, image_id in enumerate(ids):
             mask = np.full((2, 4), value % 3, np.uint8)
@@ -39,10 +38,6 @@ def test_same_pixels_of_copied_images(way: Way, tmp_path: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(mask).save(path)
     assert end_to_end.same_pixels(many, way, tmp_path) == 22 / 24
-
-
-def test_one_image_of_the_list(way: Way, tmp_path: Path) -> None:
-    assert end_to_end.first_of(way.photos, tmp_path).ids == way.photos.ids[:1] and len(way.photos.ids) == 3
 
 
 @pytest.mark.long

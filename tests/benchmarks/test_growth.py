@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 
 from benchmarks import growth
-from benchmarks.measure import Ran
+from benchmarks.measure import Usage
 from tests.support import Command
 
 
 def test_time_of_the_images_beyond_the_first_and_growth_of_memory() -> None:
-    loading = [Ran(2.0, 500), Ran(1.0, 500), Ran(3.0, 600)]
+    loading = [Usage(2.0, 500), Usage(1.0, 500), Usage(3.0, 600)]
     rows = [
-        growth.row(101, [Ran(4.0, 500), Ran(1.5, 501), Ran(13.0, 600)], loading),
-        growth.row(2101, [Ran(44.0, 503), Ran(1.0, 504), Ran(3.0, 610)], loading),
+        growth.row(101, [Usage(4.0, 500), Usage(1.5, 501), Usage(13.0, 600)], loading),
+        growth.row(2101, [Usage(44.0, 503), Usage(1.0, 504), Usage(3.0, 610)], loading),
     ]
     assert rows[0]["generate_cams_ms"] == pytest.approx(20) and rows[0]["eval_cam_ms"] == pytest.approx(5)
     assert rows[0]["eval_cam_with_crf_ms"] == pytest.approx(100) and rows[1]["generate_cams_mb"] == 503

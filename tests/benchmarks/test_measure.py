@@ -44,14 +44,10 @@ def test_table_and_record(tmp_path: Path) -> None:
 
 
 def test_cores_are_given_back() -> None:
-    allowed, threads = measure.available_cores(), torch.get_num_threads()
-    environment = os.environ.get("OMP_NUM_THREADS")
+    allowed, threads = os.sched_getaffinity(0), torch.get_num_threads()
     with measure.cores(1):
-        assert torch.get_num_threads() == 1 and os.environ["OMP_NUM_THREADS"] == "1"
-        if hasattr(os, "sched_getaffinity"):
-            assert measure.available_cores() == allowed[:1]
-    assert measure.available_cores() == allowed and torch.get_num_threads() == threads
-    assert os.environ.get("OMP_NUM_THREADS") == environment
+        assert torch.get_num_threads() == 1 and os.sched_getaffinity(0) == {min(allowed)}
+    assert os.sched_getaffinity(0) == allowed and torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)

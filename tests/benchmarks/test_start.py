@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.start import BARS, TORCH, _measured, every_command, rows_of
+from benchmarks.start import BARS, TORCH, every_command, measured, rows_of
 from common.errors import UserError
 from tests.support import ROOT
 
@@ -22,4 +22,4 @@ def test_ratios_are_to_torch_and_the_slowest_help_is_told() -> None:
 
 def test_a_command_that_fails_is_named() -> None:
     with pytest.raises(UserError, match=r"python -c .* ended with 3"):
-        _measured(["-c", "raise SystemExit(3)"])()
+        measured("-c", ["raise SystemExit(3)"])()

@@ -12,7 +12,6 @@ def test_no_module_imports_torch() -> None:
     code = (
         "import importlib, sys\n"
         f"for name in {names}: importlib.import_module(name)\n"
-        "import tensorboard.summary.writer.event_file_writer\n"
         "sys.exit('torch' in sys.modules or 'numba' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -92,12 +92,12 @@ def test_unsure_pixels_become_255(weights: Path) -> None:
 
 def test_the_crf_sharpens_probabilities(weights: Path) -> None:
     from segmentor.prediction import probabilities
-    from segmentor.settings import Looks
+    from segmentor.settings import InferenceSettings
     from segmentor.weights import read_weights
 
     assert predict(weights, "--crf", "--num_workers", 1) == 0
     image = np.array(Image.open("images/s1.png"))
-    expected = dense_crf(image, probabilities(read_weights(weights)[0], image, Looks("imagenet"))).argmax(0)
+    expected = dense_crf(image, probabilities(read_weights(weights)[0], image, InferenceSettings("imagenet"))).argmax(0)
     assert np.array_equal(np.array(mask("s1")), expected)
 
 

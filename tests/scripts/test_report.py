@@ -130,7 +130,6 @@ def test_without_truth_the_page_has_no_scores(command: Command, job: ReportJob, 
         (["--gt_root", "nowhere"], "--gt_root nowhere: no such folder"),
         (["--out", "."], "--out .: a folder; expected the name of a file, such as report.html"),
         (["--out", "pyproject.toml/report.html"], "--out pyproject.toml: cannot be written to"),
-        (["--tensorboard", "pyproject.toml"], "--tensorboard pyproject.toml: a file; expected a folder"),
         (["--gallery", "0"], "0: expected 1 or more"),
         (["--curve", "3"], "--curve needs masks of eval_cam_with_crf.py"),
         (["--cam_type", "png"], "invalid choice: 'png'"),
@@ -177,25 +176,6 @@ def test_curve_leaves_out_masks_made_in_another_way(command: Command, job: Repor
     ended = run(command, world, "--curve", 99)
     assert ended.code == 3 and "d.png: not made from" in ended.err
     assert "run again on 4 images" in parsed(world / "report.html").text_content()
-
-
-def test_tensorboard_gets_the_same_scores_and_pictures(command: Command, job: ReportJob, world: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
-
-    ended = run(command, world, "--tensorboard", world / "logs")
-    assert ended.code == 0 and "TensorBoard" in ended.out
-    events = EventAccumulator(str(world / "logs"), size_guidance={"images": 0})
-    events.Reload()
-    counted = count(world, "abcde")
-    values = {tag: events.Scalars(tag)[0].value for tag in events.Tags()["scalars"]}
-    assert values["scores/miou"] == pytest.approx(counted.miou())
-    assert values["scores/coverage"] == pytest.approx(counted.kept() / counted.total())
-    assert values["scores/precision"] == pytest.approx(counted.right() / counted.kept())
-    assert values["IoU/person"] == pytest.approx(counted.iou(15)) and "IoU/dog" not in values
-    tags = sorted(events.Tags()["images"])
-    assert len(tags) == 5 and tags[0] == "least certain/001 c"
-    first = events.Images(tags[0])[0]
-    assert first.width > 4 * 200 and first.encoded_image_string.startswith(b"\x89PNG")
 
 
 def test_help_is_quick() -> None:

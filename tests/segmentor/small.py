@@ -74,7 +74,7 @@ def settings(**changes: Any) -> Settings:
 def small_job(root: Path, pairs: list[Pair], out: str = "out", **changes: Any) -> Job:
     more = {
         name: changes.pop(name)
-        for name in ("save_every", "validate_every", "keep", "readers", "unseen")
+        for name in ("save_every", "validate_every", "keep", "readers", "held_out")
         if name in changes
     }
     (root / out).mkdir(exist_ok=True)

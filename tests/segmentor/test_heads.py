@@ -20,7 +20,7 @@ def unit_vectors(count: int, width: int) -> Tensor:
 
 def text_head(width: int, classes: int, background: bool) -> TextHead:
     head = TextHead(width, classes, background)
-    head.know(unit_vectors(classes, width))
+    head.set_embeddings(unit_vectors(classes, width))
     return head
 
 
@@ -84,7 +84,7 @@ def test_the_weights_are_read_without_a_clip(tmp_path: Path, background: bool) -
     torch.manual_seed(2)
     network = build("segformer-tiny", 3, "text", 16, background).eval()
     assert isinstance(network.head, TextHead)
-    network.head.know(unit_vectors(3 - background, 16))
+    network.head.set_embeddings(unit_vectors(3 - background, 16))
     told = Description(
         "segformer-tiny", ("a", "b", "c"), "clip", 7, "text", text_width=16, background=background
     )  # fmt: skip

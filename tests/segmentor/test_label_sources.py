@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from segmentor.maskclip_plus import Finder, filled, masks, own_labels
+from segmentor.maskclip_plus import Finder, fill_hidden, masks, network_labels
 from segmentor.networks import enlarged
 from segmentor.samples import Batch
 from segmentor.settings import Teaching
@@ -32,7 +32,7 @@ def teacher(images: Tensor) -> Tensor:
 def test_labels_that_are_known_stay_and_hidden_ones_are_filled() -> None:
     """Pixel by pixel: seen labels, the background and 255 (padding) are kept, whatever the teacher says there."""
     given = batch()
-    found = filled(Teaching(hidden=(2,), teacher="maskclip", guided=(1, 9)), {"teacher": teacher})(given, 0)
+    found = fill_hidden(Teaching(hidden=(2,), teacher="maskclip", guided=(1, 9)), {"teacher": teacher})(given, 0)
     kinds = set()
     for place in np.ndindex(given.labels.shape):
         image, row, column = place
@@ -57,7 +57,7 @@ def test_labels_that_are_known_stay_and_hidden_ones_are_filled() -> None:
 def test_who_labels_by_iteration(guided: tuple[int, int], own_from: int, wanted: str) -> None:
     """Iterations are counted from 1, both ends belong to the window; the loop counts them from 0."""
     plan = Teaching(hidden=(2, 3), teacher="maskclip", guided=guided, own_from=own_from)
-    source, given = filled(plan, {"teacher": constant(2), "network": constant(3)}), batch()
+    source, given = fill_hidden(plan, {"teacher": constant(2), "network": constant(3)}), batch()
     for iteration, who in enumerate(wanted.replace(" ", "")):
         found = source(given, iteration)[given.labels == HIDDEN]
         assert set(found.tolist()) == {{"t": 2, "n": 3, "-": IGNORE}[who]}, iteration
@@ -70,13 +70,13 @@ def test_hidden_labels_without_anybody_are_not_trained_on() -> None:
     assert found[given.labels != HIDDEN].equal(given.labels[given.labels != HIDDEN])
 
 
-def test_own_labels_are_the_best_of_the_unlabelled_ones() -> None:
+def test_network_labels_are_the_best_of_the_unlabelled_ones() -> None:
     network, images = small_network().eval(), torch.randn(2, 3, 64, 64)
     with torch.no_grad():  # so that every label is the best one somewhere
         network.head.bias.sub_(network(images).mean((0, 2, 3)))
     network.train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    found = own_labels(network, (0, 2))(images)
+    found = network_labels(network, (0, 2))(images)
     assert network.training and all(value.equal(before[name]) for name, value in network.state_dict().items())
     with torch.no_grad():
         scores = enlarged(network.eval()(images), images)

@@ -14,15 +14,15 @@ from clip.load import Clip
 from common.errors import UserError
 from dataset.spec import DatasetSpec
 from pipeline.methods.method import TextSet
-from segmentor.maskclip_plus import Knowledge, Source, filled, hidden_labels, masks, source_for, teacher_for
+from segmentor.maskclip_plus import ClipText, Source, fill_hidden, hidden_labels, masks, source_for, teacher_for
 from segmentor.networks import Segmentor, TextHead
 from segmentor.prediction import probabilities
 from segmentor.samples import Batch, Pair, read_pair
-from segmentor.settings import Looks, Teaching, Words
+from segmentor.settings import ClipIdentity, InferenceSettings, Teaching
 from segmentor.trainer import Job, train
 from tests.segmentor.small import ALONE, SmallBody, settings, small_job, small_state, write_scenes
 from training.board import read_log
-from training.state import State, take_up
+from training.state import State, resume
 
 PLAIN = DatasetSpec("four", ("cat", "dog", "sea lion", "car"), (("x",),) * 4, (), False, 0.4, unseen=(2, 0))
 MANY = replace(PLAIN, classes=tuple(f"c{index}" for index in range(255)), prompts=(("x",),) * 255)
@@ -64,17 +64,17 @@ def test_classes_that_there_are_not(spec: DatasetSpec, unlabelled: str, words: s
 
 
 @pytest.fixture(scope="module")
-def knowledge(tiny_clip: Clip) -> Knowledge:
+def clip_text(tiny_clip: Clip) -> ClipText:
     torch.manual_seed(1)
     vectors = torch.nn.functional.normalize(torch.randn(4, 32), dim=1)
-    return Knowledge(tiny_clip, TextSet(vectors[:2], vectors[2:]), Words(tiny_clip.fingerprint))
+    return ClipText(tiny_clip, TextSet(vectors[:2], vectors[2:]), ClipIdentity(tiny_clip.fingerprint))
 
 
-def text_state(job: Job, knowledge: Knowledge) -> State:
+def text_state(job: Job, clip_text: ClipText) -> State:
     """The small network with a text head."""
     torch.manual_seed(0)
     head = TextHead(32, 2, background=True)
-    head.know(knowledge.text.foreground)
+    head.set_embeddings(clip_text.text.foreground)
     return small_state(job, network=Segmentor(SmallBody(32), head))
 
 
@@ -88,29 +88,29 @@ def crash_at(iteration: int, source: Source) -> Source:
 
 
 @pytest.mark.parametrize("broken_at", [3, 7])
-def test_a_crashed_run_is_taken_up_exactly(tmp_path: Path, knowledge: Knowledge, broken_at: int) -> None:
+def test_a_crashed_run_is_taken_up_exactly(tmp_path: Path, clip_text: ClipText, broken_at: int) -> None:
     """While the teacher labels, and while the network does; in between nobody does. No masks are there."""
     pairs = [replace(pair, mask=None) for pair in write_scenes(tmp_path, 4)]
     plan = Teaching(masks=False, hidden=(0, 1, 2), teacher="maskclip", guided=(1, 4), own_from=7, confidence=0.34)
     more: dict[str, Any] = {"max_iters": 9, "save_every": 2, "teaching": plan, "head": "text", "ema": 0.5}
-    more |= {"words": knowledge.words}
+    more |= {"words": clip_text.words}
     whole = small_job(tmp_path, pairs, "whole", **more)
-    state = text_state(whole, knowledge)
-    train(whole, state, ALONE, source_for(whole.settings, knowledge, state.network))
+    state = text_state(whole, clip_text)
+    train(whole, state, ALONE, source_for(whole.settings, clip_text, state.network))
     losses = [line["loss"] for line in read_log(whole.out)]
     assert [loss > 0 for loss in losses] == [True] * 4 + [False] * 2 + [True] * 3
 
     job = small_job(tmp_path, pairs, "broken", **more)
-    state = text_state(job, knowledge)
+    state = text_state(job, clip_text)
     with pytest.raises(RuntimeError, match="as if"):
-        train(job, state, ALONE, crash_at(broken_at, source_for(job.settings, knowledge, state.network)))
-    state = text_state(job, knowledge)
-    assert take_up(job.out, state, job.settings.record()) and state.iteration == broken_at - 1
-    train(job, state, ALONE, source_for(job.settings, knowledge, state.network))
+        train(job, state, ALONE, crash_at(broken_at, source_for(job.settings, clip_text, state.network)))
+    state = text_state(job, clip_text)
+    assert resume(job.out, state, job.settings.record()) and state.iteration == broken_at - 1
+    train(job, state, ALONE, source_for(job.settings, clip_text, state.network))
     assert read_log(whole.out) == read_log(job.out)
     assert (whole.out / "weights.safetensors").read_bytes() == (job.out / "weights.safetensors").read_bytes()
     assert isinstance(state.network.head, TextHead)
-    assert state.network.head.embeddings.equal(knowledge.text.foreground)
+    assert state.network.head.embeddings.equal(clip_text.text.foreground)
 
 
 def test_other_teaching_is_refused(tmp_path: Path) -> None:
@@ -121,10 +121,10 @@ def test_other_teaching_is_refused(tmp_path: Path) -> None:
     for name, value in changes.items():
         other = settings(images=2, max_iters=1, teaching=replace(plan, **{name: value}))
         with pytest.raises(UserError, match=rf"teaching_{name} .* \(now .*\); pass --overwrite"):
-            take_up(job.out, small_state(job), other.record())
-    known = settings(images=2, max_iters=1, teaching=plan, words=Words("0123"))
+            resume(job.out, small_state(job), other.record())
+    known = settings(images=2, max_iters=1, teaching=plan, words=ClipIdentity("0123"))
     with pytest.raises(UserError, match=r"clip_model  \(now 0123\)"):
-        take_up(job.out, small_state(job), known.record())
+        resume(job.out, small_state(job), known.record())
 
 
 def rewritten(pairs: list[Pair], folder: Path, swap: dict[int, int]) -> list[Pair]:
@@ -162,7 +162,7 @@ def test_hidden_labels_do_not_leak(tmp_path: Path, hidden: tuple[int, ...], swap
     pairs = write_scenes(tmp_path, 4)
     others = rewritten(pairs, tmp_path / "others", swap)
     plan = Teaching(hidden=hidden, teacher="maskclip", guided=(1, 8))
-    source = filled(plan, {"teacher": by_colour})
+    source = fill_hidden(plan, {"teacher": by_colour})
     logs = [told(tmp_path, f"taught{i}", each, plan, source) for i, each in enumerate((pairs, others))]
     assert logs[0] == logs[1] and all(line["loss"] > 0 for line in logs[0])
     seen = [told(tmp_path, f"seen{i}", each, Teaching(), masks) for i, each in enumerate((pairs, others))]
@@ -176,7 +176,7 @@ def test_when_the_teacher_is_through_hidden_pixels_cost_nothing(tmp_path: Path) 
     seen: list[Tensor] = []
 
     def watched(batch: Batch, iteration: int) -> Tensor:
-        labels = filled(plan, {"teacher": by_colour})(batch, iteration)
+        labels = fill_hidden(plan, {"teacher": by_colour})(batch, iteration)
         if iteration >= 1:
             seen.append(labels)
         return labels
@@ -185,7 +185,7 @@ def test_when_the_teacher_is_through_hidden_pixels_cost_nothing(tmp_path: Path) 
     assert len(seen) == 7 and {int(value) for labels in seen for value in labels.unique()} == {0, 255}
 
 
-def test_a_student_of_a_teacher_learns_four_scenes(tmp_path: Path, knowledge: Knowledge) -> None:
+def test_a_student_of_a_teacher_learns_four_scenes(tmp_path: Path, clip_text: ClipText) -> None:
     """No mask is read; the teacher knows the colours of the squares, and calls all else the background."""
     scenes = write_scenes(tmp_path, 4)
     pairs = [replace(pair, mask=None) for pair in scenes]
@@ -197,27 +197,27 @@ def test_a_student_of_a_teacher_learns_four_scenes(tmp_path: Path, knowledge: Kn
     plan = Teaching(masks=False, hidden=(0, 1, 2), teacher="maskclip", guided=(1, 60))
     views = replace(settings().views, crop=64, scales=(1.0, 1.0), colours=False)
     job = small_job(tmp_path, pairs, max_iters=60, batch=4, lr=0.02, views=views, teaching=plan, head="text")
-    state = text_state(job, knowledge)
-    train(job, state, ALONE, filled(plan, {"teacher": teacher}))
+    state = text_state(job, clip_text)
+    train(job, state, ALONE, fill_hidden(plan, {"teacher": teacher}))
     losses = [line["loss"] for line in read_log(job.out)]
     assert np.mean(losses[-5:]) < 0.3 * np.mean(losses[:5])
     network = state.network.eval()
     for pair in scenes:
         image, truth = read_pair(pair, 3)
-        found = probabilities(network, image, Looks("imagenet")).argmax(0)
+        found = probabilities(network, image, InferenceSettings("imagenet")).argmax(0)
         assert (found == truth)[truth != 255].mean() > 0.9
 
 
-def test_the_teacher_of_a_run_may_give_what_is_hidden(knowledge: Knowledge) -> None:
+def test_the_teacher_of_a_run_may_give_what_is_hidden(clip_text: ClipText) -> None:
     """With mask values, the background's prompts only where the background is hidden too."""
     plan = Teaching(hidden=(2,), teacher="maskclip", guided=(1, 9), key_smoothing=1.0, denoising=0.5, confidence=0.2)
-    some = teacher_for(settings(teaching=plan, words=Words(templates="dataset")), knowledge)
+    some = teacher_for(settings(teaching=plan, words=ClipIdentity(templates="dataset")), clip_text)
     assert some.labels == [2] and not some.background and len(some.text.background) == 0
-    assert some.text.foreground.equal(knowledge.text.foreground[1:])
+    assert some.text.foreground.equal(clip_text.text.foreground[1:])
     own = some.settings.options
     assert (own.key_smoothing, own.denoising, own.templates) == (1.0, 0.5, "dataset")
     assert some.confidence == 0.2 and some.normalisation == "imagenet"
-    every = teacher_for(settings(teaching=replace(plan, masks=False, hidden=(0, 1, 2))), knowledge)
+    every = teacher_for(settings(teaching=replace(plan, masks=False, hidden=(0, 1, 2))), clip_text)
     assert every.labels == [1, 2] and every.background and len(every.text.background) == 2
-    bare = teacher_for(settings(background=False, teaching=replace(plan, hidden=(0, 1))), knowledge)
+    bare = teacher_for(settings(background=False, teaching=replace(plan, hidden=(0, 1))), clip_text)
     assert bare.labels == [0, 1] and not bare.background

@@ -2,18 +2,13 @@
 
 import pytest
 import torch
-from torch import nn
 
 from segmentor.networks import (
     ARCHES,
-    SegformerBody,
-    Segmentor,
     build,
     enlarged,
-    norm_parameters,
     segformer_config,
 )
-from tests.segmentor.small import small_network
 
 PUBLISHED = {"b0": 3.8, "b1": 13.7, "b2": 27.5, "b3": 47.3, "b4": 64.1, "b5": 84.7}  # million, ADE20K's 150 classes
 
@@ -76,9 +71,3 @@ def test_every_network_tells_what_is_new_by_its_name() -> None:
             names = [name for name, _ in build(arch, 2).named_parameters()]
         assert any("head" in name for name in names)
         assert all(("head" in name) == (not name.startswith("body.encoder.")) for name in names)
-
-
-def test_norms_are_found() -> None:
-    assert norm_parameters(small_network()) == {"body.encoder.1.weight", "body.encoder.1.bias"}
-    names = norm_parameters(Segmentor(SegformerBody("segformer-tiny"), nn.Identity()))
-    assert names and all("norm" in name for name in names)

@@ -8,7 +8,7 @@ from torch import nn
 from segmentor.augment import normalised
 from segmentor.networks import enlarged
 from segmentor.prediction import probabilities
-from segmentor.settings import Looks
+from segmentor.settings import InferenceSettings
 from tests.segmentor.small import scene, small_network
 from tests.support import bilinear
 
@@ -23,7 +23,7 @@ def test_one_look_is_the_softmax_of_enlarged_scores() -> None:
     with torch.no_grad():
         scores = network(torch.from_numpy(normalised(image, "imagenet"))[None])[0].permute(1, 2, 0).numpy()
     expected = softmax(bilinear(scores, (68, 76)))
-    found = probabilities(network, image, Looks("imagenet"))
+    found = probabilities(network, image, InferenceSettings("imagenet"))
     assert found.shape == (3, 68, 76) and found.dtype == np.float32
     np.testing.assert_allclose(found.transpose(1, 2, 0), expected, atol=1e-5)
 
@@ -42,14 +42,16 @@ class Brightness(nn.Module):
 def test_mirrored_looks_are_mirrored_back() -> None:
     """A network that works pixel by pixel gives the same, mirrored or not."""
     image = np.random.default_rng(0).integers(0, 256, (64, 70, 3), dtype=np.uint8)
-    plain = probabilities(Brightness(), image, Looks("clip"))
-    np.testing.assert_allclose(probabilities(Brightness(), image, Looks("clip", flip=True)), plain, atol=1e-6)
+    plain = probabilities(Brightness(), image, InferenceSettings("clip"))
+    np.testing.assert_allclose(
+        probabilities(Brightness(), image, InferenceSettings("clip", flip=True)), plain, atol=1e-6
+    )
 
 
 def test_several_sizes_are_averaged() -> None:
     network, (image, _) = small_network().eval(), scene(1, (80, 64))
-    own = [probabilities(network, image, Looks("imagenet", scales=(scale,))) for scale in (1.0, 0.5, 1.5)]
-    together = probabilities(network, image, Looks("imagenet", scales=(1.0, 0.5, 1.5)))
+    own = [probabilities(network, image, InferenceSettings("imagenet", scales=(scale,))) for scale in (1.0, 0.5, 1.5)]
+    together = probabilities(network, image, InferenceSettings("imagenet", scales=(1.0, 0.5, 1.5)))
     np.testing.assert_allclose(together, np.mean(own, axis=0), atol=1e-6)
     np.testing.assert_allclose(together.sum(axis=0), 1, atol=1e-5)
     assert abs(own[0] - own[1]).max() > 1e-3
@@ -62,7 +64,9 @@ def test_an_image_is_fitted_into_a_box_first() -> None:
     with torch.no_grad():
         scores = network(torch.from_numpy(normalised(larger, "imagenet"))[None])
     grown = nn.functional.interpolate(enlarged(scores, torch.zeros(1, 3, 96, 120)), size=(64, 80), mode="bilinear")
-    found = probabilities(network, image, Looks("imagenet", resize=(400, 96)))  # the short side is what fits
+    found = probabilities(
+        network, image, InferenceSettings("imagenet", resize=(400, 96))
+    )  # the short side is what fits
     np.testing.assert_allclose(found, grown[0].softmax(0).numpy(), atol=1e-5)
-    halved = probabilities(network, image, Looks("imagenet", resize=(800, 192), scales=(0.5,)))
+    halved = probabilities(network, image, InferenceSettings("imagenet", resize=(800, 192), scales=(0.5,)))
     np.testing.assert_allclose(halved, found, atol=1e-6)

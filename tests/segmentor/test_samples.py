@@ -10,7 +10,7 @@ from PIL import Image
 
 from common.errors import UserError
 from segmentor.augment import HIDDEN
-from segmentor.samples import Batches, Pair, Samples, together, usable
+from segmentor.samples import Batches, Pair, Samples, collate, training_pairs
 from segmentor.settings import Views
 from tests.segmentor.small import write_scenes
 
@@ -66,7 +66,7 @@ def test_a_bad_file_costs_its_own_place_only(tmp_path: Path) -> None:
     pairs = write_scenes(tmp_path, 3)
     pairs[1].image.write_bytes(pairs[1].image.read_bytes()[:200])
     samples = Samples(pairs, 3, VIEWS, seed=1)
-    batch = together([samples[position] for position in range(3)])
+    batch = collate([samples[position] for position in range(3)])
     place = next(position for position in range(3) if samples.pair(position).id == "s1")
     assert (batch.labels[place] == 255).all() and not batch.images[place].any()
     assert [image_id for image_id, _ in batch.problems] == ["s1"] and "s1.png" in batch.problems[0][1]
@@ -93,13 +93,13 @@ def test_what_does_not_fit_is_found_before_the_run(tmp_path: Path) -> None:
     pairs[1].mask.unlink()
     Image.fromarray(np.zeros((5, 5), np.uint8)).save(pairs[2].mask)
     images, masks, ids = tmp_path / "images", tmp_path / "masks", [f"s{index}" for index in range(5)]
-    good, failures = usable(ids, images, masks, 3)
+    good, failures = training_pairs(ids, images, masks, 3)
     assert [pair.id for pair in good] == ["s0", "s3"] and [image_id for image_id, _ in failures] == ["s1", "s2", "s4"]
     assert "no such mask" in failures[0][1] and "size (5, 5)" in failures[1][1]
     with pytest.raises(UserError, match=r"s0\.png: holds label 2, but there are labels 0 to 1"):
-        usable(ids, images, masks, 2)
+        training_pairs(ids, images, masks, 2)
     with pytest.raises(UserError, match=r"nothing to train on: .*s1\.png"):
-        usable(ids[1:3], images, masks, 3)
+        training_pairs(ids[1:3], images, masks, 3)
     pairs[1].image.write_bytes(b"broken")
-    good, failures = usable(ids[:4], images, None, 3)  # without masks
+    good, failures = training_pairs(ids[:4], images, None, 3)  # without masks
     assert [pair.id for pair in good] == ["s0", "s2", "s3"] and "s1.png" in failures[0][1]

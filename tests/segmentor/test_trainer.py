@@ -12,13 +12,12 @@ from common.errors import UserError
 from segmentor.networks import build
 from segmentor.prediction import probabilities
 from segmentor.samples import Pair, read_pair
-from segmentor.settings import Looks, Views
-from segmentor.trainer import Job, Unseen, optimizer_for, start, train, validate
+from segmentor.settings import InferenceSettings, Views
+from segmentor.trainer import HeldOut, Job, optimizer_for, start, train, validate
 from segmentor.weights import read_state
 from tests.segmentor.small import ALONE, LABELS, settings, small_job, small_network, small_state, write_scenes
 from tests.training.small import in_processes
 from training.board import read_log
-from training.optimizers import set_rate
 from training.ranks import Ranks
 from training.state import State
 
@@ -62,10 +61,9 @@ def test_bad_images_are_told_and_cost_nothing_else(tmp_path: Path) -> None:
 def by_name(name: str, head_factor: float) -> dict[str, tuple[float, float]]:
     """(rate, decay) of every parameter at a schedule's rate of 0.5."""
     network = small_network()
-    optimizer = optimizer_for(network, settings(optimizer=name, weight_decay=0.01, head_factor=head_factor))
-    set_rate(optimizer, 0.5)
-    found = {id(p): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
-    return {key: found[id(weight)] for key, weight in network.named_parameters()}
+    groups = optimizer_for(network, settings(optimizer=name, weight_decay=0.01, head_factor=head_factor)).param_groups
+    values = {id(p): (0.5 * group["factor"], group["weight_decay"]) for group in groups for p in group["params"]}
+    return {key: values[id(weight)] for key, weight in network.named_parameters()}
 
 
 def test_adamw_leaves_norms_alone_and_speeds_up_the_heads() -> None:
@@ -91,7 +89,7 @@ def miou(state: State, pairs: list[Pair]) -> float:
     shown = []
     for pair in pairs:
         image, labels = read_pair(pair, len(LABELS))
-        shown.append((probabilities(network, image, Looks("imagenet")).argmax(0), labels))
+        shown.append((probabilities(network, image, InferenceSettings("imagenet")).argmax(0), labels))
     ious = []
     for label in range(len(LABELS)):
         both = sum(int(((found == label) & (truth == label)).sum()) for found, truth in shown)
@@ -115,7 +113,7 @@ def test_a_segformer_learns_four_scenes_by_heart(tmp_path: Path) -> None:
         ),
         pairs,
         tmp_path,
-        Unseen([pair.id for pair in pairs], tmp_path / "images", tmp_path / "masks"),
+        HeldOut([pair.id for pair in pairs], tmp_path / "images", tmp_path / "masks"),
         validate_every=60,
     )
     torch.manual_seed(0)
@@ -129,12 +127,12 @@ def test_a_segformer_learns_four_scenes_by_heart(tmp_path: Path) -> None:
 
 def test_validation_scores_the_running_mean_and_writes_it(tmp_path: Path) -> None:
     pairs = write_scenes(tmp_path, 4)
-    unseen = Unseen(["s0", "s1", "missing"], tmp_path / "images", tmp_path / "masks")
-    job = small_job(tmp_path, pairs, max_iters=4, ema=0.5, unseen=unseen)
+    held_out = HeldOut(["s0", "s1", "missing"], tmp_path / "images", tmp_path / "masks")
+    job = small_job(tmp_path, pairs, max_iters=4, ema=0.5, held_out=held_out)
     state = small_state(job)
     report = train(job, state, ALONE)
     assert state.average is not None and list(report.failures) == ["missing"]
-    again, _ = validate(state.result.eval(), unseen, 3, Looks("imagenet"), ALONE)
+    again, _ = validate(state.result.eval(), held_out, 3, InferenceSettings("imagenet"), ALONE)
     assert again.miou == report.miou == read_log(job.out)[-1]["miou"]
     with pytest.raises(UserError, match="unknown here"):  # the small network has no name in the product
         read_state(job.out / "weights.safetensors")

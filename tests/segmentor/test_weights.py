@@ -40,11 +40,6 @@ REFUSED = [
     (header(colour="red"), "does not say which network"),
     (header(), "tensors are not those of a segformer-tiny"),
     (header(head="mine"), "head 'mine' is unknown"),
-    (header(head="text"), "no possible size"),
-    (header(head="text", text_width=10**9), "no possible size"),
-    (header(head="text", text_width="wide"), "no possible size"),
-    (header(head="text", text_width=8, background=1), "no possible size"),
-    (header(head="text", text_width=8, labels=["background"]), "no possible size"),
 ]
 
 

@@ -11,7 +11,7 @@ from clip.load import load_clip
 from clip.vision import vision_forward
 from toyworld.training import affinity
 from toyworld.training.captions import Vocabulary
-from toyworld.training.export import save_weights
+from toyworld.training.export import openai_state_dict, write_weights
 from toyworld.training.model import Architecture, ToyClip
 
 TINY = Architecture(resolution=64, patch=16, width=64, layers=3, text_layers=1, embedding=32)
@@ -56,7 +56,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[fl
     torch.manual_seed(0)
     model = ToyClip(TINY, len(words.token_ids))
     for name in ("plain.pt", "with.pt"):
-        save_weights(folder / name, model, words)
+        write_weights(folder / name, openai_state_dict(model, words))
     affinity.add_affinity_blocks(
         folder / "with.pt", lambda step, values: losses.append(values["transitions"]), 40, ((64, 64, 16),)
     )

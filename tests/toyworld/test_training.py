@@ -16,7 +16,7 @@ from scripts import train_toyworld_clip
 from toyworld.spec import BACKGROUNDS, CLASSES, WEIGHTS
 from toyworld.training import affinity, data, losses, train
 from toyworld.training.captions import CONCEPTS, TEMPLATES, Vocabulary, caption, content
-from toyworld.training.export import deflated, openai_state_dict, save_weights
+from toyworld.training.export import deflated, openai_state_dict, write_weights
 from toyworld.training.model import Architecture, ToyClip
 from training.board import read_log
 
@@ -126,7 +126,7 @@ def test_open_clip_computes_the_same(
 ) -> None:
     """The written file, in open_clip's own model with QuickGELU, gives our features."""
     model, words, _ = trained
-    save_weights(tmp_path / "clip.pt", model, words)
+    write_weights(tmp_path / "clip.pt", openai_state_dict(model, words))
     state = torch.load(tmp_path / "clip.pt", weights_only=True)
     theirs = open_clip.model.build_model_from_openai_state_dict(dict(state), cast_dtype=torch.float32).float().eval()
     with torch.no_grad():

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.loop import Training
-from training.optimizers import parameter_groups
-from training.ranks import Ranks, joined
+from training.loop import Training, parameter_groups
+from training.ranks import Ranks, start_ranks
 from training.schedule import polynomial
 from training.state import State, fresh_state
 
@@ -89,7 +88,7 @@ def in_processes(count: int, work: Callable[[Ranks], None]) -> None:
         given = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         os.environ.update({name: str(value) for name, value in given.items()})
         torch.set_num_threads(1)
-        with joined("cpu") as ranks:
+        with start_ranks("cpu") as ranks:
             assert (ranks.index, ranks.count) == (rank, count)
             work(ranks)
 

@@ -15,7 +15,7 @@ from common.errors import Terminated
 from tests.training.small import ALONE, SETTINGS, Shuffled, network, objective, state, table, training
 from training.board import read_log
 from training.loop import Training, chance, train
-from training.state import State, checkpoints, take_up
+from training.state import State, checkpoints, resume
 
 
 class Crash(Exception):
@@ -70,7 +70,7 @@ def test_a_crashed_run_goes_on_as_if_nothing_had_happened(
         train(training(tmp_path / "broken", **of_training, **at(5, crash)), state(**of_state), ALONE)
     torch.manual_seed(99)
     again = state(**of_state)
-    assert take_up(broken.out, again, SETTINGS) and again.iteration == 4
+    assert resume(broken.out, again, SETTINGS) and again.iteration == 4
     train(broken, again, ALONE)
     assert same(uninterrupted, again)
     logs = [read_log(tmp_path / out) for out in ("whole", "broken")]
@@ -86,7 +86,7 @@ def test_a_signal_writes_a_checkpoint_first(tmp_path: Path, number: int, raised:
         train(asked, state(), ALONE)
     assert found.type is raised and signal.getsignal(number) is before
     again = state()
-    assert take_up(tmp_path, again, SETTINGS) and again.iteration == 5  # the step at work was finished
+    assert resume(tmp_path, again, SETTINGS) and again.iteration == 5  # the step at work was finished
     assert len(read_log(tmp_path)) == 5
 
 

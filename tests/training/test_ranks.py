@@ -12,7 +12,7 @@ from common.errors import UserError
 from tests.training.small import ALONE, in_processes, state, training
 from training.board import read_log
 from training.loop import train
-from training.ranks import Ranks, SharedBatchNorm, joined
+from training.ranks import Ranks, SharedBatchNorm, start_ranks
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that are forked")
 
@@ -80,5 +80,5 @@ def test_a_signal_to_one_process_ends_all_after_the_same_step(tmp_path: Path) ->
 
 def test_torchrun_is_asked_for_when_its_names_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="start several processes with torchrun"), joined("cpu"):
+    with pytest.raises(UserError, match="start several processes with torchrun"), start_ranks("cpu"):
         pass

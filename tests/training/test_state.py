@@ -10,7 +10,7 @@ from common.errors import UserError
 from tests.training.small import ALONE, SETTINGS, state, training
 from training.board import LOG
 from training.loop import train
-from training.state import checkpoints, forget, running_mean, take_up, write_checkpoint
+from training.state import checkpoints, remove_run, resume, running_mean, write_checkpoint
 
 
 def test_only_the_last_ones_stay(tmp_path: Path) -> None:
@@ -25,7 +25,7 @@ def test_forget_leaves_what_is_not_its_own(tmp_path: Path) -> None:
     assert (tmp_path / LOG).is_file()
     for name in ("checkpoints/mine.pt", "notes.txt"):
         (tmp_path / name).write_text("x")
-    forget(tmp_path)
+    remove_run(tmp_path)
     left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
     assert left == ["checkpoints/mine.pt", "notes.txt"]
 
@@ -42,17 +42,17 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, capsys: pytest.Capt
         last = write_checkpoint(tmp_path, some, SETTINGS, keep=2)
     last.write_bytes(last.read_bytes()[:1000])
     fresh = state()
-    assert take_up(tmp_path, fresh, SETTINGS) and fresh.iteration == 3
+    assert resume(tmp_path, fresh, SETTINGS) and fresh.iteration == 3
     assert "iteration_00000020.pt: damaged" in capsys.readouterr().err
 
 
 def test_other_settings_and_other_versions_are_refused(tmp_path: Path) -> None:
     path = write_checkpoint(tmp_path, state(), SETTINGS, keep=2)
     with pytest.raises(UserError, match=r"lr 0\.05 \(now 0\.5\), warmup None \(now 7\); pass --overwrite or"):
-        take_up(tmp_path, state(), {**SETTINGS, "lr": 0.5, "warmup": 7})
+        resume(tmp_path, state(), {**SETTINGS, "lr": 0.5, "warmup": 7})
     torch.save({"format": 1, "settings": SETTINGS, "iteration": 3}, path)
     with pytest.raises(UserError, match=r"iteration_00000000\.pt: made by another version of this code; pass another"):
-        take_up(tmp_path, state(), SETTINGS, "pass another --log_dir")
+        resume(tmp_path, state(), SETTINGS, "pass another --log_dir")
 
 
 def test_the_running_mean_follows_the_formula() -> None:

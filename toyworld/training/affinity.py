@@ -1,12 +1,12 @@
-"""Blocks for the affinity: attention that knows what belongs together, put before a trained vision tower.
+"""Blocks for the affinity, put before a trained vision tower: their attention joins patches of the same object.
 
-They hand on every token as it is (values, output projection and MLP are zero), so whatever the tower says stays as it
-was, to the bit; only CLIP-ES, which averages the attention of blocks, sees them. Before the first block a patch still
-knows where it is and what colours it has, which is what tells neighbours that belong together.
+They leave every token unchanged (values, output projection and MLP are zero), so the features of the tower stay the
+same to the bit. Only CLIP-ES, which averages the attention of blocks, uses them. Before the first block a token still
+holds the place and the colours of its patch, which show which neighbours belong together.
 
-What they learn from are no masks of the generator, but labels made from images and captions by the method itself: the
-tower's own refined CAMs, sharpened by the CRF (AffinityNet, Ahn & Kwak 2018, learns so). What is fitted is the
-transition matrix that CLIP-ES will make of the attention of all blocks.
+They do not learn from masks of the generator, but from labels that the method itself makes of images and captions: the
+tower's refined CAMs after the CRF (as AffinityNet, Ahn & Kwak 2018). The loss compares them with the transition matrix
+that CLIP-ES makes of the attention of all blocks.
 """
 
 import math
@@ -80,7 +80,7 @@ class AffinityBlock(nn.Module):
 
 
 def add_affinity_blocks(weights: Path, report: Report, steps: int = STEPS, sizes: tuple = SIZES) -> None:
-    """Train the blocks for the tower in a weight file of save_weights, and write the file again with them."""
+    """Train the blocks for the tower in a weight file of write_weights, and write the file again with them."""
     clip, first, groups = load_clip(str(weights)), 0, []
     for height, width, count in sizes:
         groups.append(_group(clip, height, width, range(first, first + count)))
@@ -98,16 +98,16 @@ def _group(clip: Clip, height: int, width: int, indices: range) -> Group:
         scene = draw_scene(TRAINING_SEEDS[-1], index, style)
         images = prepare_image(Image.fromarray(scene.image), clip.patch_size)[None]
         entering, grid = embed_patches(clip.visual, images)
-        seen = vision_forward(clip.visual, images)
+        output = vision_forward(clip.visual, images)
         present = sorted(CLASSES.index(name) for name in scene.classes)
         (cam,), _ = softmax_gradcam(
-            clip.visual, seen.last_input, grid, [present], texts.foreground, texts.background, clip.logit_scale
+            clip.visual, output.last_input, grid, [present], texts.foreground, texts.background, clip.logit_scale
         )
-        refined = refine(transition_matrix(mean_attention(seen.attention)), [cam], BOX_THRESHOLD)[0]
+        refined = refine(transition_matrix(mean_attention(output.attention)), [cam], BOX_THRESHOLD)[0]
         upright = resize_maps(to_numpy(refined), (height, width))
         sharp = labels_of(dense_crf(scene.image, with_background(upright)), np.array(present))
         tokens.append(entering.half())
-        attention.append(torch.stack(seen.attention).sum(0).half())
+        attention.append(torch.stack(output.attention).sum(0).half())
         labels.append(shares(sharp, grid))
     return Group(torch.cat(tokens), torch.cat(attention), torch.stack(labels).half(), nearness(*grid))
 
@@ -133,8 +133,8 @@ def affinity_loss(transitions: Tensor, labels: Tensor, near: Tensor) -> Tensor:
     """
     agreement = labels @ labels.transpose(1, 2) * near
     wanted = agreement / agreement.sum(-1, keepdim=True).clamp(min=1e-6)
-    found = transitions / transitions.sum(-1, keepdim=True)
-    return -(wanted * found.clamp(min=1e-6).log()).sum(-1).mean()
+    rows = transitions / transitions.sum(-1, keepdim=True)
+    return -(wanted * rows.clamp(min=1e-6).log()).sum(-1).mean()
 
 
 def fit(groups: list[Group], steps: int, report: Report) -> nn.ModuleList:
@@ -164,17 +164,17 @@ def fit(groups: list[Group], steps: int, report: Report) -> nn.ModuleList:
 
 def with_blocks(state: dict[str, Tensor], blocks: nn.ModuleList) -> dict[str, Tensor]:
     """An OpenAI state dict with the blocks before the others of the vision tower."""
-    found, parts = dict[str, Tensor](), dict[str, Tensor]()
+    result, parts = dict[str, Tensor](), dict[str, Tensor]()
     for name, value in state.items():
         if match := _BLOCK.fullmatch(name):
             parts[match[2]] = value
             name = f"visual.transformer.resblocks.{int(match[1]) + len(blocks)}.{match[2]}"
-        found[name] = value
+        result[name] = value
     for index, block in enumerate(blocks):
         learned = {name.replace("in_proj.", "attn.in_proj_"): value for name, value in block.state_dict().items()}
         for part, like in parts.items():
             value = torch.full_like(like, float(part == "ln_2.weight"))
             if part in learned:
                 value[: len(learned[part])] = learned[part].to(like.dtype)
-            found[f"visual.transformer.resblocks.{index}.{part}"] = value
-    return found
+            result[f"visual.transformer.resblocks.{index}.{part}"] = value
+    return result

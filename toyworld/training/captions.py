@@ -9,8 +9,8 @@ from toyworld.spec import BACKGROUNDS, CLASSES, SPEC
 
 CONCEPTS = (*CLASSES, *BACKGROUNDS)
 TEMPLATES = (SPEC.template, "a photo of {}.", "a picture of {}.", "{}")
-# How much of the content a caption tells: everything, all objects, one object, one background.
-TOLD_SHARES = {"all": 0.35, "objects": 0.2, "object": 0.3, "background": 0.15}
+# How often a caption names everything, all objects, one object, one background.
+NAMED_SHARES = {"all": 0.35, "objects": 0.2, "object": 0.3, "background": 0.15}
 
 
 def sentence(names: list[str]) -> str:
@@ -19,23 +19,23 @@ def sentence(names: list[str]) -> str:
 
 
 def content(rng: np.random.Generator, present: np.ndarray) -> np.ndarray:
-    """A random part of what is present to tell: (concepts,) bool out of (concepts,) bool, never empty."""
+    """What a caption names, a random part of what is present: (C,) bool out of (C,) bool, never empty."""
     indices = np.flatnonzero(present)
     objects, backgrounds = indices[indices < len(CLASSES)], indices[indices >= len(CLASSES)]
-    told = {
+    named = {
         "all": indices,
         "objects": objects,
         "object": rng.permutation(objects)[:1],
         "background": rng.permutation(backgrounds)[:1],
-    }[str(rng.choice(list(TOLD_SHARES), p=list(TOLD_SHARES.values())))]
+    }[str(rng.choice(list(NAMED_SHARES), p=list(NAMED_SHARES.values())))]
     chosen = np.zeros_like(present)
-    chosen[told] = True
+    chosen[named] = True
     return chosen
 
 
-def caption(rng: np.random.Generator, told: np.ndarray) -> str:
-    """A sentence that names what is told, (concepts,) bool, in random order."""
-    names = [CONCEPTS[index] for index in rng.permutation(np.flatnonzero(told))]
+def caption(rng: np.random.Generator, named: np.ndarray) -> str:
+    """A sentence that names the concepts of (C,) bool in random order."""
+    names = [CONCEPTS[index] for index in rng.permutation(np.flatnonzero(named))]
     return TEMPLATES[rng.integers(len(TEMPLATES))].format(sentence(names))
 
 

@@ -63,9 +63,6 @@ def scaled(phases: tuple[Phase, ...], total: int | None) -> tuple[Phase, ...]:
     )
 
 
-# --- images ---------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Captioned:
     """Images of one size and what is in them.
@@ -108,9 +105,6 @@ def as_input(images: np.ndarray, rng: np.random.Generator) -> Tensor:
     return ((pixels * gains).clamp(max=1) - mean) / deviation
 
 
-# --- batches --------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Lesson:
     """One batch: images, C one-word captions and one caption about each image.
@@ -142,9 +136,9 @@ def lesson(
     template = TEMPLATES[rng.integers(len(TEMPLATES))]
     tokens, ends = words.rows([template.format(name) for name in CONCEPTS] + [caption(rng, row) for row in named])
     contents = torch.from_numpy(np.concatenate([np.eye(len(CONCEPTS), dtype=bool), np.stack(named)]))
-    there = torch.from_numpy(present)
-    matches = ~(contents[None] & ~there[:, None]).any(-1)
-    return Lesson(as_input(images, rng), tokens, ends, there, matches, weights)
+    shown = torch.from_numpy(present)
+    matches = ~(contents[None] & ~shown[:, None]).any(-1)
+    return Lesson(as_input(images, rng), tokens, ends, shown, matches, weights)
 
 
 class Lessons:
@@ -163,9 +157,9 @@ class Lessons:
                 self.queues = [np.zeros(0, int) for _ in groups]
             while self.step < end:
                 group, taken = self._chosen(groups, phase.batch)
-                found = lesson(self.rng, self.words, group.images[taken], group.present[taken], phase.weights)
+                batch = lesson(self.rng, self.words, group.images[taken], group.present[taken], phase.weights)
                 self.step += 1
-                yield found
+                yield batch
             first = end
 
     def _chosen(self, groups: list[Captioned], size: int) -> tuple[Captioned, np.ndarray]:

@@ -42,11 +42,6 @@ def deflated(state: dict[str, Tensor]) -> bytes:
     return small.getvalue()
 
 
-def save_weights(path: Path, model: ToyClip, words: Vocabulary) -> None:
-    """Write the model's file."""
-    write_weights(path, openai_state_dict(model, words))
-
-
 def write_weights(path: Path, state: dict[str, Tensor]) -> None:
     """Write the file, whole or not at all."""
     with atomic_write(path) as stream:

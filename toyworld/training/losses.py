@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from toyworld.training.model import Seen
+from toyworld.training.model import VisionOutput
 
 LOCAL_BLOCKS = 2
 POOLING_TEMPERATURE = 0.1
@@ -28,31 +28,31 @@ class Weights:
     affinity: float = 2.0
 
 
-def image_losses(seen: Seen, features: Tensor, matches: Tensor, scale: Tensor) -> dict[str, Tensor]:
+def image_losses(output: VisionOutput, features: Tensor, matches: Tensor, scale: Tensor) -> dict[str, Tensor]:
     """Class token and mean patch against all captions: features (T, E), matches (B, T)."""
     return {
-        "cls": contrast(scale * cosines(seen.image, features), matches),
-        "mean": contrast(scale * cosines(seen.patches.mean(1), features), matches),
+        "cls": contrast(scale * cosines(output.image, features), matches),
+        "mean": contrast(scale * cosines(output.patches.mean(1), features), matches),
     }
 
 
-def patch_losses(seen: Seen, concepts: Tensor, present: Tensor, scale: Tensor) -> dict[str, Tensor]:
+def patch_losses(output: VisionOutput, concepts: Tensor, present: Tensor, scale: Tensor) -> dict[str, Tensor]:
     """Patches against the one-word captions: concepts (C, E), present (B, C).
 
     `unnamed` is asked of the first blocks only, whose values see little more than their own patch. Asked of the last
     patch tokens it taught them to copy the image's labels from each other: CAM 45 instead of 54, refined 33.
     `affinity` is asked of all blocks but the last, which has no attention of its own.
     """
-    said = torch.stack([cosines(values, concepts) for values in seen.values])  # (L, B, N, C)
-    found = {
-        "pooled": contrast(scale * pooled(cosines(seen.patches, concepts)), present),
-        "values": torch.stack([contrast(scale * pooled(block), present) for block in said]).mean(),
-        "unnamed": torch.stack([unnamed(scale * block, present) for block in said[:LOCAL_BLOCKS]]).mean(),
+    similarities = torch.stack([cosines(values, concepts) for values in output.values])  # (L, B, N, C)
+    losses = {
+        "pooled": contrast(scale * pooled(cosines(output.patches, concepts)), present),
+        "values": torch.stack([contrast(scale * pooled(block), present) for block in similarities]).mean(),
+        "unnamed": torch.stack([unnamed(scale * block, present) for block in similarities[:LOCAL_BLOCKS]]).mean(),
     }
-    if seen.attention:
-        posteriors = (SHARPNESS * scale * said.mean(0)).detach().softmax(-1)
-        found["affinity"] = torch.stack([affinity(a, posteriors) for a in seen.attention[:-1]]).mean()
-    return found
+    if output.attention:
+        posteriors = (SHARPNESS * scale * similarities.mean(0)).detach().softmax(-1)
+        losses["affinity"] = torch.stack([affinity(a, posteriors) for a in output.attention[:-1]]).mean()
+    return losses
 
 
 def contrast(logits: Tensor, matches: Tensor) -> Tensor:

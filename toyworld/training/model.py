@@ -33,7 +33,7 @@ class Architecture:
     embedding: int = 64
 
 
-class Seen(NamedTuple):
+class VisionOutput(NamedTuple):
     """What the vision tower makes of B images: projected, unnormalised features and the attention of every block."""
 
     image: Tensor  # (B, E) class token
@@ -100,13 +100,13 @@ class VisionTower(VisionTransformer):
             )
         self.conv1.reset_parameters()
         self.class_embedding.data = torch.randn(width) * width**-0.5
-        own = torch.randn(1, width) * 0.02
-        self.positional_embedding.data = torch.cat([own, POSITION_STRENGTH * waves(self.grid, width)])
+        class_position = torch.randn(1, width) * 0.02
+        self.positional_embedding.data = torch.cat([class_position, POSITION_STRENGTH * waves(self.grid, width)])
         draw(self.transformer)
         make_plain_average(self.transformer.resblocks[-1])
         self.proj.data = torch.randn(width, sizes.embedding) * width**-0.5
 
-    def forward(self, images: Tensor, maps: bool = False) -> Seen:
+    def forward(self, images: Tensor, maps: bool = False) -> VisionOutput:
         x, _ = embed_patches(self, images)
         attentions, values = [], []
         for block in self.transformer.resblocks:
@@ -116,7 +116,7 @@ class VisionTower(VisionTransformer):
                 between_patches = attention[:, 1:, 1:]
                 attentions.append(between_patches / between_patches.sum(-1, keepdim=True))
         x = self.ln_post(x) @ self.proj
-        return Seen(x[:, 0], x[:, 1:], values, attentions)
+        return VisionOutput(x[:, 0], x[:, 1:], values, attentions)
 
 
 class ToyClip(nn.Module):

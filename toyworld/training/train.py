@@ -14,10 +14,9 @@ from toyworld.training.data import Lesson, Lessons, Phase
 from toyworld.training.losses import image_losses, patch_losses
 from toyworld.training.model import Architecture, ToyClip
 from training import loop
-from training.optimizers import parameter_groups
 from training.ranks import Ranks
 from training.schedule import cosine
-from training.state import fresh_state, take_up
+from training.state import fresh_state, resume
 
 WORD_STEPS, WORD_RATE = 120, 2e-3
 PEAK_RATE, FINAL_SHARE, WARM_UP_STEPS = 1e-3, 0.02, 100
@@ -47,11 +46,11 @@ def objective(network: nn.Module, batch: Lesson) -> dict[str, Tensor]:
     """The weighted sum of all losses as "loss", each loss by the name that its weight has, and the learned scale."""
     assert isinstance(network, ToyClip)
     features, weights = network.encode_text(batch.tokens, batch.ends), batch.weights  # (T, E)
-    seen, scale = network.visual(batch.images, maps=weights.affinity > 0), network.logit_scale.exp()
-    found = image_losses(seen, features, batch.matches, scale)
-    found |= patch_losses(seen, features[: batch.present.shape[1]], batch.present, scale)
-    loss = torch.stack([getattr(weights, name) * value for name, value in found.items()]).sum()
-    return {"loss": loss, **found, "scale": scale}
+    output, scale = network.visual(batch.images, maps=weights.affinity > 0), network.logit_scale.exp()
+    losses = image_losses(output, features, batch.matches, scale)
+    losses |= patch_losses(output, features[: batch.present.shape[1]], batch.present, scale)
+    loss = torch.stack([getattr(weights, name) * value for name, value in losses.items()]).sum()
+    return {"loss": loss, **losses, "scale": scale}
 
 
 def train(
@@ -65,7 +64,12 @@ def train(
     rng, words = np.random.default_rng(seed), Vocabulary()
     model = ToyClip(sizes, len(words.token_ids))
     teach_words(model, words, rng)
-    optimizer = torch.optim.AdamW(parameter_groups(model, _kind), lr=PEAK_RATE, betas=(0.9, 0.98), fused=True)
+
+    def kind(name: str, parameter: nn.Parameter) -> tuple[float, float]:
+        """Matrices decay, embeddings and vectors do not."""
+        return 1.0, WEIGHT_DECAY if parameter.ndim >= 2 and "embedding" not in name else 0.0
+
+    optimizer = torch.optim.AdamW(loop.parameter_groups(model, kind), lr=PEAK_RATE, betas=(0.9, 0.98), fused=True)
     state = fresh_state(model, optimizer, Lessons(phases, words, rng, processes))
     total = sum(phase.steps for phase in phases)
     warmup = min(WARM_UP_STEPS, total // 10 + 1)
@@ -80,11 +84,6 @@ def train(
         save_every=SAVE_EVERY,
         after_step=model.cap_scale,
     )
-    take_up(out, state, training.settings, "pass another --log_dir")
+    resume(out, state, training.settings, "pass another --log_dir")
     loop.train(training, state, Ranks(torch.device("cpu")))
     return model, words
-
-
-def _kind(name: str, parameter: nn.Parameter) -> tuple[float, float]:
-    """The rate's factor and the weight decay: matrices decay, embeddings and vectors do not."""
-    return 1.0, WEIGHT_DECAY if parameter.ndim >= 2 and "embedding" not in name else 0.0
