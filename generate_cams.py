@@ -48,11 +48,12 @@ def main(argv: list[str] | None = None) -> int:
 def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     from cli.lookup import select_from
     from common.files import need_writable
+    from dataset.spec import BY_CLIP
     from pipeline.files.tag_journal import forget_journal
     from pipeline.stages.tags import write_labels
 
     labels_for_method(args)
-    by_clip = args.labels == model_options.BY_CLIP
+    by_clip = args.labels == BY_CLIP
     selection = select_from(args, with_labels=not by_clip)
     out_dir = args.cam_out_dir or options.output_dir(args.dataset, "cams")
     samples, failures = ([], []) if by_clip else selection.samples()

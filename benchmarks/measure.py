@@ -60,9 +60,6 @@ def command(
     return main
 
 
-# --- the machine ----------------------------------------------------------------------------------
-
-
 @contextmanager
 def cores(count: int) -> Iterator[None]:
     """Within the block torch and OpenCV use `count` threads, and this process and its children no more cores.
@@ -117,9 +114,6 @@ def machine(device: object = "cpu") -> dict[str, Any]:
     }
 
 
-# --- measuring ------------------------------------------------------------------------------------
-
-
 def timed(work: Callable[[], object]) -> Callable[[], float]:
     """The same work, giving the seconds it took."""
 
@@ -139,9 +133,6 @@ def take_turns(contestants: Mapping[Name, Callable[[], float]], turns: int) -> d
         for name in list(contestants)[:: -1 if turn % 2 else 1]:
             seconds[name].append(contestants[name]())
     return {name: statistics.median(values) for name, values in seconds.items()}
-
-
-# --- fresh processes ------------------------------------------------------------------------------
 
 
 class Usage(NamedTuple):
@@ -193,9 +184,6 @@ def _peak_mb() -> float:
         lines = dict(line.split(":", 1) for line in status.read_text(encoding="ascii").splitlines())
         process = int(lines["VmHWM"].split()[0])
     return max(process, children) * unit / 1e6
-
-
-# --- output --------------------------------------------------------------------------------------
 
 
 def headline(what: str, threads: int, machine: Row) -> str:

@@ -27,9 +27,6 @@ from common.outcome import Outcome
 LISTED_FAILURES = 20
 
 
-# --- start and end --------------------------------------------------------------------------------
-
-
 def run(body: Callable[[], int], next_command: str = "", quiet: bool = False) -> int:
     """Run a command's body; returns its exit code.
 
@@ -119,9 +116,6 @@ def check_signals() -> None:
         raise Terminated if received[0] == signal.SIGTERM else KeyboardInterrupt
 
 
-# --- outcomes of the images -----------------------------------------------------------------------
-
-
 @dataclass
 class Tally:
     """Counts of outcomes, all failures as (id, reason), and the number of images by note."""
@@ -144,7 +138,7 @@ class Tally:
     def report(self, what: str, where: object) -> int:
         """Print the counts, the notes and the failures; returns the exit code."""
         kept = f", {self.kept} already there" if self.kept else ""
-        print(f"{self.made} {what} written{kept} in {where}")
+        print(f"{self.made} {what.removesuffix('s') if self.made == 1 else what} written{kept} in {where}")
         for note, count in self.notes.items():
             print(f"{_images(count)}: {note}")
         return list_failures(self.failures)

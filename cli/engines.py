@@ -10,10 +10,9 @@ from pathlib import Path
 
 from cli import console, run_log
 from cli.datasets import FOLDER, spec_of
-from cli.model_options import BY_CLIP
 from common.arguments import positive
 from common.errors import StopRun, UserError
-from dataset.spec import VOC
+from dataset.spec import BY_CLIP, VOC
 from engine.ray_cluster import ClusterOptions
 from engine.remote import Address, path_or_address
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli import run_log
-from cli.model_options import BY_CLIP, cam_settings, tag_settings
+from cli.model_options import cam_settings, tag_settings
 from cli.options import data_options, shard_from
 from common.errors import UserError
 from common.outcome import Outcome
 from common.shard import WHOLE, local_rank
-from dataset.spec import EVERY_CLASS
+from dataset.spec import BY_CLIP, EVERY_CLASS
 from pipeline.methods.table import METHODS
 
 if TYPE_CHECKING:
@@ -111,9 +111,6 @@ def mask_output(job: "CrfJob", cams_made_by: Mapping[str, Any], ids: list[str]) 
     return run_log.Output(job.out_dir, ".png", "--pseudo_mask_save_path", ids, settings, device, job.overwrite)
 
 
-# --- labels by CLIP -------------------------------------------------------------------------------
-
-
 def tagged(
     args: argparse.Namespace, clip: "Clip", selection: "Selection", file: Path, log: run_log.RunLog
 ) -> "list[Tags]":
@@ -143,9 +140,6 @@ def tagged(
     log.failed(selection.problems)
     log.failed([*missing, *((tag.id, tag.reason) for tag in results if tag.scores is None)], "tags")
     return [tag for tag in results if tag.scores is not None]
-
-
-# --- texts and scores -----------------------------------------------------------------------------
 
 
 def announce_cams(work: "CamWork", dataset: str, images: object, count: int, labels: str = "") -> None:

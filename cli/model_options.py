@@ -11,11 +11,10 @@ from typing import Any
 from cli.options import Pack, Parser, add_settings, settings_from
 from common.arguments import count, positive, share
 from common.limits import MAX_PIXELS
+from dataset.spec import BY_CLIP
 from pipeline.methods.method import CamSettings, SharedSettings
 from pipeline.methods.table import METHODS
 from pipeline.methods.tagclip import TagSettings
-
-BY_CLIP = "clip"  # --labels clip: TagCLIP
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:

@@ -61,7 +61,7 @@ class Parser(argparse.ArgumentParser):
             flag = unknown[0].split("=")[0]
             needed = [pack.goes_with for pack in self.packs if flag in map(_flag, fields(pack.settings))]
             if needed:
-                self.error(f"{flag} goes with {' or '.join(needed)}")
+                self.exit(2, f"error: {flag} goes with {' or '.join(needed)} (see {self.prog} {needed[0]} --help)\n")
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
         return result
 
@@ -148,7 +148,7 @@ def add_data_options(parser: argparse.ArgumentParser, truth: bool) -> None:
         type=Path,
         metavar="FILE",
         help="with --dataset folder: one class a line, `name` or `name: prompt one; prompt two`; below a line "
-        "[background] what surrounds them (not given: VOC's list)",
+        "[background] the words for what surrounds them (without that line: VOC's words)",
     )
     group.add_argument(
         "--labels",

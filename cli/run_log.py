@@ -41,7 +41,9 @@ def run(name: str, stage: str, argv: Sequence[str] | None, args: argparse.Namesp
     """
     log = RunLog(name, stage, [str(part) for part in (sys.argv[1:] if argv is None else argv)], args.log_json)
     with redirect_stderr(_MessageEvents(log)) if log.only_events else nullcontext():
-        return console.run(lambda: log.record(lambda: body(args, log)), log.command, args.quiet or log.only_events)
+        again = "   (--overwrite makes every file again)" if getattr(args, "overwrite", False) else ""
+        quiet = args.quiet or log.only_events
+        return console.run(lambda: log.record(lambda: body(args, log)), log.command + again, quiet)
 
 
 class RunLog:

@@ -20,9 +20,6 @@ ABANDONED_S = 24 * 3600  # where files cannot be locked: a temporary file of tha
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # no room on the disk, in the quota, below `ulimit -f`
 
 
-# --- writing --------------------------------------------------------------------------------------
-
-
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """A binary stream that becomes `path` only when the block ends well; a reader never sees half a file.
@@ -97,9 +94,6 @@ def check_output(path: Path, folder: Path) -> Path:
     return path
 
 
-# --- leftovers ------------------------------------------------------------------------------------
-
-
 def sweep_leftovers(folder: Path) -> int:
     """Remove the temporary files, in the folder and below, whose writers were killed; returns how many.
 
@@ -141,9 +135,6 @@ def _swept(path: Path) -> bool:
             return True
     except OSError:  # renamed or deleted by another process, or no rights
         return False
-
-
-# --- files and folders of options -----------------------------------------------------------------
 
 
 def open_regular(path: Path) -> BinaryIO:

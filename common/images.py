@@ -33,9 +33,6 @@ _UPRIGHT = {  # what makes a picture of an orientation upright; the last four sw
 _one_large = Lock()
 
 
-# --- reading --------------------------------------------------------------------------------------
-
-
 def read_image(path: Path, enough: tuple[int, int] | None = None) -> Image.Image:
     """An image file as upright RGB (EXIF orientation applied); grey, palette, CMYK and 16-bit files are converted.
 
@@ -173,9 +170,6 @@ def _orientation(image: Image.Image) -> object:
         return Image.Image.getexif(image).get(_ORIENTATION)
     except Exception:  # cameras and editors write all sorts of EXIF data
         return None
-
-
-# --- pixels ---------------------------------------------------------------------------------------
 
 
 def _shrunk(image: Image.Image, size: tuple[int, int], orientation: object) -> Image.Image:

@@ -1,11 +1,10 @@
 """Masks and image-level labels from annotation files. Errors in a file are UserErrors that name it."""
 
-import json
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -16,15 +15,13 @@ from scipy.io import loadmat  # type: ignore[import-untyped]
 from common.errors import UserError
 from common.outcome import Outcome
 from common.parallel import ordered_map
+from common.provenance import SOURCE, record_text, source_of
 from dataset.ids import split_id
 from dataset.mask_png import mask_made_by, read_mask, write_mask
 from dataset.spec import IGNORE_INDEX, RawData, RawForm
 from dataset.text_files import files_below, read_bytes
 
 MAX_BYTES = 64 << 20  # of a .mat file, and of what it becomes; PASCAL-Context's become less than 1 MiB
-
-
-# --- files -----------------------------------------------------------------------------------------
 
 
 def find_files(raw: RawData, folder: Path) -> tuple[RawForm, dict[str, Path]]:
@@ -47,9 +44,6 @@ def _files(form: RawForm, folder: Path) -> dict[str, Path]:
     paths = [path for path in paths if not path.name.startswith(".") and not path.name.endswith(form.beside)]
     keys = [path.relative_to(folder).as_posix().removesuffix(form.ending) + form.image_ending for path in paths]
     return dict(zip((split_id(key, folder) for key in keys), paths))
-
-
-# --- content ---------------------------------------------------------------------------------------
 
 
 def annotation_of(form: RawForm, files: Mapping[str, Path], image_id: str) -> np.ndarray:
@@ -113,9 +107,6 @@ def _check_compressed(data: bytes) -> None:
         at += 8 + size
 
 
-# --- the loop --------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class MaskJob:
     """How the masks of a data set are made.
@@ -125,6 +116,7 @@ class MaskJob:
     out         folder of the masks, or None to write none
     overwrite   replace existing masks
     keep_any    keep existing masks that this command did not make
+    files       by id, the annotation file: a mask is made again when its file was replaced
     """
 
     name: str
@@ -132,11 +124,12 @@ class MaskJob:
     out: Path | None
     overwrite: bool = False
     keep_any: bool = False
+    files: Mapping[str, Path] = field(default_factory=dict)
 
-    @property
-    def record(self) -> str:
-        """The record in a written mask."""
-        return json.dumps({"prepared": self.name})
+    def record(self, image_id: str) -> dict[str, str]:
+        """The record of a mask that is written."""
+        source = {SOURCE: source_of(self.files[image_id])} if image_id in self.files else {}
+        return {"prepared": self.name, **source}
 
 
 def prepare(job: MaskJob, ids: Iterable[str], threads: int = 2) -> Iterator[tuple[Outcome, tuple[int, ...]]]:
@@ -149,18 +142,20 @@ def prepare(job: MaskJob, ids: Iterable[str], threads: int = 2) -> Iterator[tupl
 
 def _prepared(job: MaskJob, image_id: str) -> tuple[Outcome, tuple[int, ...]]:
     target = job.out / f"{image_id}.png" if job.out else None
-    mask, record = None, job.record
+    mask, made_by = None, ""
     if target is not None and not job.overwrite and target.is_file():
         with suppress(UserError):  # a damaged mask is made again
-            record, mask = mask_made_by(target), read_mask(target)
-    if mask is not None and record != job.record and not job.keep_any:
+            made_by, mask = mask_made_by(target), read_mask(target)
+    if mask is not None and not job.keep_any and f'"prepared": "{job.name}"' not in made_by:
         raise UserError(f"{target}: not made here for {job.name}; pass another --masks_out, or --overwrite")
-    outcome = Outcome(image_id, "made" if mask is None else "kept")
     try:
-        if mask is None:
-            mask = job.read(image_id)
+        record = record_text(job.record(image_id))
+        if mask is not None and (job.keep_any or made_by == record):
+            outcome = Outcome(image_id, "kept")
+        else:
+            outcome, mask = Outcome(image_id, "made"), job.read(image_id)
             if target is not None:
-                write_mask(target, mask, made_by=job.record)
+                write_mask(target, mask, made_by=record)
     except UserError as error:
         return Outcome(image_id, "failed", str(error)), ()
     return outcome, tuple(value for value in np.unique(mask).tolist() if value != IGNORE_INDEX)

@@ -14,11 +14,10 @@ from common.errors import UserError
 from dataset.label_source import EXPECTED, LabelSource, LabelTable
 from dataset.names import hint, name_indices, plain_name
 from dataset.readers import coco, csv_table, json_lines, voc_xml, words
-from dataset.spec import EVERY_CLASS, DatasetSpec
+from dataset.spec import BY_CLIP, EVERY_CLASS, DatasetSpec
 from dataset.text_files import SHOWN, parse_json, shown
 
 FOLDERS = "folders"
-BY_CLIP = "clip"  # for generate_cams.py alone
 
 # The first that recognises a file or folder reads it. A new one is a file in readers/, a line here and a test.
 READERS: dict[str, tuple[Callable[[LabelSource], bool], Callable[[LabelSource], LabelTable]]] = {

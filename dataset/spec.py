@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 EVERY_CLASS = "all"  # of --labels
+BY_CLIP = "clip"  # of --labels: TagCLIP names them; for generate_cams.py and scripts.segment alone
 IGNORE_INDEX = 255  # ground truth: not scored; written masks: not confident enough to train on
 VOC_THRESHOLD = 0.4  # box threshold of VOC in CLIP-ES, and of data sets that it was not published on
 VOC, LABELLED_SPLIT, BY_PATH = "voc", "labelled split", "by path"  # layouts, see DatasetSpec

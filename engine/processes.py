@@ -241,9 +241,6 @@ class _Team:
                 worker.pipe.close()
 
 
-# --- a worker -------------------------------------------------------------------------------------
-
-
 def _serve(set_up: SetUp, number: int, threads: int, pipe: "Connection[Any, Any]") -> None:
     """Run a worker: get the task, set up, and work in rounds; each round finishes the batches that it began."""
     signal.signal(signal.SIGTERM, _stop)

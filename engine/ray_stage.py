@@ -84,9 +84,6 @@ def _temporary_mirror() -> Iterator[Mirror]:
         yield Mirror(Path(folder).resolve())
 
 
-# --- CAMs -----------------------------------------------------------------------------------------
-
-
 def cam_outcomes(
     options: ClusterOptions, work: "CamWork", samples: Sequence[Sample], overwrite: bool
 ) -> Iterator[Outcome]:
@@ -161,9 +158,6 @@ def _make_cams(plan: "Plan[CamJob]", work: "CamWork", unit: Unit) -> list[Outcom
         return _outcomes(plan, unit, files, samples, partial(cams.finished_ids, work), make)
 
 
-# --- masks ----------------------------------------------------------------------------------------
-
-
 def crf_outcomes(options: ClusterOptions, job: "CrfJob", ids: Sequence[str], totals: "Totals") -> Iterator[Outcome]:
     """Make the missing masks on the cluster and add all scores to the totals; one outcome an image.
 
@@ -213,9 +207,6 @@ def _make_masks(plan: "Plan[CrfJob]", unit: Unit) -> "tuple[list[Outcome], np.nd
 
         look = partial(crf.finished_ids, replace(job, overwrite=False))
         return _outcomes(plan, unit, files, ids, look, make), totals.confusions, totals.images
-
-
-# --- one unit -------------------------------------------------------------------------------------
 
 
 def _outcomes(

@@ -167,9 +167,6 @@ def _error(address: str, action: str, error: BaseException) -> UserError:
     return UserError(f"{address}: cannot be {action} ({reason}); check the address and the rights to it")
 
 
-# --- do all machines see the output folder? -------------------------------------------------------
-
-
 @contextmanager
 def probe_file(folder: str) -> Iterator[str]:
     """A small file in the folder, or below the address, while the block runs; yields its place, "" without a folder.

@@ -12,7 +12,9 @@ from pathlib import Path
 from common.errors import UserError
 from common.files import cannot_write, write_text
 from common.images import image_size, opened
+from common.provenance import check_source
 from dataset.mask_png import read_mask, write_mask
+from pipeline.stages.evaluate import mask_record
 
 TRAIN, VALIDATION = "train", "val"
 
@@ -85,6 +87,7 @@ def _put_pair(image: Path, mask: Path, image_place: Path, mask_place: Path, copy
         mode, size = picture.mode, (picture.height, picture.width)
     if image_size(image) != size:
         raise UserError(f"{mask}: size {size} for an image of {image_size(image)}; made from other images?")
+    check_source(mask, mask_record(mask), image)
     _put(image, image_place, copy)
     if mode == "L":
         _put(mask, mask_place, copy)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,9 +11,11 @@ from common.errors import UserError
 from common.files import is_file
 from common.outcome import Outcome
 from common.parallel import ordered_map
+from common.provenance import SameSettings, check_source
 from dataset.mask_png import read_mask
 from dataset.spec import IGNORE_INDEX, DatasetSpec
-from pipeline.stages.evaluate import check_shape, read_truth
+from dataset.voc_layout import image_file
+from pipeline.stages.evaluate import check_shape, mask_record, read_truth
 from pipeline.steps.scores import confusion_matrix, scores_of
 
 
@@ -74,23 +77,28 @@ class Findings:
 
 
 def measure(job: ReportJob, ids: Sequence[str], findings: Findings, threads: int) -> Iterator[Outcome]:
-    """Add every mask to the findings; yields one outcome an image."""
-    labels = job.spec.num_labels
+    """Add every mask to the findings; yields one outcome an image.
 
-    def counted(image_id: str) -> tuple[np.ndarray, np.ndarray | None] | str:
-        """Counts of the mask's values (256,) and its confusion matrix, None without truth; or why there are none."""
+    Raises UserError for masks that were made in different ways.
+    """
+    labels, same_settings = job.spec.num_labels, SameSettings()
+
+    def counted(image_id: str) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]] | str:
+        """The mask's counts of values (256,), confusion matrix (None without truth) and record; or what is wrong."""
         try:
             path = job.masks / f"{image_id}.png"
-            mask, truth = read_mask(path), truth_of(job, image_id)
+            mask, truth, record = read_mask(path), truth_of(job, image_id), mask_record(path)
+            if photo := image_file(job.images, image_id):
+                check_source(path, record, photo)
             pixels = np.bincount(mask.ravel(), minlength=256)
             unknown = np.flatnonzero(pixels[labels:IGNORE_INDEX]) + labels
             if unknown.size:
                 known = f"{job.spec.name} has 0..{labels - 1}"
                 raise UserError(f"{path}: label {unknown[0]} where {known}; wrong --dataset?")
             if truth is None:
-                return pixels, None
+                return pixels, None, record
             check_shape(path, mask.shape, truth)
-            return pixels, confusion_matrix(truth, mask, labels)
+            return pixels, confusion_matrix(truth, mask, labels), record
         except UserError as error:
             return str(error)
 
@@ -98,7 +106,8 @@ def measure(job: ReportJob, ids: Sequence[str], findings: Findings, threads: int
         if isinstance(result, str):
             yield Outcome(image_id, "failed", result)
             continue
-        pixels, confusion = result
+        pixels, confusion, record = result
+        same_settings.add(job.masks / f"{image_id}.png", record)
         findings.pixels += pixels
         if confusion is None:
             findings.images += pixels[:labels] > 0

@@ -49,6 +49,7 @@ class PhotoRoad:
     cam: np.ndarray
     attn: np.ndarray
     notes: Sequence[str] = ()
+    has_background: bool = True
 
 
 def photo_sheet(road: PhotoRoad, label_names: Sequence[str]) -> Image.Image:
@@ -76,7 +77,7 @@ def _rows(road: PhotoRoad, label_names: Sequence[str]) -> tuple[list[Cell], list
     height, width = road.rgb.shape[:2]
     mask = cv2.resize(road.mask, (width, height), interpolation=cv2.INTER_NEAREST)  # labels are picked, never mixed
     top: list[Cell] = [("photo", None, road.rgb)]
-    bottom: list[Cell] = [("mask over the photo", None, label_overlay(road.rgb, mask))]
+    bottom: list[Cell] = [("mask over the photo", None, label_overlay(road.rgb, mask, road.has_background))]
     notes = road.notes or [""] * len(road.values)
     for value, note, cam, attn in zip(road.values, notes, road.cam, road.attn):
         label = int(value)

@@ -42,10 +42,10 @@ def colour_labels(labels: np.ndarray) -> np.ndarray:
     return label_colours()[labels]
 
 
-def label_overlay(rgb: np.ndarray, labels: np.ndarray, strength: float = 0.55) -> np.ndarray:
-    """Labels over the image: background as it is, classes tinted, 255 white."""
-    tinted = cv2.addWeighted(rgb, 1 - strength, colour_labels(labels), strength, 0)
-    return np.where((labels == 0)[..., None], rgb, tinted)
+def label_overlay(rgb: np.ndarray, labels: np.ndarray, has_background: bool = True) -> np.ndarray:
+    """Labels over the image: background (label 0, where there is one) as it is, classes tinted, 255 white."""
+    tinted = cv2.addWeighted(rgb, 0.45, colour_labels(labels), 0.55, 0)
+    return np.where((labels == 0)[..., None], rgb, tinted) if has_background else tinted
 
 
 def fit(image: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -109,8 +109,6 @@ def legend_of(label_names: Sequence[str], used: set[int]) -> list[tuple[str, tup
     names = [*((index, name) for index, name in enumerate(label_names)), (IGNORE_INDEX, "ignored (255)")]
     return [(name, (int(r), int(g), int(b))) for index, name in names if index in used for r, g, b in [colours[index]]]
 
-
-# --- where a mask is right and how it is wrong -----------------------------------------------------
 
 # Colours that colour-blind people can tell apart (Okabe and Ito); 255 is white, as in the masks.
 DIFFERENCES = (

@@ -56,7 +56,7 @@ def _run(args: argparse.Namespace) -> int:
     check_place(args.labels_out, "--labels_out", "labels.txt")
     ids = list(files) if args.split_file is None else read_split(args.split_file)
     print(f"files   {len(files)} *{form.ending} in {args.raw}; {compared(len(files), raw.counts)}")
-    job = MaskJob(args.dataset, partial(annotation_of, form, files), args.masks_out, args.overwrite)
+    job = MaskJob(args.dataset, partial(annotation_of, form, files), args.masks_out, args.overwrite, files=files)
     tally, labels = make_masks(job, ids, args.num_workers)
     listed = {key: classes for key, classes in labels.items() if classes}
     if len(listed) < len(labels):  # the others can be neither labelled nor scored

@@ -40,7 +40,7 @@ def _run(args: argparse.Namespace) -> int:
     from dataset.mask_png import made_here
     from pipeline.files.cam_file import check_classes
     from pipeline.stages.crf import CrfJob
-    from pipeline.stages.evaluate import cam_record
+    from pipeline.stages.evaluate import cam_record, check_one_way
     from report.pictures import contact_sheet, legend_of
 
     selection = select_from(args, images_needed=True)
@@ -53,6 +53,7 @@ def _run(args: argparse.Namespace) -> int:
     ids = [image_id for image_id in selection.ids if is_file(cams / f"{image_id}.npz")]
     if not ids:
         raise UserError(f"--cam_out_dir {cams}: no CAM file of the split; run generate_cams.py first")
+    check_one_way(cams, ids)
     check_classes(cams, cam_record(cams, ids), selection.spec)
     check_place(args.out, "--out", "preview.png")
     rows, failures, used = [], [], set[int]()

@@ -88,13 +88,14 @@ def _job(args: argparse.Namespace, selection: "Selection") -> "ReportJob":
     from cli.lookup import FOLDER
     from common.files import need_dir
     from pipeline.files.cam_file import check_classes
-    from pipeline.stages.evaluate import cam_record
+    from pipeline.stages.evaluate import cam_record, check_one_way
     from report.measure import ReportJob
 
     masks = need_dir(args.masks or output_dir(args.dataset, "masks"), "--masks", "the output of eval_cam_with_crf.py")
     cams = args.cam_out_dir or output_dir(args.dataset, "cams")
     need_dir(cams, "--cam_out_dir", "the output of generate_cams.py")
     spec = selection.spec
+    check_one_way(cams, selection.ids)
     check_classes(cams, cam_record(cams, selection.ids), spec)
     if spec.name == FOLDER:  # on the page a user's own data set has the name of its folder
         spec = replace(spec, name=selection.paths.images.resolve().name)

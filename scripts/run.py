@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli import jobs, model_options, options, run_log
+from dataset.spec import BY_CLIP
 
 if TYPE_CHECKING:
     from cli.lookup import Selection
@@ -54,7 +55,7 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     from pipeline.stages.tags import write_labels
 
     jobs.labels_for_method(args)
-    by_clip = args.labels == model_options.BY_CLIP
+    by_clip = args.labels == BY_CLIP
     selection = select_from(args, images_needed=True, with_labels=not by_clip)
     samples, failures = ([], []) if by_clip else selection.samples()
     shard = options.shard_from(args)

@@ -13,6 +13,7 @@ from cli import console, model_options
 from cli.jobs import cam_job, crf_job, load_model
 from cli.options import DATASETS, Parser
 from common.errors import UserError
+from dataset.spec import BY_CLIP
 
 if TYPE_CHECKING:
     from dataset.spec import DatasetSpec
@@ -92,7 +93,7 @@ def _run(args: argparse.Namespace) -> int:
         if outcome.status == "made":
             print(f"{photos[outcome.id]}: {contents[outcome.id]}")
         tally.add(outcome)
-    return tally.report("sets of pictures", args.out)
+    return tally.report("picture sets", args.out)
 
 
 def write_pictures(
@@ -122,17 +123,15 @@ def write_pictures(
     photo = np.asarray(read_within(image.photo, LARGE))
     cam, attn = (to_heat(resize_maps(maps, image.rgb.shape[:2]), image.kind) for maps in mapped.maps)
     values = mask_values(image.keys, job.has_background)[int(job.has_background) :]  # of the classes
-    overlay = Image.fromarray(label_overlay(photo, enlarge_labels(mask, (photo.shape[0], photo.shape[1]))))
-    sheet = photo_sheet(PhotoRoad(image.rgb, mask, values, cam, attn, scores), names)
+    labels = enlarge_labels(mask, (photo.shape[0], photo.shape[1]))
+    overlay = Image.fromarray(label_overlay(photo, labels, spec.has_background))
+    sheet = photo_sheet(PhotoRoad(image.rgb, mask, values, cam, attn, scores, spec.has_background), names)
     for name, picture in (("overlay", overlay), ("steps", sheet)):
         with atomic_write(files[name]) as stream:
             picture.save(stream, "PNG", pnginfo=made_here())
     text = ", ".join(f"{name} {100 * share:.1f} %" for _, name, share in shares(mask, names))
     by_clip = ", ".join(f"{names[value]} {score}" for value, score in zip(values, scores))
     return f"{text}   (labels by CLIP: {by_clip})" if scores else text
-
-
-# --- names ----------------------------------------------------------------------------------------
 
 
 def read_names(texts: list[str] | None) -> list[str] | None:
@@ -143,9 +142,9 @@ def read_names(texts: list[str] | None) -> list[str] | None:
     names = list(dict.fromkeys(name for name in names if name))
     if not names and texts:
         raise UserError("--labels: no name given; expected what the photos show, or clip")
-    if names and model_options.BY_CLIP in names and len(names) > 1:
+    if names and BY_CLIP in names and len(names) > 1:
         raise UserError("--labels clip: CLIP supplies all labels or none; leave clip out, or the other names")
-    return None if not names or names == [model_options.BY_CLIP] else names
+    return None if not names or names == [BY_CLIP] else names
 
 
 def choose_spec(args: argparse.Namespace, labels: list[str] | None) -> "DatasetSpec":

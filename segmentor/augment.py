@@ -81,8 +81,6 @@ def normalised(image: np.ndarray, normalisation: str) -> np.ndarray:
     return ((image.astype(np.float32) - mean) / deviation).transpose(2, 0, 1)
 
 
-# --- colours --------------------------------------------------------------------------------------
-
 BRIGHTNESS, CONTRAST, SATURATION, HUE = 32.0, (0.5, 1.5), (0.5, 1.5), 18  # hue in OpenCV's 180 steps
 
 

@@ -94,9 +94,6 @@ def build(arch: str, labels: int, head: str = "linear", text_width: int = 0, bac
     return Segmentor(body, nn.Conv2d(body.width, labels, kernel_size=1))
 
 
-# --- SegFormer ------------------------------------------------------------------------------------
-
-
 SEGFORMER_SIZES = {  # widths and depths of the four stages, width of the decoder
     "segformer-tiny": ((16, 32, 64, 96), (1, 1, 2, 1), 96),
     "segformer-b0": ((32, 64, 160, 256), (2, 2, 2, 2), 256),
@@ -164,9 +161,6 @@ def _start(module: nn.Module) -> None:
         nn.init.normal_(module.weight, std=math.sqrt(2 / outputs))
     if isinstance(module, (nn.Linear, nn.Conv2d)) and module.bias is not None:
         nn.init.zeros_(module.bias)
-
-
-# --- DeepLabV3 ------------------------------------------------------------------------------------
 
 
 class DeeplabBody(Body):

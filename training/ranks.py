@@ -70,9 +70,6 @@ def start_ranks(device: str) -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 
-# --- batch norms over all ranks, on the CPU, where PyTorch has none -----------------------------------
-
-
 class _Summed(torch.autograd.Function):
     """The sum over all ranks; so is the gradient, as every rank's loss depends on every rank's input."""
 

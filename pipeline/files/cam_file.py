@@ -48,9 +48,6 @@ def check_classes(path: Path, made_by: Mapping[str, Any], spec: DatasetSpec) -> 
         raise UserError(f"{path}: made for other classes or prompts than those of {spec.name} now; make the CAMs again")
 
 
-# --- writing --------------------------------------------------------------------------------------
-
-
 def save_cams(path: Path, cams: Cams, made_by: Mapping[str, Any], full_size: bool = False) -> None:
     """Write one image's CAM file, whole or not at all. `made_by` must be JSON-serialisable.
 
@@ -76,9 +73,6 @@ def _at_full_size(path: Path, maps: np.ndarray, cams: Cams) -> np.ndarray:
     for index in range(len(maps)):
         full[index] = resize_maps(maps[index : index + 1], cams.size)[0]
     return full
-
-
-# --- reading --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -217,9 +211,6 @@ def _made_by(arrays: Any) -> dict[str, Any]:
     record = parse_record(str(text))
     kind_of(record)
     return record
-
-
-# --- what goes wrong ------------------------------------------------------------------------------
 
 
 @contextmanager

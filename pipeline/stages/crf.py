@@ -151,9 +151,6 @@ def backend_for(device: str) -> str:
     return "torch" if pick_device(device).type == "cuda" else "numba"
 
 
-# --- what is there already ------------------------------------------------------------------------
-
-
 def record_of(job: CrfJob, image_id: str) -> tuple[Path, dict[str, Any]]:
     """The photo of an image, and the record of a mask that is made of it and its CAM file as they are now."""
     cams = read_record(job.cam_file(image_id))
@@ -185,9 +182,6 @@ def finished_ids(
     checked = list(ids) if job.out_dir and not job.overwrite else []
     results = ordered_map(is_finished, checked, CHECKING, ahead=16)
     return {image_id for image_id, done in zip(checked, results) if done}
-
-
-# --- input and result --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -251,9 +245,6 @@ def load(job: CrfJob, image_id: str) -> CrfInput:
     """The photo and the maps of a CAM file; raises UserError when they do not go together."""
     photo = find_image(job.images, image_id)
     return prepare_input(job, image_id, photo, read_maps(job.cam_file(image_id), job.cam_type, job.num_classes))
-
-
-# --- the CRF --------------------------------------------------------------------------------------
 
 
 def run(job: CrfJob, ids: Sequence[str], totals: Totals, threads: int) -> Iterator[Outcome]:
@@ -352,9 +343,6 @@ def _group_on_device(job: CrfJob, images: Sequence[CrfInput]) -> list[CrfResult 
 
 def _crf_image(job: CrfJob, rgb: np.ndarray) -> np.ndarray:
     return reference_image(rgb) if job.crf_image == "reference" else rgb
-
-
-# --- the mask and its score -----------------------------------------------------------------------
 
 
 def finish(job: CrfJob, finished: Collection[str], result: CrfResult | Outcome) -> Scored:

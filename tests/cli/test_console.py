@@ -142,7 +142,7 @@ def test_counts_reasons_and_notes(capsys: pytest.CaptureFixture[str]) -> None:
     assert captured.out == "3 masks written, 1 already there in out\n2 images: on the CPU\n"
     assert captured.err == "1 image failed:\n  c: no such image\n"
     assert Tally(made=1).report("CAM files", "out") == 0
-    assert capsys.readouterr() == ("1 CAM files written in out\n", "")
+    assert capsys.readouterr() == ("1 CAM file written in out\n", "")
 
 
 @pytest.mark.parametrize(("count", "listed", "more"), [(20, 20, ""), (23, 20, "... and 3 more")])

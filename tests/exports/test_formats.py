@@ -10,10 +10,12 @@ import pytest
 from PIL import Image
 
 from common.errors import UserError
-from dataset.mask_png import write_mask
+from common.provenance import record_text, source_of
+from dataset.mask_png import read_mask, write_mask
 from exports.files import export
 from exports.table import FORMATS, format_of
 from tests.segmentor.small import LABELS, scene
+from tests.support import replace_photo
 
 Item = tuple[str, Path, Path]
 
@@ -105,3 +107,13 @@ def test_configurations_name_the_labels(tmp_path: Path) -> None:
     settings = runpy.run_path(str(path))
     assert settings["metainfo"] == {"classes": ['a "quoted"', "b"], "palette": [[0, 0, 0], [128, 0, 0]]}
     assert settings["val_dataloader"]["dataset"]["ann_file"] == "lists/train.txt"
+
+
+def test_the_mask_of_a_replaced_photo_is_not_exported(tmp_path: Path) -> None:
+    pairs = items(tmp_path, ("a", "b"))
+    for _, image, mask in pairs:
+        write_mask(mask, read_mask(mask), made_by=record_text({"source": source_of(image)}))
+    replace_photo(pairs[1][1])
+    done = export(format_of("deeplab-pytorch"), "train", pairs, tmp_path / "out")
+    assert done.pairs == 1 and [image_id for image_id, _ in done.failures] == ["b"]
+    assert "made from another photo" in done.failures[0][1]

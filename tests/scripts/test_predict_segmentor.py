@@ -119,7 +119,7 @@ def test_a_replaced_photo_is_predicted_again(weights: Path, capsys: pytest.Captu
     Path("images/s0.png").write_bytes(Path("images/s1.png").read_bytes())
     capsys.readouterr()
     assert predict(weights) == 0
-    assert "1 masks written, 3 already there" in capsys.readouterr().out
+    assert "1 mask written, 3 already there" in capsys.readouterr().out
     assert np.array_equal(np.array(mask("s0")), np.array(mask("s1")))
 
 

@@ -201,3 +201,13 @@ def test_nothing_to_do_and_unknown_data_sets(desk: Desk) -> None:
     assert ended.code == 2 and "nothing to do: expected --masks_out DIR" in ended.err
     ended = desk.command("scripts.prepare_dense", "ade", "--raw", desk.raw)
     assert ended.code == 2 and "'context59'" in ended.err
+
+
+def test_the_mask_of_a_replaced_annotation_is_made_again(desk: Desk) -> None:
+    put(desk.raw / "a.png", [[1, 2]])
+    put(desk.raw / "b.png", [[3, 4]])
+    assert desk.prepare("voc20").code == 0
+    put(desk.raw / "b.png", [[5, 6]])
+    ended = desk.prepare("voc20")
+    assert ended.code == 0 and "1 mask written, 1 already there" in ended.out
+    assert desk.mask("b") == [[4, 5]] and "b 4 5" in desk.labels()
