@@ -4,14 +4,12 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from common.errors import UserError
 from common.provenance import source_of
 from dataset.mask_png import read_mask, write_mask
 from report.measure import Findings, ReportJob, measure
-from report.pictures import label_overlay
 from tests.report_world import add_outputs
 from tests.support import replace_photo
 
@@ -44,9 +42,3 @@ def test_masks_made_in_different_ways_are_refused(job: ReportJob) -> None:
     record(job, "c", confidence=0.5)
     with pytest.raises(UserError, match=r"a\.png and .*c\.png were made in different ways: confidence 0\.95"):
         list(measure(job, IDS, Findings.empty(21), 1))
-
-
-def test_class_0_is_tinted_where_there_is_no_background() -> None:
-    photo, labels = np.full((2, 2, 3), 200, np.uint8), np.zeros((2, 2), np.uint8)
-    assert np.array_equal(label_overlay(photo, labels), photo)
-    assert (label_overlay(photo, labels, has_background=False) < photo).all()

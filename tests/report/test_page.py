@@ -19,7 +19,7 @@ from dataset.mask_png import read_mask, voc_palette
 from report.gallery import SMALLEST, Spool, draw, pictures_of, tile_size
 from report.measure import Entry, Findings, ReportJob, least_certain, measure
 from report.page import LISTED_PROBLEMS, Report, write_report
-from report.pictures import DIFFERENCES, difference
+from report.pictures import difference
 from tests.report_world import KEYS, add_outputs, count, kept_share, parsed, shown, texts
 from voc12.spec import SPEC
 
@@ -135,21 +135,6 @@ def test_tiles_hold_the_masks_in_vocs_colours(world: Path, page: html.HtmlElemen
         assert np.array_equal(wrong, difference(own, true, 21))
         assert photo.shape == mask.shape == (record["height"], record["width"], 3)
         assert all(max(heat.shape) == 32 for heat in heats)
-
-
-@pytest.mark.parametrize(
-    ("mask", "truth", "kind"),
-    [(0, 0, 0), (3, 3, 1), (0, 3, 2), (3, 0, 3), (3, 4, 4), (255, 3, 5), (255, 0, 5), (3, 255, 6), (255, 255, 6)],
-)
-def test_difference_says_how_a_pixel_is_wrong(mask: int, truth: int, kind: int) -> None:
-    one = difference(np.array([[mask]], np.uint8), np.array([[truth]], np.uint8), 21)
-    assert tuple(one[0, 0]) == DIFFERENCES[kind][1]
-
-
-def test_difference_without_background_knows_right_and_wrong() -> None:
-    mask, truth = np.array([[0, 0, 1, 255]], np.uint8), np.array([[0, 1, 0, 0]], np.uint8)
-    expected = [DIFFERENCES[kind][1] for kind in (1, 4, 4, 5)]
-    assert [tuple(colour) for colour in difference(mask, truth, 2, has_background=False)[0]] == expected
 
 
 def test_page_may_run_its_own_script_and_fetch_nothing(tmp_path: Path, page: html.HtmlElement) -> None:
