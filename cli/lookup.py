@@ -4,9 +4,7 @@ import argparse
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cli.datasets import FOLDER as FOLDER
-from cli.datasets import SPECS as SPECS
-from cli.datasets import spec_of
+from cli.datasets import FOLDER, spec_of
 from common.errors import UserError
 from common.files import need_dir
 from dataset.classes_file import read_classes

@@ -85,7 +85,7 @@ def _run(args: argparse.Namespace) -> int:
 def _job(args: argparse.Namespace, selection: "Selection") -> "ReportJob":
     from dataclasses import replace
 
-    from cli.lookup import FOLDER
+    from cli.datasets import FOLDER
     from common.files import need_dir
     from pipeline.files.cam_file import check_classes
     from pipeline.stages.evaluate import cam_record, check_one_way

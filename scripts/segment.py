@@ -149,7 +149,8 @@ def read_names(texts: list[str] | None) -> list[str] | None:
 
 def choose_spec(args: argparse.Namespace, labels: list[str] | None) -> "DatasetSpec":
     """The classes and prompts: of --classes, of --dataset, the labels themselves with --model, or toyworld's."""
-    from cli.lookup import FOLDER, dataset_spec
+    from cli.datasets import FOLDER
+    from cli.lookup import dataset_spec
 
     if args.dataset is not None or args.classes is not None:
         return dataset_spec(args.dataset or FOLDER, args.classes)

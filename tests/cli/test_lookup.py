@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cli.lookup import FOLDER, SPECS, dataset_spec, select, select_from
+from cli.datasets import FOLDER, SPECS
+from cli.lookup import dataset_spec, select, select_from
 from cli.options import DATASETS, add_data_options
 from common.errors import UserError
 from tests.support import annotation

@@ -6,7 +6,8 @@ import pytest
 from torchvision.datasets import Cityscapes
 from torchvision.models._meta import _COCO_CATEGORIES, _VOC_CATEGORIES
 
-from cli.lookup import SPECS, dataset_spec
+from cli.datasets import SPECS
+from cli.lookup import dataset_spec
 from coco14 import cocostuff
 from coco14.spec import SPEC as COCO14
 from dataset import ade20k, cityscapes
