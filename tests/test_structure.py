@@ -16,9 +16,9 @@ from tests.support import ROOT
 FLOORS = (
     ("common",),
     ("clip", "dataset", "voc12", "coco14", "toyworld"),
-    ("pipeline.steps", "pipeline.crf", "pipeline.methods", "pipeline.files"),
+    ("pipeline.steps", "pipeline.crf", "pipeline.methods", "pipeline.files", "zsseg", "segclip"),
     ("pipeline.stages", "training"),
-    ("engine", "segmentor", "zsseg", "segclip", "toyworld.training", "report", "exports"),
+    ("engine", "segmentor", "zsseg.training", "segclip.training", "toyworld.training", "report", "exports"),
     ("cli",),
     ("maskclip", "scripts", "generate_cams", "eval_cam", "eval_cam_with_crf", "benchmarks"),
 )
@@ -26,7 +26,9 @@ NEIGHBOURS = {  # room: rooms of its floor that it may import
     "voc12": {"dataset"},
     "coco14": {"dataset"},
     "toyworld": {"dataset"},
-    "pipeline.methods": {"pipeline.steps"},
+    "pipeline.methods": {"pipeline.steps", "zsseg", "segclip"},
+    "zsseg": {"pipeline.steps"},
+    "segclip": {"pipeline.steps"},
     "pipeline.crf": {"pipeline.steps"},
     "pipeline.files": {"pipeline.steps"},
     "benchmarks": {"scripts", "generate_cams", "eval_cam", "eval_cam_with_crf"},

@@ -1,0 +1,1 @@
+"""How SegCLIP is pretrained on images with captions."""

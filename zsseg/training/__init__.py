@@ -1,0 +1,1 @@
+"""How the proposals and the prompts of zsseg are learned."""
