@@ -9,7 +9,8 @@ from PIL import Image
 
 from scripts import make_toyworld
 from toyworld.layout import write_dataset
-from toyworld.spec import CLASSES
+from toyworld.scenes import draw_scene
+from toyworld.spec import CLASSES, SPEC
 
 COUNT = 8
 
@@ -84,3 +85,9 @@ def test_command_refuses_in_one_line(
     error = capsys.readouterr().err
     assert names in error and error.count("\n") == 1
     assert not (tmp_path / "a").exists()
+
+
+def test_two_classes_are_left_for_zero_shot_methods() -> None:
+    assert [SPEC.label_names[label] for label in SPEC.unseen_labels] == ["ball", "tree"]
+    shown = {int(value) for index in range(20) for value in np.unique(draw_scene(1, index).mask)}
+    assert set(SPEC.unseen_labels) <= shown
