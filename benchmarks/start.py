@@ -8,8 +8,7 @@ compiled.
     generate_cams.py          the toy world's 60 images, nothing left to do
     scripts.segment           one photo of VOC's size, random weights of ViT-B/16
     eval_cam.py               the toy world's 60 images
-    eval_cam_with_crf.py      the same images as a folder without ground truth, nothing left to do, on the CPU
-    the same, toy world       which it scores: the labels before the 255s are not kept, so the CRF runs again
+    eval_cam_with_crf.py      the toy world's 60 images, which it scores, nothing left to do, on the CPU
     --help                    of every command; in seconds
 """
 
@@ -25,12 +24,10 @@ from typing import Any
 
 from benchmarks.measure import ROOT, command, headline, machine, parser_of, table, take_turns, write_record
 from common.errors import EXIT_OK, UserError
-from toyworld.names import CLASSES
 
 TURNS = 5
 TORCH = "import torch"
 BARS = {"generate_cams.py": 1.5, "scripts.segment": 2.2, "eval_cam.py": 0.6, "eval_cam_with_crf.py": 0.6}  # of torch's
-SCORED = "the same, toy world"  # no bar: it is work
 HELP_BAR_S = 0.3
 COLUMNS = {
     "command": ("command", "{}"),
@@ -65,7 +62,6 @@ def rows_of(seconds: Mapping[str, float]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = [{"command": TORCH, "seconds": torch, "ratio": 1.0}]
     for name, bar in BARS.items():
         rows.append({"command": name, "seconds": seconds[name], "ratio": seconds[name] / torch, "bar": bar})
-    rows.append({"command": SCORED, "seconds": seconds[SCORED], "ratio": seconds[SCORED] / torch})
     label = f"{slowest} (slowest of {len(helps)})"
     rows.append({"command": label, "seconds": helps[slowest], "bar": f"{HELP_BAR_S} s"})
     return rows
@@ -83,29 +79,14 @@ def prepared(folder: Path, threads: int) -> dict[str, Callable[[], float]]:
         "generate_cams.py": ["--device", "cpu"],
         "scripts.segment": [str(photo), *segment, "--device", "cpu", "--out", "masks"],
         "eval_cam.py": [],
-        SCORED: ["--device", "cpu"],
+        "eval_cam_with_crf.py": ["--device", "cpu"],
     }
     contestants = {TORCH: measured("-c", [TORCH])}
     for name, options in commands.items():
-        script = "eval_cam_with_crf.py" if name == SCORED else name
-        contestants[name] = measured(script, options, folder, environment)
+        contestants[name] = measured(name, options, folder, environment)
     for run in contestants.values():
         run()
-    data, images = folder_of_toys(folder)
-    measured("generate_cams.py", [*data, *images, "--model", str(ROOT / "toyworld/clip.pt")], folder, environment)()
-    contestants["eval_cam_with_crf.py"] = measured("eval_cam_with_crf.py", data, folder, environment)
-    contestants["eval_cam_with_crf.py"]()
     return contestants
-
-
-def folder_of_toys(folder: Path) -> tuple[list[str], list[str]]:
-    """Options that name the toy world's images, which are there, as a folder of photos; and those of their labels."""
-    made = folder / "output/toyworld/data"
-    classes = folder / "classes.txt"
-    classes.write_text("\n".join(CLASSES))
-    data = ["--dataset", "folder", "--classes", str(classes), "--img_root", str(made / "JPEGImages"), "--device", "cpu"]
-    split = ["--split_file", str(made / "ImageSets/Segmentation/train.txt"), "--cam_out_dir", str(folder / "cams")]
-    return [*data, *split], ["--labels", str(made / "Annotations")]
 
 
 def every_command() -> list[str]:

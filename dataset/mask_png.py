@@ -21,11 +21,11 @@ def voc_palette() -> np.ndarray:
     return colours.astype(np.uint8)
 
 
-def write_mask(path: Path, mask: np.ndarray, palette: bool = False, made_by: str = "") -> None:
+def write_mask(path: Path, mask: np.ndarray, palette: bool = False, made_by: str = "", score: str = "") -> None:
     """Write an (H, W) uint8 mask as PNG, whole or not at all.
 
     Mode L, which trainers read as labels whatever they read it with; with `palette` mode P in VOC's colours, for
-    people. `made_by` goes into a text chunk of the same name.
+    people. `made_by` and `score`, where there is one, go into text chunks of these names.
     Raises UserError where a picture lies that this project did not make: --overwrite is not meant for people's photos.
     """
     _check_replaceable(path)
@@ -34,7 +34,7 @@ def write_mask(path: Path, mask: np.ndarray, palette: bool = False, made_by: str
         image = image.convert("P")
         image.putpalette(voc_palette().tobytes())
     with atomic_write(path) as stream:
-        image.save(stream, "PNG", optimize=False, pnginfo=made_here(made_by))
+        image.save(stream, "PNG", optimize=False, pnginfo=made_here(made_by, score))
 
 
 def _check_replaceable(path: Path) -> None:
@@ -60,10 +60,12 @@ def is_made_here(path: Path) -> bool:
         return False
 
 
-def made_here(made_by: str = "") -> PngImagePlugin.PngInfo:
-    """The text chunk that marks PNG files of this project."""
+def made_here(made_by: str = "", score: str = "") -> PngImagePlugin.PngInfo:
+    """The text chunks of this project's PNG files; the first one marks them as such."""
     info = PngImagePlugin.PngInfo()
     info.add_text("made_by", made_by)
+    if score:
+        info.add_text("score", score)
     return info
 
 
@@ -89,3 +91,9 @@ def mask_made_by(path: Path) -> str:
         record = image.info.get("made_by", "")
         image.verify()
     return str(record)
+
+
+def mask_score(path: Path) -> str:
+    """The `score` of `write_mask`, or an empty text. Raises UserError when the mask is missing or no picture."""
+    with opened(path, ("PNG",), "mask") as image:
+        return str(image.info.get("score", ""))

@@ -202,7 +202,7 @@ def _make_masks(plan: "Plan[CrfJob]", unit: Unit) -> "tuple[list[Outcome], np.nd
         files = UnitFiles(here, ids, images, masks, [*((key, job.cam_file(key)) for key in ids), *truths])
 
         def make(finished: set[str]) -> Iterable[Outcome]:
-            files.fetch_images(set(ids) - finished if job.truth is None else ids)
+            files.fetch_images(set(ids) - crf.settled_ids(job, finished))
             return crf.run(job, ids, totals, plan.threads)
 
         look = partial(crf.finished_ids, replace(job, overwrite=False))

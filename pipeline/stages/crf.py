@@ -40,6 +40,7 @@ from pipeline.stages.evaluate import (
     read_truth,
 )
 from pipeline.stages.failure import failure
+from pipeline.stages.kept_score import kept_confusion, score_text
 from pipeline.steps import masks
 from pipeline.steps.maps import enlarge_labels
 from pipeline.steps.masks import labels_of
@@ -102,6 +103,11 @@ class CrfJob:
 
     def cam_file(self, image_id: str) -> Path:
         return self.cams / f"{image_id}.npz"
+
+    def truth_file(self, image_id: str) -> Path:
+        """The ground truth of an image; only with a folder of them."""
+        assert self.truth is not None
+        return self.truth / f"{image_id}.png"
 
     def target(self, image_id: str) -> Path:
         """Where the mask goes; only with an `out_dir`."""
@@ -184,6 +190,19 @@ def finished_ids(
     return {image_id for image_id, done in zip(checked, results) if done}
 
 
+def settled_ids(job: CrfJob, finished: set[str]) -> set[str]:
+    """The finished ids that need no CRF: nothing is scored, or the mask keeps the score against the same truth."""
+    if job.truth is None:
+        return finished
+    checked = sorted(finished)
+    scores = ordered_map(partial(_kept_score, job), checked, CHECKING, ahead=16)
+    return {image_id for image_id, confusion in zip(checked, scores) if confusion is not None}
+
+
+def _kept_score(job: CrfJob, image_id: str) -> np.ndarray | None:
+    return kept_confusion(job.target(image_id), job.truth_file(image_id), job.num_labels)
+
+
 @dataclass(frozen=True)
 class CrfInput:
     """One image before the CRF, at the size at which it is worked on.
@@ -256,9 +275,10 @@ def run(job: CrfJob, ids: Sequence[str], totals: Totals, threads: int) -> Iterat
     if job.out_dir is not None:
         check_one_way(job.cams, ids)
     finished = finished_ids(job, ids)
+    settled = settled_ids(job, finished)
 
     def load_one(image_id: str) -> CrfInput | Outcome:
-        if image_id in finished and job.truth is None:
+        if image_id in settled:
             return Outcome(image_id, "kept")
         try:
             return load(job, image_id)
@@ -346,26 +366,46 @@ def _crf_image(job: CrfJob, rgb: np.ndarray) -> np.ndarray:
 
 
 def finish(job: CrfJob, finished: Collection[str], result: CrfResult | Outcome) -> Scored:
-    """Write the mask of an image, unless it is finished, and score it. The mask does not wait for the ground truth."""
+    """Score an image and write its mask, unless it is finished; the mask keeps the score.
+
+    Without ground truth for the image the mask is written all the same, and the image fails.
+    """
     if isinstance(result, Outcome):
-        return Scored(result)
+        return _settled(job, result)
     image = result.input
     kept = image.id in finished
+    confusion, trouble = None, None
     try:
         with one_at_a_time(image.size[0] * image.size[1]):
             labels, mask = full_size(job, result)
-            if job.out_dir and not kept:
-                target = check_output(job.target(image.id), job.out_dir)
-                write_mask(target, mask, job.palette, record_text(image.record))
-            confusion = None
             if job.truth is not None:
-                truth = read_truth(job.truth, image.id, job.num_labels)
-                check_shape(image.photo, image.size, truth)
-                confusion = confusion_of(truth, labels, job.num_labels)
+                try:
+                    truth = read_truth(job.truth, image.id, job.num_labels)
+                    check_shape(image.photo, image.size, truth)
+                    confusion = confusion_of(truth, labels, job.num_labels)
+                except Exception as error:
+                    trouble = error
+            if job.out_dir and not kept:
+                score = "" if confusion is None else score_text(confusion, job.truth_file(image.id))
+                target = check_output(job.target(image.id), job.out_dir)
+                write_mask(target, mask, job.palette, record_text(image.record), score)
     except Exception as error:
-        return Scored(failure(image.id, error))
+        trouble = error
+    if trouble is not None:
+        return Scored(failure(image.id, trouble))
     outcome = Outcome(image.id, "kept" if kept else "made", note="" if kept else "; ".join(result.notes))
     return Scored(outcome, confusion, job.cam_file(image.id), image.cams)
+
+
+def _settled(job: CrfJob, outcome: Outcome) -> Scored:
+    """An image that had no CRF: it failed, or its mask is there and keeps the score."""
+    if outcome.status != "kept" or job.truth is None:
+        return Scored(outcome)
+    confusion = _kept_score(job, outcome.id)
+    if confusion is None:
+        changed = f"{job.target(outcome.id)}: the mask or its ground truth was replaced meanwhile; repeat the command"
+        return Scored(failure(outcome.id, UserError(changed)))
+    return Scored(outcome, confusion)
 
 
 def full_size(job: CrfJob, result: CrfResult) -> tuple[np.ndarray, np.ndarray]:

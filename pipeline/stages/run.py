@@ -58,10 +58,10 @@ def run(
     shard    which part of the list is worked on
 
     A bounded number of images is in memory. Batches are cut from the whole list, as for CAM files. A mask that is
-    there saves the model's and the CRF's work only where nothing is scored: scores are of the labels before the 255s,
-    which a mask does not hold.
+    there saves the model's and the CRF's work, unless it is to be scored against a ground truth whose score it does not
+    keep: scores are of the labels before the 255s, which a mask does not hold.
     """
-    skipped = finished if job.truth is None else set()
+    skipped = crf.settled_ids(job, finished)
     batches = with_work(every_nth(plan(cams.reader, cams.batch_size, samples), shard), skipped)
     shown: dict[str, BatchImage] = {}
 

@@ -14,7 +14,7 @@ from PIL import Image
 from common.errors import StopRun, UserError
 from common.provenance import source_of
 from common.version import VERSION
-from dataset.mask_png import mask_made_by
+from dataset.mask_png import mask_made_by, write_mask
 from pipeline.crf.dense_crf import reference_image
 from pipeline.files.cam_file import save_cams
 from pipeline.stages import crf as stage_crf
@@ -142,10 +142,47 @@ def test_finished_masks_are_kept_and_still_scored(job: CrfJob, seen: list, world
     assert images == 5 and np.array_equal(first, again)
 
 
-def test_kept_masks_cost_no_crf_when_nothing_is_scored(job: CrfJob, seen: list) -> None:
-    run(job)
+@pytest.mark.parametrize("scored", [False, True])
+def test_kept_masks_cost_no_crf(job: CrfJob, seen: list, world: Path, scored: bool) -> None:
+    job = replace(job, truth=world / "SegmentationClass" if scored else None)
+    first = run(job)
     seen.clear()
-    assert run(job)[0] == dict.fromkeys(IDS, "kept") and seen == []
+    statuses, confusion, images = run(job)
+    assert statuses == dict.fromkeys(IDS, "kept") and seen == []
+    assert images == first[2] == 5 * scored and np.array_equal(confusion, first[1]) and confusion.any() == scored
+
+
+def test_a_kept_mask_is_scored_against_the_truth_that_is_there_now(job: CrfJob, seen: list, world: Path) -> None:
+    job = replace(job, truth=_made(world / "SegmentationClass"))
+    run(job, ["b"])
+    Image.fromarray(np.full(SIZES["b"], 7, np.uint8)).save(world / "SegmentationClass/b.png")
+    seen.clear()
+    statuses, confusion, _ = run(job, ["b"])
+    assert statuses == {"b": "kept"} and len(seen) == 1
+    assert confusion[7].sum() == confusion.sum() == np.prod(SIZES["b"])
+
+
+@pytest.mark.parametrize(
+    "score",
+    [
+        "",
+        "{",
+        '{"labels": 21}',
+        '{"labels": 21, "truth": "TRUTH", "counts": {"3": -4}}',
+        '{"labels": 21, "truth": "TRUTH", "counts": {"9999": 1}}',
+        '{"labels": 5, "truth": "TRUTH", "counts": {}}',
+    ],
+)
+def test_a_mask_without_a_score_that_can_be_right_gets_the_crf(
+    job: CrfJob, seen: list, world: Path, score: str
+) -> None:
+    job = replace(job, truth=world / "SegmentationClass")
+    _, confusion, _ = run(job, ["d"])
+    kept, truth = job.target("d"), source_of(world / "SegmentationClass/d.png")
+    write_mask(kept, read(job, "d"), made_by=mask_made_by(kept), score=score.replace("TRUTH", truth))
+    seen.clear()
+    statuses, again, _ = run(job, ["d"])
+    assert statuses == {"d": "kept"} and len(seen) == 1 and np.array_equal(confusion, again)
 
 
 @pytest.mark.parametrize(

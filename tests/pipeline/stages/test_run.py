@@ -149,16 +149,24 @@ def test_a_batch_with_anything_missing_is_computed_whole(
 
 
 @pytest.mark.parametrize("scored", [False, True])
-def test_kept_masks_cost_nothing_unless_scored(
+def test_kept_masks_cost_nothing(
     road: Road, samples: list[Sample], world: Path, scored: bool, quick_crf: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     road = road.where(truth=world / "SegmentationClass" if scored else None)
     _, first, images = road.run(samples)
     computed = watched(monkeypatch)
     statuses, again, counted = road.run(samples)
-    assert statuses == dict.fromkeys("abcde", "kept")
-    assert (len(computed), images, counted) == ((5, 5, 5) if scored else (0, 0, 0))
-    assert np.array_equal(first, again) and first.any() == scored
+    assert statuses == dict.fromkeys("abcde", "kept") and not computed
+    assert images == counted == 5 * scored and np.array_equal(first, again) and first.any() == scored
+
+
+def test_masks_made_without_truth_are_computed_again_to_be_scored(
+    road: Road, samples: list[Sample], world: Path, quick_crf: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    road.run(samples)
+    computed = watched(monkeypatch)
+    statuses, confusion, images = road.where(truth=world / "SegmentationClass").run(samples)
+    assert statuses == dict.fromkeys("abcde", "kept") and computed and images == 5 and confusion.any()
 
 
 def test_scores_are_of_the_labels_before_the_255s(
