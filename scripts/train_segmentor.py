@@ -60,8 +60,8 @@ def _train(args: argparse.Namespace, ranks: "Ranks") -> int:
     from cli.lookup import select_from
     from common.files import need_dir, need_writable
     from segmentor.maskclip_plus import source_for
-    from segmentor.samples import training_pairs
     from segmentor.trainer import WEIGHTS, Job, train
+    from training.pairs import training_pairs
 
     by_clip = args.labels == "clip"  # masks made with labels by CLIP: nothing to read here
     selection = select_from(args, images_needed=True, with_labels=not by_clip)

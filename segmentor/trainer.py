@@ -22,11 +22,13 @@ from segmentor.losses import label_counts, label_weights, weighted_cross_entropy
 from segmentor.maskclip_plus import Source, masks
 from segmentor.networks import Segmentor, enlarged
 from segmentor.prediction import DTYPES, probabilities
-from segmentor.samples import Batch, Batches, Pair, Samples, read_pair
+from segmentor.samples import Batch, Samples, collate, read_pair
 from segmentor.settings import InferenceSettings, Settings
 from segmentor.weights import Description, write_weights
 from training import loop
+from training.batches import Batches
 from training.board import Board
+from training.pairs import Pair
 from training.ranks import Ranks
 from training.state import State, fresh_state
 
@@ -93,7 +95,7 @@ def start(job: Job, network: Segmentor, ranks: Ranks) -> State:
     """The state before the first iteration."""
     settings, network = job.settings, network.to(ranks.device)
     samples = Samples(job.pairs, len(settings.labels), settings.views, settings.seed, settings.teaching.hidden)
-    data = Batches(samples, settings.batch, ranks.index, ranks.count, job.readers, ranks.device.type == "cuda")
+    data = Batches(samples, collate, settings.batch, ranks.index, ranks.count, job.readers, ranks.device.type == "cuda")
     return fresh_state(network, optimizer_for(network, settings), data, DTYPES[settings.precision], settings.ema)
 
 

@@ -9,10 +9,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from segmentor.networks import Body, Segmentor
-from segmentor.samples import Pair
 from segmentor.settings import Settings, Views
 from segmentor.trainer import Job, start
 from tests.training.small import ALONE
+from training.pairs import Pair
 from training.ranks import Ranks
 from training.state import State
 

@@ -17,11 +17,12 @@ from pipeline.methods.method import TextSet
 from segmentor.maskclip_plus import ClipText, Source, fill_hidden, hidden_labels, masks, source_for, teacher_for
 from segmentor.networks import Segmentor, TextHead
 from segmentor.prediction import probabilities
-from segmentor.samples import Batch, Pair, read_pair
+from segmentor.samples import Batch, read_pair
 from segmentor.settings import ClipIdentity, InferenceSettings, Teaching
 from segmentor.trainer import Job, train
 from tests.segmentor.small import ALONE, SmallBody, settings, small_job, small_state, write_scenes
 from training.board import read_log
+from training.pairs import Pair
 from training.state import State, resume
 
 PLAIN = DatasetSpec("four", ("cat", "dog", "sea lion", "car"), (("x",),) * 4, (), False, 0.4, unseen=(2, 0))

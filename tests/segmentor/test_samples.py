@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from common.errors import UserError
 from segmentor.augment import HIDDEN
-from segmentor.samples import Batches, Pair, Samples, collate, training_pairs
+from segmentor.samples import Samples, collate
 from segmentor.settings import Views
 from tests.segmentor.small import write_scenes
+from training.batches import Batches
+from training.pairs import Pair
 
 VIEWS = Views(crop=32, scales=(0.8, 1.2))
 
@@ -25,19 +25,6 @@ def test_every_image_comes_once_an_epoch_in_another_order() -> None:
     assert len({tuple(epoch) for epoch in epochs}) > 2
     other = [Samples(pairs, 3, VIEWS, seed=5).pair(place).id for place in range(7)]
     assert other != epochs[0]
-
-
-@pytest.mark.parametrize(("ranks", "batch"), [(1, 12), (2, 6), (2, 2), (3, 2), (1, 3)])
-def test_a_step_has_the_same_positions_however_it_is_dealt(ranks: int, batch: int) -> None:
-    samples, parts = Samples([], 3, VIEWS, seed=4), 12 // ranks // batch
-    for step in range(3):
-        dealt = [
-            Batches(samples, batch, rank, ranks).positions(step * parts + part)
-            for rank in range(ranks)
-            for part in range(parts)
-        ]
-        assert all(len(positions) == batch for positions in dealt)
-        assert sorted(place for positions in dealt for place in positions) == list(range(step * 12, (step + 1) * 12))
 
 
 def test_samples_depend_on_seed_and_position_alone(tmp_path: Path) -> None:
@@ -54,9 +41,9 @@ def test_samples_depend_on_seed_and_position_alone(tmp_path: Path) -> None:
 def test_batches_go_on_where_they_were(tmp_path: Path, readers: int) -> None:
     """What readers have read ahead does not count."""
     samples = Samples(write_scenes(tmp_path, 4), 3, VIEWS, seed=1)
-    every, broken = list(islice(Batches(samples, 2), 5)), Batches(samples, 2, readers=readers)
+    every, broken = list(islice(Batches(samples, collate, 2), 5)), Batches(samples, collate, 2, readers=readers)
     first = list(islice(broken, 2))
-    again = Batches(samples, 2, readers=readers)
+    again = Batches(samples, collate, 2, readers=readers)
     again.load_state_dict(broken.state_dict())
     for one, two in zip(every, [*first, *islice(again, 3)], strict=True):
         assert one.images.equal(two.images) and one.labels.equal(two.labels)
@@ -86,20 +73,3 @@ def test_hidden_labels_are_marked_before_the_view(tmp_path: Path) -> None:
         inside = np.zeros((side, side), bool)
         inside[:64, :72] = True
         assert np.array_equal(bare, np.where(inside, HIDDEN, 255))
-
-
-def test_what_does_not_fit_is_found_before_the_run(tmp_path: Path) -> None:
-    pairs = write_scenes(tmp_path, 4)
-    pairs[1].mask.unlink()
-    Image.fromarray(np.zeros((5, 5), np.uint8)).save(pairs[2].mask)
-    images, masks, ids = tmp_path / "images", tmp_path / "masks", [f"s{index}" for index in range(5)]
-    good, failures = training_pairs(ids, images, masks, 3)
-    assert [pair.id for pair in good] == ["s0", "s3"] and [image_id for image_id, _ in failures] == ["s1", "s2", "s4"]
-    assert "no such mask" in failures[0][1] and "size (5, 5)" in failures[1][1]
-    with pytest.raises(UserError, match=r"s0\.png: holds label 2, but there are labels 0 to 1"):
-        training_pairs(ids, images, masks, 2)
-    with pytest.raises(UserError, match=r"nothing to train on: .*s1\.png"):
-        training_pairs(ids[1:3], images, masks, 3)
-    pairs[1].image.write_bytes(b"broken")
-    good, failures = training_pairs(ids[:4], images, None, 3)  # without masks
-    assert [pair.id for pair in good] == ["s0", "s2", "s3"] and "s1.png" in failures[0][1]

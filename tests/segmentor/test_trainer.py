@@ -11,13 +11,14 @@ from safetensors.torch import load_file
 from common.errors import UserError
 from segmentor.networks import build
 from segmentor.prediction import probabilities
-from segmentor.samples import Pair, read_pair
+from segmentor.samples import read_pair
 from segmentor.settings import InferenceSettings, Views
 from segmentor.trainer import HeldOut, Job, optimizer_for, start, train, validate
 from segmentor.weights import read_state
 from tests.segmentor.small import ALONE, LABELS, settings, small_job, small_network, small_state, write_scenes
 from tests.training.small import in_processes
 from training.board import read_log
+from training.pairs import Pair
 from training.ranks import Ranks
 from training.state import State
 
