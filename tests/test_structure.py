@@ -31,7 +31,7 @@ NEIGHBOURS = {  # room: rooms of its floor that it may import
     "segclip": {"pipeline.steps"},
     "pipeline.crf": {"pipeline.steps"},
     "pipeline.files": {"pipeline.steps"},
-    "benchmarks": {"scripts", "generate_cams", "eval_cam", "eval_cam_with_crf"},
+    "benchmarks": {"maskclip", "scripts", "generate_cams", "eval_cam", "eval_cam_with_crf"},
 }
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
 FOLDERS = tuple(sorted({room.split(".")[0] for room in FLOOR_OF if (ROOT / room.split(".")[0]).is_dir()}))
