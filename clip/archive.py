@@ -24,12 +24,13 @@ from common.files import is_file
 
 StateDict = dict[str, torch.Tensor]
 
+SEGCLIP = "clip.visual.transformer.semantic_layer2.semantic_center"  # a weight that only a SegCLIP has
 ACCEPTED = "an OpenAI CLIP archive or state dict (.pt), a safetensors file or an open_clip checkpoint"
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A state dict in OpenAI's key names and what its container says of it.
+    """A state dict, a CLIP's in OpenAI's key names, and what its container says of it.
 
     container    "archive" (OpenAI TorchScript), "checkpoint" (a dict under `state_dict`), "state_dict", "safetensors"
     fingerprint  first 16 hex digits of the file's SHA-256
@@ -41,7 +42,18 @@ class Weights:
 
 
 def read_weights(path: Path) -> Weights:
-    """Read a weight file of any accepted container.
+    """Read a weight file of a CLIP, of any accepted container. Raises UserError as `read_tensors`, and for others."""
+    weights = read_tensors(path)
+    if "visual.conv1.weight" not in weights.state or "token_embedding.weight" not in weights.state:
+        if SEGCLIP in weights.state:
+            raise UserError(f"{path}: the weights of a SegCLIP, which goes with --method segclip; expected {ACCEPTED}")
+        names = in_short(", ".join(sorted(weights.state)[:2])) or "no tensors"
+        raise UserError(f"{path}: not the weights of a CLIP (found {names}); expected {ACCEPTED}")
+    return weights
+
+
+def read_tensors(path: Path) -> Weights:
+    """Read the tensors of a weight file of any accepted container, whatever their names.
 
     Raises UserError, naming the file, when it is missing, truncated, of another kind, or holds anything but tensors.
     """
@@ -57,9 +69,6 @@ def read_weights(path: Path) -> Weights:
     # Tensors only, without the `module.` that DistributedDataParallel puts before every name.
     named = {key: value for key, value in state.items() if isinstance(key, str) and torch.is_tensor(value)}
     tensors = {key.removeprefix("module."): value for key, value in named.items()}
-    if "visual.conv1.weight" not in tensors or "token_embedding.weight" not in tensors:
-        names = in_short(", ".join(sorted(tensors)[:2])) or "no tensors"
-        raise UserError(f"{path}: not the weights of a CLIP (found {names}); expected {ACCEPTED}")
     for key, value in tensors.items():
         if value.layout is not torch.strided or value.device.type != "cpu" or value.is_complex() or value.is_quantized:
             kind = f"{value.dtype}, {value.device}, {value.layout}"

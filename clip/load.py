@@ -9,7 +9,7 @@ import torch
 
 from clip import hub
 from clip.archive import Weights, read_weights
-from clip.model import CLIP, ImageSizes, Texts, fill, holds_resnet, sizes_of_config, sizes_of_weights, towers
+from clip.model import CLIP, ImageSizes, StateDict, Texts, fill, holds_resnet, sizes_of_config, sizes_of_weights, towers
 from clip.resnet import STRIDE, ModifiedResNet
 from clip.transformer import TextSizes, VitSizes
 from common.errors import UserError, in_short
@@ -106,21 +106,29 @@ def clip_of(
         raise UserError(f"{source}: weight {error} is missing; expected a complete CLIP with a ViT") from error
     except Exception as error:  # torch has its own for sizes that cannot be
         raise UserError(f"{source}: its weights do not have the shapes of a CLIP with a ViT; wrong file?") from error
-    expected = {**model.state_dict(), **tower.state_dict()}
-    for key, value in expected.items():
+    check_weights(source, state, {**model.state_dict(), **tower.state_dict()}, "a complete CLIP of this size")
+    fill(model, {key: state.pop(key) for key in model.state_dict()})
+    if not torch.isfinite(model.logit_scale.exp()):
+        raise UserError(f"{source}: logit_scale {model.logit_scale.item():.3g} is no CLIP's; a damaged model")
+    return Clip(model, Texts(tower, state), name, activation, weights.fingerprint)
+
+
+def check_weights(source: str, state: StateDict, wanted: StateDict, what: str) -> None:
+    """Raise UserError for a weight that is missing, left over, of another shape than in `wanted`, or not finite.
+
+    source  names the weights in the message
+    what    was expected, to people
+    """
+    for key, value in wanted.items():
         if key not in state:
-            raise UserError(f"{source}: weight {key} is missing; expected a complete CLIP of this size")
+            raise UserError(f"{source}: weight {key} is missing; expected {what}")
         if state[key].shape != value.shape:
             shapes = f"the shape {tuple(state[key].shape)}, expected {tuple(value.shape)}"
             raise UserError(f"{source}: weight {key} has {shapes}; wrong file?")
         if not _is_finite(state[key]):
             raise UserError(f"{source}: weight {key} has values that are not finite; a damaged or diverged model")
-    if left_over := in_short(", ".join(sorted(state.keys() - expected.keys())[:2])):
+    if left_over := in_short(", ".join(sorted(state.keys() - wanted.keys())[:2])):
         raise UserError(f"{source}: the weights do not fit the model: it has no place for {left_over}")
-    fill(model, {key: state.pop(key) for key in model.state_dict()})
-    if not torch.isfinite(model.logit_scale.exp()):
-        raise UserError(f"{source}: logit_scale {model.logit_scale.item():.3g} is no CLIP's; a damaged model")
-    return Clip(model, Texts(tower, state), name, activation, weights.fingerprint)
 
 
 def _is_finite(value: torch.Tensor) -> bool:

@@ -139,13 +139,13 @@ class TextTransformer(nn.Module):
         self.text_projection = nn.Parameter(torch.empty(width, sizes.embedding))
 
     def forward(self, tokens: Tensor, blocks: int | None = None) -> Tensor:
-        """Token ids (P, context) to (P, E), not normalised.
+        """Token ids (P, T) to (P, E), not normalised; T is at most the context.
 
         blocks  only this many first blocks are run, then the layer norm and the projection; None: all
         """
-        context = tokens.shape[1]
-        mask = torch.full((context, context), float("-inf"), device=tokens.device).triu_(1)
-        x = self.token_embedding(tokens) + self.positional_embedding
+        length = tokens.shape[1]
+        mask = torch.full((length, length), float("-inf"), device=tokens.device).triu_(1)
+        x = self.token_embedding(tokens) + self.positional_embedding[:length]
         for block in self.transformer.resblocks[:blocks]:
             x = block(x, mask)
         ends = tokens.argmax(dim=-1)  # the end token has the highest number
