@@ -22,7 +22,12 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument("--model", help="weight file or open_clip name; not given: toyworld's own, or ViT-B-16 openai")
     group.add_argument("--pretrained", help="with an open_clip name: a tag such as openai, or a weight file")
-    group.add_argument("--activation", choices=("auto", "quick_gelu", "gelu"), default="auto", help="of the MLPs")
+    group.add_argument(
+        "--activation",
+        choices=("auto", "quick_gelu", "gelu"),
+        default="auto",
+        help="of the MLPs; auto: what the weights or their name say, with a warning where nothing does",
+    )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
 
 

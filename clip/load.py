@@ -75,7 +75,8 @@ def load_clip(
 
     model       path of a weight file, or an open_clip model name such as `ViT-B-16`
     pretrained  with a name: an open_clip tag (`openai`, `laion2b_s34b_b88k`) or the path of a weight file
-    activation  "auto", "quick_gelu" or "gelu"; auto: OpenAI's weights get QuickGELU, the others what their name says
+    activation  "auto", "quick_gelu" or "gelu"; auto: OpenAI's weights get QuickGELU, the others what their name
+                says; where nothing says it a warning names the choice
     resnets     whether a CLIP whose image tower is a ResNet will do
 
     Raises UserError for a missing or unfit file, an unknown name, and a name that cannot be downloaded.
@@ -151,15 +152,14 @@ def _from_file(path: Path, activation: str, resnets: bool) -> Clip:
     weights = read_weights(path)
     if holds_resnet(weights.state) and not resnets:
         raise UserError(f"{path}: the weights of a CLIP whose image tower is a ResNet; expected one with a ViT")
-    known = activation != "auto"
-    if not known:
-        # OpenAI's weights are float16 or carry `input_resolution`; open_clip's trainer wraps its own in `state_dict`.
-        of_openai = _looks_like_openai(weights) or weights.state["visual.conv1.weight"].dtype == torch.float16
-        known = of_openai or weights.container == "checkpoint"
-        activation = "quick_gelu" if of_openai or not known else "gelu"
+    known = activation != "auto" or _looks_like_openai(weights)
+    if activation == "auto":
+        # float16 as OpenAI's, or in the container of open_clip's trainer: hints, as both hold fine-tuned models too
+        half = weights.state["visual.conv1.weight"].dtype == torch.float16
+        activation = "gelu" if weights.container == "checkpoint" and not half else "quick_gelu"
     clip = clip_of(weights, path.name, activation, str(path))
     if not known:
-        _warn(f"{path} does not say which activation it was trained with; taking QuickGELU, as OpenAI's", "gelu")
+        _warn_of_guess(path, activation)
     return clip
 
 
@@ -167,8 +167,14 @@ def _looks_like_openai(weights: Weights) -> bool:
     return weights.container == "archive" or "input_resolution" in weights.state
 
 
-def _warn(what: str, other: str) -> None:
-    print(f"warning: {what}; if it was trained with the other one, pass --activation {other}", file=sys.stderr)
+def _warn_of_guess(path: Path, activation: str) -> None:
+    other = "gelu" if activation == "quick_gelu" else "quick_gelu"
+    print(
+        f"warning: {path} does not say which activation it was trained with; taking {activation} "
+        f"(--activation {activation} settles it; models trained or fine-tuned with the other need "
+        f"--activation {other})",
+        file=sys.stderr,
+    )
 
 
 def _from_name(name: str, pretrained: str | None, activation: str, resnets: bool) -> Clip:
@@ -196,9 +202,12 @@ def _from_name(name: str, pretrained: str | None, activation: str, resnets: bool
     guessed = activation == "auto"
     if guessed:
         tag = {} if is_file else hub.tag_config(name, pretrained)
-        quick = _looks_like_openai(weights) or config.get("quick_gelu") or tag.get("quick_gelu")
-        activation = "quick_gelu" if quick or pretrained == "openai" else "gelu"
+        told = _looks_like_openai(weights) or config.get("quick_gelu") or tag.get("quick_gelu")
+        activation = "quick_gelu" if told or pretrained == "openai" else "gelu"
+        # the plain name of a file's model says GELU, and also of models that were fine-tuned from OpenAI's
+        half = weights.state["visual.conv1.weight"].dtype == torch.float16
+        guessed = activation == "gelu" and (is_file or half)
     clip = clip_of(weights, f"{name}/{pretrained}", activation, str(path), sizes)
-    if guessed and activation == "gelu" and weights.state["visual.conv1.weight"].dtype == torch.float16:
-        _warn(f"{path}: float16, as OpenAI's weights, but {name} runs with GELU", "quick_gelu")
+    if guessed:
+        _warn_of_guess(path, activation)
     return clip

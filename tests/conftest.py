@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from clip.load import Clip
-from tests.support import SHARED, Command, Desk, Ended, clip_from, openai_state, tiny_model, write_world
+from tests.support import SHARED, Command, Desk, Ended, clip_from, openai_file, tiny_model, write_world
 
 torch.set_num_threads(1)  # the models here are too small for more, and a busy machine punishes it
 
@@ -35,7 +35,7 @@ def tiny_clip() -> Clip:
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny CLIP as a file in OpenAI's form. Not to be written to."""
     path = tmp_path_factory.mktemp("weights") / "tiny.pt"
-    torch.save(openai_state(tiny_model()), path)
+    torch.save(openai_file(tiny_model()), path)
     return path
 
 

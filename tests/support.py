@@ -78,6 +78,11 @@ def openai_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {key: value if key == "logit_scale" else value.half() for key, value in model.state_dict().items()}
 
 
+def openai_file(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The same with the bookkeeping that tells OpenAI's own files."""
+    return {**openai_state(model), "input_resolution": torch.tensor(224)}
+
+
 def photo(size: tuple[int, int], seed: int) -> np.ndarray:
     """(H, W, 3) uint8: soft coloured blobs, nothing symmetric."""
     noise = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)

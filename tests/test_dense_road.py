@@ -12,7 +12,7 @@ from scipy.io import savemat
 from dataset import cityscapes
 from pipeline.files.cam_file import StoredMaps, read_made_by, read_maps
 from tests.made import made
-from tests.support import Desk, Ended, openai_state, photo
+from tests.support import Desk, Ended, openai_file, photo
 from tests.tiny_resnet import tiny_resnet_model
 from voc12 import context59
 
@@ -23,7 +23,7 @@ FEW = ("--frame", 96, 48, *BRIEF)  # the published 2048 x 512 would take long on
 @pytest.fixture
 def resnet_weights(tmp_path: Path) -> Path:
     path = tmp_path / "resnet.pt"
-    torch.save(openai_state(tiny_resnet_model()), path)
+    torch.save(openai_file(tiny_resnet_model()), path)
     return path
 
 

@@ -39,7 +39,7 @@ def features(clip: Clip) -> torch.Tensor:
 def test_openai_float16_weights_get_quick_gelu_and_that_matters(
     tmp_path: Path, state: State, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = saved(tmp_path / "w.pt", state)
+    path = saved(tmp_path / "w.pt", {**state, "input_resolution": torch.tensor(32)})
     clip, other = load_clip(path), load_clip(path, activation="gelu")
     assert (clip.activation, other.activation) == ("quick_gelu", "gelu")
     assert gelu_of(clip) is QuickGELU and gelu_of(other) is torch.nn.GELU
@@ -49,17 +49,18 @@ def test_openai_float16_weights_get_quick_gelu_and_that_matters(
 
 @pytest.mark.parametrize(
     ("form", "activation", "warns"),
-    [("checkpoint", "gelu", False), ("float32", "quick_gelu", True), ("float32, input_resolution", "quick_gelu", False),
-     ("safetensors", "quick_gelu", True)],
+    [("checkpoint", "gelu", True), ("float32", "quick_gelu", True), ("float32, input_resolution", "quick_gelu", False),
+     ("safetensors", "quick_gelu", True), ("float16", "quick_gelu", True), ("float16 checkpoint", "quick_gelu", True)],
 )  # fmt: skip
 def test_activation_follows_from_the_file_or_is_warned_about(
     tmp_path: Path, state: State, capsys: pytest.CaptureFixture[str], form: str, activation: str, warns: bool
 ) -> None:
     full, path = {key: value.float() for key, value in state.items()}, tmp_path / "w.pt"
+    full = state if "float16" in form else full
     if form == "safetensors":
         path = tmp_path / "w.safetensors"
         safetensors.torch.save_file(full, path)
-    elif form == "checkpoint":
+    elif "checkpoint" in form:
         saved(path, {"state_dict": {f"module.{key}": value for key, value in full.items()}})
     else:
         more = {"input_resolution": torch.tensor(32)} if "input" in form else {}
@@ -67,7 +68,7 @@ def test_activation_follows_from_the_file_or_is_warned_about(
     clip = load_clip(str(path))
     assert clip.activation == activation and (gelu_of(clip) is QuickGELU) == (activation == "quick_gelu")
     err = capsys.readouterr().err
-    assert ("--activation gelu" in err and str(path) in err and err.startswith("warning: ")) == warns
+    assert (f"--activation {activation} settles it" in err and str(path) in err and "warning: " in err) == warns
     assert load_clip(str(path), activation="gelu").activation == "gelu"
     assert capsys.readouterr().err == ""  # asked for: no doubt, no warning
 
@@ -98,6 +99,7 @@ def test_activation_of_a_name_is_its_own_or_its_tags_word(
     tag_config: dict[str, Any],
     more: State,
     activation: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     path = Path(saved(tmp_path / "w.pt", {**{key: value.float() for key, value in state.items()}, **more}))
     monkeypatch.setattr(hub, "model_config", lambda name: {**CONFIG, **config})
@@ -106,7 +108,9 @@ def test_activation_of_a_name_is_its_own_or_its_tags_word(
     assert load_clip("ViT", tag).activation == activation
     if tag != "openai":  # the same file without a tag: nothing but the name and the file can tell
         expected = "quick_gelu" if config or more else "gelu"
+        capsys.readouterr()
         assert load_clip("ViT", str(path)).activation == expected
+        assert ("--activation gelu settles it" in capsys.readouterr().err) == (expected == "gelu")
 
 
 def test_open_clip_says_which_names_and_tags_have_quick_gelu() -> None:

@@ -17,7 +17,7 @@ from clip.text import encode_prompts
 from common.errors import UserError
 from maskclip import api
 from maskclip.class_names import CLASSES
-from tests.support import openai_state, photo
+from tests.support import openai_file, photo
 from tests.tiny_resnet import tiny_resnet_model
 
 # As the package's README has it, all of it.
@@ -46,7 +46,7 @@ plt.imshow(mask)
 @pytest.fixture(scope="module")
 def resnet_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("resnet") / "tiny.pt"
-    torch.save(openai_state(tiny_resnet_model()), path)
+    torch.save(openai_file(tiny_resnet_model()), path)
     return path
 
 
