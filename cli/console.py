@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from contextvars import ContextVar
@@ -25,6 +24,7 @@ from common.errors import (
 from common.outcome import Outcome
 
 LISTED_FAILURES = 20
+LISTED_NOTES = 8
 
 
 def run(body: Callable[[], int], next_command: str = "", quiet: bool = False) -> int:
@@ -118,12 +118,12 @@ def check_signals() -> None:
 
 @dataclass
 class Tally:
-    """Counts of outcomes, all failures as (id, reason), and the number of images by note."""
+    """Counts of outcomes, all failures as (id, reason), and the ids of images by note."""
 
     made: int = 0
     kept: int = 0
     failures: list[tuple[str, str]] = field(default_factory=list)
-    notes: Counter[str] = field(default_factory=Counter)
+    notes: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, outcome: Outcome) -> None:
         if outcome.status == "failed":
@@ -132,15 +132,16 @@ class Tally:
             self.kept += 1
         else:
             self.made += 1
-        if outcome.note:
-            self.notes[outcome.note] += 1
+        for note in filter(None, outcome.note.split("; ")):
+            self.notes.setdefault(note, []).append(outcome.id)
 
     def report(self, what: str, where: object) -> int:
         """Print the counts, the notes and the failures; returns the exit code."""
         kept = f", {self.kept} already there" if self.kept else ""
         print(f"{self.made} {what.removesuffix('s') if self.made == 1 else what} written{kept} in {where}")
-        for note, count in self.notes.items():
-            print(f"{_images(count)}: {note}")
+        for note, ids in self.notes.items():
+            more = f" and {len(ids) - LISTED_NOTES} more" if len(ids) > LISTED_NOTES else ""
+            print(f"{_images(len(ids))}: {note} ({', '.join(ids[:LISTED_NOTES])}{more})")
         return list_failures(self.failures)
 
 

@@ -182,7 +182,7 @@ class RunLog:
     def _counts(self) -> dict[str, Any]:
         tally = self.tally
         counts = {"images": self.total, "made": tally.made, "kept": tally.kept, "failed": len(tally.failures)}
-        return {**counts, "notes": dict(tally.notes)}
+        return {**counts, "notes": {note: len(ids) for note, ids in tally.notes.items()}}
 
     def _scores(self) -> dict[str, Any]:
         return {"scores": self.scores} if self.scores else {}

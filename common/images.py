@@ -18,6 +18,11 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")  # PIL's 
 MOST_PIXELS = 500_000_000  # by the header; 2 GB once decoded
 MOST_SIDE = 1 << 16  # longest side of a processed image
 LARGE = 1 << 25  # pixels; larger images are decoded one at a time, and at a smaller size where that will do
+PART_OF_RANGE = 1 << 14  # 16-bit values that span less than this are stretched
+SMALL, FLAT = 16, 10  # a photo of one colour: its means over SMALL x SMALL parts differ by less than FLAT of 255
+STRETCHED = "16-bit values that use a part of their range, stretched to all of it"
+ONE_COLOUR = "nearly one colour, is the file right?"
+NOTE = "note"  # in `info`
 
 _ORIENTATION = 0x0112  # EXIF tag
 _SIDEWAYS = (5, 6, 7, 8)
@@ -195,10 +200,35 @@ def _shrunk(image: Image.Image, size: tuple[int, int], orientation: object) -> I
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image  # a copy would double the memory
-    if image.mode.startswith("I"):  # 16-bit grey; convert("RGB") would clip instead of scaling
-        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode.startswith(("I", "F")):  # convert("RGB") would clip instead of scaling
+        return _from_deep_grey(np.asarray(image))
     image.info.pop("transparency", None)  # PIL warns of some kinds of it, which do not change the colours
     return image.convert("RGB")
+
+
+def _from_deep_grey(values: np.ndarray) -> Image.Image:
+    """Grey values (H, W), integers of more than 8 bits or floats, as RGB.
+
+    Where they span less than a quarter of 16 bits, as those of 12-bit cameras, microscopes and floats up to 1, they are
+    stretched to all of it, and `info` says so.
+    """
+    if values.dtype.kind == "f":
+        values = np.nan_to_num(values, posinf=0, neginf=0)
+    low, high = float(values.min()), float(values.max())
+    if high - low >= PART_OF_RANGE or low == high:
+        grey = (values.astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB")
+    grey = ((values.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))).round().astype(np.uint8)
+    image = Image.fromarray(grey).convert("RGB")
+    image.info[NOTE] = STRETCHED
+    return image
+
+
+def note_on(image: Image.Image) -> str:
+    """What people should know of a photo as `read_image` gives it; empty: nothing."""
+    small = image.resize((SMALL, SMALL), Image.Resampling.BOX)  # noise is averaged away
+    flat = all(high - low < FLAT for low, high in small.getextrema())  # type: ignore[misc]
+    return "; ".join(filter(None, (str(image.info.get(NOTE, "")), ONE_COLOUR if flat else "")))
 
 
 def _turned(image: Image.Image, orientation: object) -> Image.Image:

@@ -14,9 +14,14 @@ from dataset.names import one_form
 from dataset.text_files import files_below
 from dataset.voc_layout import image_file, inside, read_lines
 
-EXPECTED = "a folder of jpg, png or webp images, at any depth"
+EXPECTED = "a folder of jpg, png, webp, tif or bmp images, at any depth"
 # Pictures that are not read: each is named as a problem, so that none is lost in silence.
-OTHER_PICTURES = (".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jfif", ".jp2", ".svg", ".raw", ".dng")
+OTHER_PICTURES = (".gif", ".heic", ".heif", ".avif", ".jp2", ".svg", ".raw", ".dng")
+# Folders and files of systems, in lower case: thumbnails, waste baskets, what zip programs of macOS add.
+SYSTEM = set(
+    "@eadir @tmp #recycle #snapshot @recycle @recently-snapshot $recycle.bin __macosx lost+found "
+    "thumbs.db ehthumbs.db desktop.ini".split()
+) | {"system volume information"}
 OUTPUT = Path("output")  # the default folder of results, below the working folder
 
 
@@ -40,18 +45,20 @@ class Images:
 
 
 def find_images(root: Path) -> Images:
-    """All images below a folder; hidden files and folders (a leading dot) are left out.
+    """All images below a folder.
 
-    Results of this project are left out too, with a line on stderr: masks, and the folder `output` of the working
-    folder.
+    Left out, with a line on stderr that counts them: hidden files and folders (a leading dot), those of systems
+    (thumbnails), and results of this project: masks, and the folder `output` of the working folder.
     Links that lead out of the folder are refused, links to folders are not followed.
     Raises UserError when there is no such folder or no image in it.
     """
     need_dir(root, "--img_root", EXPECTED)
-    images, written = Images(), list[Path]()
+    images, written, hidden = Images(), list[Path](), list[Path]()
     for place, subfolders, names in os.walk(root):
         folder = Path(place)
-        below = sorted(folder / name for name in subfolders if name[0] != ".")
+        below = sorted(folder / name for name in subfolders if not is_systems(name))
+        for name in filter(is_systems, subfolders):
+            hidden += files_below(folder / name, "")
         subfolders.clear()
         for path in below:
             if path.resolve() == OUTPUT.resolve():
@@ -60,15 +67,19 @@ def find_images(root: Path) -> Images:
                 images.problems.append((_below(root, path), "a link to a folder is not followed; copy it there"))
             else:
                 subfolders.append(path.name)
-        for path in sorted(folder / name for name in names if name[0] != "."):
+        hidden += [folder / name for name in names if is_systems(name)]
+        for path in sorted(folder / name for name in names if not is_systems(name)):
             if path.suffix.lower() == ".png" and is_made_here(path):
                 written.append(path)
             else:
                 _add(images, root, path)
-    if written:
-        count = f"{len(written)} picture{'s' * (len(written) > 1)}"
-        example = f"in {root}, such as {_below(root, written[0])!a}"
-        print(f"left out: {count} that this project wrote, {example}", file=sys.stderr)
+    for files, (one, several) in (
+        (written, ("picture that this project wrote", "pictures that this project wrote")),
+        (hidden, ("hidden or system file", "hidden or system files")),
+    ):
+        if files:
+            example = f"in {root}, such as {_below(root, min(files))!a}"
+            print(f"left out: {len(files)} {one if len(files) == 1 else several}, {example}", file=sys.stderr)
     if not images.paths and not images.problems:
         raise UserError(f"--img_root {root}: no image in it; expected {EXPECTED}")
     images.paths = dict(sorted(images.paths.items()))
@@ -80,6 +91,11 @@ def find_images(root: Path) -> Images:
     return images
 
 
+def is_systems(name: str) -> bool:
+    """Whether a file or folder of that name is hidden, or belongs to a system."""
+    return name[0] == "." or name.lower() in SYSTEM
+
+
 def _below(root: Path, path: Path) -> str:
     return path.relative_to(root).as_posix()
 
@@ -88,7 +104,7 @@ def _add(images: Images, root: Path, path: Path) -> None:
     relative = _below(root, path)
     if path.suffix not in IMAGE_SUFFIXES:
         if path.suffix.lower() in (*OTHER_PICTURES, *IMAGE_SUFFIXES):
-            images.problems.append((relative, f"{path}: save it as .jpg, .png or .webp; other pictures are not read"))
+            images.problems.append((relative, f"{path}: save it as .jpg or .png; pictures of this kind are not read"))
         return
     key = relative.removesuffix(path.suffix)
     try:

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from common.errors import UserError
 from dataset.text_files import shown
 
-_LOWER = (".jpg", ".jpeg", ".png", ".webp")
+_LOWER = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".jfif")
 IMAGE_SUFFIXES = (*_LOWER, *(suffix.upper() for suffix in _LOWER), *(f".{suffix[1:].title()}" for suffix in _LOWER))
 # What moves a terminal's cursor, begins a line or turns the direction of writing; halves of characters (from JSON).
 _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")

@@ -79,7 +79,9 @@ def find_image(folder: Path, image_id: str) -> Path:
     """The image file of an id; raises UserError when there is none or it lies outside the folder (a link)."""
     path = image_file(folder, image_id)
     if path is None:
-        raise UserError(f"{folder / image_id}.jpg: no such image; expected .jpg, .jpeg, .png, .webp in --img_root")
+        raise UserError(
+            f"{folder / image_id}.jpg: no such image; expected it in --img_root, as .jpg, .png, .webp, .tif or .bmp"
+        )
     return inside(path, folder)
 
 

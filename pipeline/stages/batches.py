@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from clip.image import AS_CLIP_ES, Preparation, patch_grid, prepare_image
-from common.images import image_size, read_image
+from common.images import image_size, note_on, read_image
 from common.outcome import Outcome
 from common.provenance import source_of
 from dataset.spec import Sample
@@ -25,7 +25,7 @@ class BatchImage:
     source  the image's identity when it was read (common/provenance.py)
     pixels  (3, h*p, w*p), the input of the model; None once there are maps
     maps    (cam, attn), before and after the affinity, each (k, h, w); empty until they are computed
-    note    what people should know of how the maps were made
+    note    what people should know of the photo, and of how the maps were made
     """
 
     sample: Sample
@@ -72,7 +72,7 @@ class Reader:
                 height, width = (side * self.patch_size for side in self.grid(size))
                 image = read_image(sample.image, enough=(height, width))
                 pixels = prepare_image(image, self.patch_size, self.max_side, self.preparation)
-                batch.images.append(BatchImage(sample, size, source, pixels))
+                batch.images.append(BatchImage(sample, size, source, pixels, note=note_on(image)))
             except Exception as error:
                 batch.outcomes.append(failure(sample.id, error, sample.image))
         return batch

@@ -229,7 +229,8 @@ def compute_batch(work: CamWork, batch: Batch) -> Batch:
     images, batch.images = batch.images, []
     for image, result in zip(images, results):
         if isinstance(result, Computed):
-            batch.images.append(replace(image, pixels=None, maps=result.maps, note=result.note))
+            note = "; ".join(filter(None, (image.note, result.note)))
+            batch.images.append(replace(image, pixels=None, maps=result.maps, note=note))
         else:
             path = image.sample.image
             error = UserError(f"{path}: {result}") if isinstance(result, UserError) else result

@@ -139,7 +139,7 @@ def test_counts_reasons_and_notes(capsys: pytest.CaptureFixture[str]) -> None:
         tally.add(outcome)
     assert tally.report("masks", "out") == 3
     captured = capsys.readouterr()
-    assert captured.out == "3 masks written, 1 already there in out\n2 images: on the CPU\n"
+    assert captured.out == "3 masks written, 1 already there in out\n2 images: on the CPU (a, e)\n"
     assert captured.err == "1 image failed:\n  c: no such image\n"
     assert Tally(made=1).report("CAM files", "out") == 0
     assert capsys.readouterr() == ("1 CAM file written in out\n", "")

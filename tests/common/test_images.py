@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from common import images
 from common.errors import UserError
-from common.images import FORMATS, image_size, read_image
+from common.images import FORMATS, image_size, note_on, read_image
 from tests.support import ROOT, photo
 
 ORIENTATION = 0x0112
@@ -72,6 +72,33 @@ def test_every_mode_becomes_the_same_grey_rgb(tmp_path: Path, image: Image.Image
     if image.mode == "CMYK":
         wanted = 255 - GREY
     assert np.abs(found.astype(int) - wanted[..., None]).max() <= (30 if suffix == "jpg" else 0)
+
+
+def stretched(values: np.ndarray) -> np.ndarray:
+    low, high = values.min(), values.max()
+    return np.array([[round(255 * (int(value) - int(low)) / int(high - low)) for value in row] for row in values])
+
+
+@pytest.mark.parametrize(("low", "high", "shifted"), [(0, 4095, False), (30_000, 40_000, False), (0, 40_000, True)])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_16_bit_values_that_use_a_part_of_their_range_are_stretched(
+    tmp_path: Path, low: int, high: int, shifted: bool, suffix: str
+) -> None:
+    values = np.linspace(low, high, 48).reshape(6, 8).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / f"i.{suffix}")
+    image = read_image(tmp_path / f"i.{suffix}")
+    found = np.asarray(image)[..., 0]
+    assert np.abs(found - (values // 256 if shifted else stretched(values))).max() <= 1
+    assert ("stretched" in note_on(image)) == (not shifted)
+
+
+@pytest.mark.parametrize(("spread", "flat"), [(0, True), (2, True), (60, False)])
+def test_a_photo_of_nearly_one_colour_is_noted(spread: int, flat: bool) -> None:
+    """Noise does not hide it; a gentle slope of brightness is a picture."""
+    noise = np.random.default_rng(0).normal(0, 6, (300, 400, 3))
+    slope = np.linspace(0, spread, 400)[None, :, None]
+    image = Image.fromarray((120 + slope + noise).clip(0, 255).astype(np.uint8))
+    assert note_on(image) == ("nearly one colour, is the file right?" if flat else "")
 
 
 def test_more_than_half_a_billion_pixels_are_not_opened(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_images_are_found_by_any_usual_suffix(tmp_path: Path, name: str) -> None
 
 
 def test_a_missing_image_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"a\.jpg: no such image; expected \.jpg"):
+    with pytest.raises(UserError, match=r"a\.jpg: no such image; expected it in --img_root, as \.jpg"):
         find_image(tmp_path, "a")
 
 
