@@ -270,5 +270,6 @@ class MaskFormer(nn.Module):
     def forward(self, images: Tensor, text: Tensor) -> Predictions:
         """Of (B, 3, H, W) normalised images, sides divisible by DIVISOR, and (C, D) unit text embeddings."""
         embeddings, masks = self.sem_seg_head(self.backbone(images))
-        cosines = F.normalize(embeddings, dim=-1) @ self.clip_adapter.rows(text).T
+        with torch.autocast(images.device.type, enabled=False):  # cosines of 8 bits, times 100, would be noise
+            cosines = F.normalize(embeddings.float(), dim=-1) @ self.clip_adapter.rows(text).T
         return Predictions(embeddings, LOGIT_SCALE * cosines, masks)

@@ -1,0 +1,78 @@
+"""A photo through a MaskFormer: how it is resized, and the masks and classes of the queries (docs/zsseg.md)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from zsseg.maskformer import DIVISOR, MaskFormer
+
+MEAN, DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet's, of RGB in 0..255
+
+
+@dataclass(frozen=True)
+class Queries:
+    """What a network finds in a photo.
+
+    image          (H, W, 3) uint8 RGB, resized
+    masks          (Q, H, W) float32 in [0, 1], at that size
+    probabilities  (Q, C) float32 of the classes; what is left to 1 is "no object"
+    """
+
+    image: np.ndarray
+    masks: Tensor
+    probabilities: Tensor
+
+
+def resized_size(size: tuple[int, int], short: int, longest: int) -> tuple[int, int]:
+    """(H, W) with the short side given, or the long side `longest` where it would be longer; halves are rounded up."""
+    height, width = (side * (short / min(size)) for side in size)
+    if max(height, width) > longest:
+        height, width = (side * (longest / max(height, width)) for side in (height, width))
+    return max(1, int(height + 0.5)), max(1, int(width + 0.5))
+
+
+def resized(image: np.ndarray, short: int, longest: int) -> np.ndarray:
+    """(H, W, 3) uint8 RGB, bilinear with antialiasing."""
+    height, width = resized_size((image.shape[0], image.shape[1]), short, longest)
+    if image.shape[:2] == (height, width):
+        return image
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def network_input(images: Sequence[np.ndarray], device: torch.device | str = "cpu") -> Tensor:
+    """Photos (H, W, 3) uint8 RGB as one (B, 3, H', W') normalised tensor, padded with 0 at the right and below.
+
+    The sides are those of the largest, rounded up to a multiple of DIVISOR.
+    """
+    height, width = (max(image.shape[side] for image in images) for side in (0, 1))
+    height, width = height + -height % DIVISOR, width + -width % DIVISOR
+    mean, deviation = (torch.tensor(values, device=device).view(3, 1, 1) for values in (MEAN, DEVIATION))
+    batch = torch.zeros(len(images), 3, height, width, device=device)
+    for row, image in zip(batch, images):
+        values = torch.tensor(image, device=device).permute(2, 0, 1).float()
+        row[:, : image.shape[0], : image.shape[1]] = (values - mean) / deviation
+    return batch
+
+
+@torch.no_grad()
+def find_queries(network: MaskFormer, image: np.ndarray, text: Tensor) -> Queries:
+    """The queries' masks and classes in a resized photo (H, W, 3) uint8 RGB.
+
+    text  (C, D) unit embeddings of the classes, on the network's device
+    """
+    images = network_input([image], text.device)
+    found = network(images, text)
+    masks = F.interpolate(found.mask_logits[-1].float(), size=images.shape[-2:], mode="bilinear", align_corners=False)
+    masks = masks[0, :, : image.shape[0], : image.shape[1]].sigmoid()
+    return Queries(image, masks, found.class_logits[-1, 0].float().softmax(dim=-1)[:, :-1])
+
+
+def labels_at(scores: Tensor, size: tuple[int, int]) -> np.ndarray:
+    """(C, h, w) scores of a resized photo to the best class at its own size, (H, W) uint8; ties go to the first."""
+    enlarged = F.interpolate(scores[None], size=size, mode="bilinear", align_corners=False)[0]
+    return enlarged.argmax(dim=0).to(torch.uint8).cpu().numpy()

@@ -1,0 +1,60 @@
+"""What a MaskFormer learns from: masks of the classes in an image, matched with its queries (Cheng et al., 2021)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers.models.maskformer.modeling_maskformer import MaskFormerLoss
+
+from dataset.spec import IGNORE_INDEX
+from zsseg.maskformer import COSTS, Predictions
+
+NAMES = {"loss_cross_entropy": "loss_ce", "loss_mask": "loss_mask", "loss_dice": "loss_dice"}  # transformers' and ours
+WEIGHTS = {"loss_ce": COSTS["class"], "loss_mask": COSTS["mask"], "loss_dice": COSTS["dice"]}
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The classes of one image, (N,) int64, and where each is, (N, H, W) float32 of 0 and 1."""
+
+    classes: Tensor
+    masks: Tensor
+
+
+def targets_of(labels: Tensor) -> Targets:
+    """One mask for each class in (H, W) int64 labels, in ascending order; 255 belongs to none."""
+    classes = labels.unique()
+    classes = classes[classes != IGNORE_INDEX]
+    return Targets(classes, (labels == classes[:, None, None]).float())
+
+
+def matched_losses(
+    criterion: MaskFormerLoss, predictions: Predictions, targets: Sequence[Targets], counted: float | None = None
+) -> dict[str, Tensor]:
+    """The losses of all decoder layers by name, not weighted: `loss_ce`, `loss_mask`, `loss_dice` of the last one, and
+    with `_0`, `_1`, ... those of the others, the first layer first.
+
+    Queries are matched anew for each layer; where a class has no query of its own, there are too few queries.
+    criterion  its matcher matches on the grid of the mask logits
+    counted    masks to divide the losses of masks by; None: those of this batch, at least 1
+    """
+    own = max(1, sum(len(target.classes) for target in targets))
+    share = own / counted if counted else 1.0
+    layers, losses = len(predictions.class_logits), {}
+    for layer in range(layers):
+        found = criterion(
+            predictions.mask_logits[layer].float(),
+            predictions.class_logits[layer].float(),
+            [target.masks for target in targets],
+            [target.classes for target in targets],
+        )
+        ending = "" if layer == layers - 1 else f"_{layer}"
+        for theirs, name in NAMES.items():
+            losses[name + ending] = found[theirs] * (share if name != "loss_ce" else 1.0)
+    return losses
+
+
+def weighted_sum(losses: dict[str, Tensor]) -> Tensor:
+    """What is minimised."""
+    return torch.stack([WEIGHTS["_".join(name.split("_")[:2])] * value for name, value in losses.items()]).sum()
