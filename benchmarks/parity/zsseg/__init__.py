@@ -1,5 +1,6 @@
 """The parts of a golden folder of zsseg: text, regions, networks, prompts, data."""
 
 from benchmarks.parity.parts import Parts
+from benchmarks.parity.zsseg import network
 
-PARTS: Parts = {}
+PARTS: Parts = {**network.PARTS}

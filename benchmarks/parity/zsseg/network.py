@@ -60,7 +60,7 @@ def features(place: Place, name: str) -> Iterator[Row]:
     """Photos up to queries and masks."""
     network, text = network_of(place, name), text_of(place, name)
     pictures, stored, aux_masks = Unequal(), Distances(), Distances()
-    embeddings, masks, logits, areas = Distances(), Distances(), Distances(), Unequal()
+    embeddings, masks, logits, areas, valid = Distances(), Distances(), Distances(), Distances(), Unequal()
     for path in sorted(place.folder.glob(f"maskformer/{name}_*.npz")):
         wanted, image_id = np.load(path), path.stem.removeprefix(f"{name}_")
         image = resized(np.asarray(read_image(place.photo(image_id))), SHORT, LONGEST)
@@ -82,7 +82,7 @@ def features(place: Place, name: str) -> Iterator[Row]:
             aux_masks.add(found.mask_logits[:-1, 0], wanted["aux_mask_logits"])
         binary = (find_queries(network, image, text).masks > 0.5).flatten(1).sum(1)
         areas.add(binary, wanted["mask_area"])
-        areas.add(binary > 0, wanted["valid"])
+        valid.add(binary > 0, wanted["valid"])
     yield pictures.row(f"{name}: resized photos", 0.0)
     yield stored.row(f"{name}: backbone and pixel decoder, float16, of the largest", 2e-3)
     yield embeddings.row(f"{name}: query embeddings", 1e-6)
@@ -90,7 +90,8 @@ def features(place: Place, name: str) -> Iterator[Row]:
     yield logits.row(f"{name}: class logits", 2.1e-5)
     if aux_masks.compared:
         yield aux_masks.row(f"{name}: mask logits of earlier layers, float16", 2e-2)
-    yield areas.row(f"{name}: pixels of each mask", 0.0)
+    yield areas.row(f"{name}: pixels of each mask", 1.0)
+    yield valid.row(f"{name}: masks with a pixel", 0.0)
 
 
 def batch_of(path: Path) -> tuple[Tensor, list[Targets]]:
