@@ -56,11 +56,15 @@ def cam_job(args: argparse.Namespace, spec: "DatasetSpec", out_dir: Path, by_cli
 
 
 def model_source(args: argparse.Namespace, spec: "DatasetSpec") -> "ModelSource":
-    """The CLIP of --model, or the data set's own, and the device."""
+    """The CLIP of --model, or the data set's own, its --prompts, and the device."""
     from pipeline.stages.cams import ModelSource
 
+    if args.prompts and getattr(args, "templates", "auto") != "auto":
+        raise UserError(
+            f"--templates {args.templates}: learned prompts stand in their place; leave it or --prompts out"
+        )
     model, tag = (args.model, args.pretrained) if args.model else spec.clip
-    return ModelSource(model, args.pretrained or tag, args.activation, args.device)
+    return ModelSource(model, args.pretrained or tag, args.activation, args.device, args.prompts)
 
 
 def load_model(job: "CamJob") -> "CamWork":
@@ -70,7 +74,8 @@ def load_model(job: "CamJob") -> "CamWork":
 
     work, spec = set_up(job, local_rank(os.environ)), job.spec
     prompts = [prompt for group in (*spec.prompts, spec.background_prompts) for prompt in group]
-    if unknown := unknown_words(work.clip, [spec.template.replace("{}", ""), *prompts]):
+    sentence = "" if work.clip.learned else spec.template.replace("{}", "")
+    if unknown := unknown_words(work.clip, [sentence, *prompts]):
         print(f"warning: the model never saw these words: {', '.join(unknown)}", file=sys.stderr)
     return work
 

@@ -18,7 +18,7 @@ from pipeline.methods.tagclip import TagSettings
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """--model, --pretrained, --activation, --device."""
+    """--model, --pretrained, --activation, --prompts, --device."""
     group = parser.add_argument_group("model")
     group.add_argument("--model", help="weight file or open_clip name; not given: toyworld's own, or ViT-B-16 openai")
     group.add_argument("--pretrained", help="with an open_clip name: a tag such as openai, or a weight file")
@@ -27,6 +27,13 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "quick_gelu", "gelu"),
         default="auto",
         help="of the MLPs; auto: what the weights or their name say, with a warning where nothing does",
+    )
+    group.add_argument(
+        "--prompts",
+        type=Path,
+        metavar="FILE",
+        help="learned prompts (of scripts.learn_prompts, or a checkpoint of zsseg.baseline) in place of the templates "
+        "that names of classes and background words are put into",
     )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
 

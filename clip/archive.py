@@ -1,9 +1,9 @@
 """Weights from a file, without ever running code from it.
 
-Four containers are read: safetensors, a torch checkpoint (state dict, or one under `state_dict` as open_clip's
-trainer writes it), and OpenAI's TorchScript archives. The last are zip files whose `data.pkl` names the modules'
-classes; `torch.jit.load` would compile the code that comes with them, so their tensors are read here by an unpickler
-that knows tensors, containers and nothing else.
+These containers are read: safetensors, a torch checkpoint (state dict, or one under `state_dict` as open_clip's
+trainer writes it, or under `model` as detectron2's does), and OpenAI's TorchScript archives. The last are zip files
+whose `data.pkl` names the modules' classes; `torch.jit.load` would compile the code that comes with them, so their
+tensors are read here by an unpickler that knows tensors, containers and nothing else.
 """
 
 import hashlib
@@ -32,7 +32,8 @@ ACCEPTED = "an OpenAI CLIP archive or state dict (.pt), a safetensors file or an
 class Weights:
     """A state dict, a CLIP's in OpenAI's key names, and what its container says of it.
 
-    container    "archive" (OpenAI TorchScript), "checkpoint" (a dict under `state_dict`), "state_dict", "safetensors"
+    container    "archive" (OpenAI TorchScript), "checkpoint" (a dict under `state_dict`), "model" (a dict under
+                 `model`), "state_dict", "safetensors"
     fingerprint  first 16 hex digits of the file's SHA-256
     """
 
@@ -52,27 +53,28 @@ def read_weights(path: Path) -> Weights:
     return weights
 
 
-def read_tensors(path: Path) -> Weights:
+def read_tensors(path: Path, expected: str = ACCEPTED) -> Weights:
     """Read the tensors of a weight file of any accepted container, whatever their names.
 
+    expected  what the file should be, for messages
     Raises UserError, naming the file, when it is missing, truncated, of another kind, or holds anything but tensors.
     """
     if not is_file(path):
-        raise UserError(f"{path}: no such weight file; expected {ACCEPTED}")
+        raise UserError(f"{path}: no such weight file; expected {expected}")
     try:
-        container, state = _read(path)
+        container, state = _read(path, expected)
     except UserError:
         raise
     except Exception as error:  # every reader has its own exceptions for a broken file
         reason = in_short(error) or type(error).__name__
-        raise UserError(f"{path}: cannot be read as weights ({reason}); expected {ACCEPTED}") from error
+        raise UserError(f"{path}: cannot be read as weights ({reason}); expected {expected}") from error
     # Tensors only, without the `module.` that DistributedDataParallel puts before every name.
     named = {key: value for key, value in state.items() if isinstance(key, str) and torch.is_tensor(value)}
     tensors = {key.removeprefix("module."): value for key, value in named.items()}
     for key, value in tensors.items():
         if value.layout is not torch.strided or value.device.type != "cpu" or value.is_complex() or value.is_quantized:
             kind = f"{value.dtype}, {value.device}, {value.layout}"
-            raise UserError(f"{path}: weight {in_short(key)} is no array of real numbers ({kind}); expected {ACCEPTED}")
+            raise UserError(f"{path}: weight {in_short(key)} is no array of real numbers ({kind}); expected {expected}")
     return Weights(tensors, container, fingerprint(path))
 
 
@@ -85,7 +87,7 @@ def fingerprint(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _read(path: Path) -> tuple[str, dict[str, Any]]:
+def _read(path: Path, expected: str) -> tuple[str, dict[str, Any]]:
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
@@ -102,12 +104,14 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{path}: refused, it holds more than tensors and would run code on loading; expected {ACCEPTED}"
+            f"{path}: refused, it holds more than tensors and would run code on loading; expected {expected}"
         ) from error
     if not isinstance(content, dict):
-        raise UserError(f"{path}: holds a {type(content).__name__}, not weights; expected {ACCEPTED}")
+        raise UserError(f"{path}: holds a {type(content).__name__}, not weights; expected {expected}")
     if isinstance(content.get("state_dict"), dict):
         return "checkpoint", content["state_dict"]
+    if isinstance(content.get("model"), dict):
+        return "model", content["model"]
     return "state_dict", content
 
 

@@ -1,7 +1,7 @@
 """A frozen CLIP from a weight file or an open_clip name."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 
 from clip import hub
 from clip.archive import Weights, read_weights
+from clip.learned_prompts import LearnedPrompts, read_learned_prompts
 from clip.model import CLIP, ImageSizes, StateDict, Texts, fill, holds_resnet, sizes_of_config, sizes_of_weights, towers
 from clip.resnet import STRIDE, ModifiedResNet
 from clip.transformer import TextSizes, VitSizes
@@ -27,6 +28,7 @@ class Clip:
     name         the file's name, or model/tag
     activation   "quick_gelu" (OpenAI) or "gelu"
     fingerprint  16 hex digits that name the weights, for "made by" records
+    learned      prompts that stand in place of all templates
     """
 
     model: CLIP
@@ -34,6 +36,7 @@ class Clip:
     name: str
     activation: str
     fingerprint: str
+    learned: LearnedPrompts | None = None
 
     @property
     def visual(self) -> Any:
@@ -61,7 +64,8 @@ class Clip:
         else:
             blocks, width = len(self.visual.transformer.resblocks), self.visual.conv1.out_channels
             tower = f"ViT, {blocks} blocks, width {width}, patch {self.patch_size}"
-        return f"{self.name} ({tower}, {self.activation}, weights {self.fingerprint})"
+        learned = f", {self.learned.describe()}" if self.learned else ""
+        return f"{self.name} ({tower}, {self.activation}, weights {self.fingerprint}{learned})"
 
 
 def load_clip(
@@ -70,6 +74,7 @@ def load_clip(
     device: str | torch.device = "cpu",
     activation: str = "auto",
     resnets: bool = False,
+    prompts: Path | None = None,
 ) -> Clip:
     """Load a CLIP with a ViT of any width, depth and patch size, in float32.
 
@@ -78,6 +83,7 @@ def load_clip(
     activation  "auto", "quick_gelu" or "gelu"; auto: OpenAI's weights get QuickGELU, the others what their name
                 says; where nothing says it a warning names the choice
     resnets     whether a CLIP whose image tower is a ResNet will do
+    prompts     a file of learned prompts (clip/learned_prompts.py)
 
     Raises UserError for a missing or unfit file, an unknown name, and a name that cannot be downloaded.
     """
@@ -86,7 +92,7 @@ def load_clip(
     else:
         clip = _from_name(model, pretrained, activation, resnets)
     clip.model.to(device)
-    return clip
+    return replace(clip, learned=read_learned_prompts(prompts, clip)) if prompts else clip
 
 
 def clip_of(

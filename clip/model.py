@@ -55,7 +55,7 @@ class Texts:
     def __init__(self, tower: TextTransformer, weights: StateDict) -> None:
         """`tower` is on the meta device."""
         self._tower, self._weights = tower, weights
-        self.embedding = tower.text_projection.shape[1]
+        self.width, self.embedding = tower.text_projection.shape
         self.context_length = len(tower.positional_embedding)
         self.blocks = len(tower.transformer.resblocks)
 
@@ -66,10 +66,13 @@ class Texts:
             self._weights = {}
         return self._tower.to(device)
 
+    def token_embeddings(self) -> Tensor:
+        """(vocabulary, D) embeddings of all tokens, without the tower around them."""
+        return self._weights.get("token_embedding.weight", self._tower.token_embedding.weight)
+
     def known_tokens(self) -> Tensor:
         """(vocabulary,) bool: tokens whose embedding is not exactly zero."""
-        name = "token_embedding.weight"
-        return self._weights.get(name, self._tower.token_embedding.weight).any(dim=1)
+        return self.token_embeddings().any(dim=1)
 
 
 def fill(module: nn.Module, weights: StateDict) -> None:

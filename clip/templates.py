@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from clip.load import Clip
@@ -22,6 +23,20 @@ MASKCLIP85 = (
     "this is one {} in the scene.",
 )
 
+# zsseg.baseline's sets: one sentence, and the fourteen of ViLD (Gu et al., ICLR 2022), of which the first five end as
+# they were published.
+SINGLE = ("a sculpture of a {}.",)
+VILD14 = (
+    "a photo of a {}.",
+    "This is a photo of a {}",
+    "There is a {} in the scene",
+    "There is the {} in the scene",
+    "a photo of a {} in the scene",
+    *(f"a photo of a {size} {{}}." for size in ("small", "medium", "large")),
+    *(f"This is a photo of a {size} {{}}." for size in ("small", "medium", "large")),
+    *(f"There is a {size} {{}} in the scene." for size in ("small", "medium", "large")),
+)
+
 # The pip package's small set: nine patterns with "a", then with "the" before the name.
 _PATTERNS = (
     "a photo of {article} {}.",
@@ -35,6 +50,21 @@ _PATTERNS = (
     "a photo of {article} big {}.",
 )
 BASE18 = tuple(pattern.replace("{article}", article) for article in ("a", "the") for pattern in _PATTERNS)
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a CLIP is asked for: K lists of names, and the templates that each name is put into.
+
+    Learned prompts stand in place of the templates.
+    """
+
+    names: Sequence[Sequence[str]]
+    templates: Sequence[str]
+
+    def sentences(self) -> list[list[str]]:
+        """Every name in every template, K lists."""
+        return fill_templates(self.templates, self.names)
 
 
 def knows_templates(clip: Clip, templates: Sequence[str]) -> bool:

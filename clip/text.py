@@ -3,15 +3,20 @@
 All prompts of a call are encoded in one batch; a class with several prompts gets the mean of their unit embeddings.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clip.load import Clip
 from clip.tokenizer import SimpleTokenizer
 from common.errors import UserError
+
+if TYPE_CHECKING:
+    from clip.load import Clip
 
 CHUNK = 512  # prompts a forward pass; bounds the memory of a list with thousands of classes
 
@@ -31,15 +36,24 @@ def encode_prompts(clip: Clip, prompts: Sequence[Sequence[str]], blocks: int | N
     Each prompt is normalised, the prompts of a group are averaged, the mean is normalised again.
     Raises UserError for an empty group and for a prompt longer than CLIP's context.
     """
-    for index, group in enumerate(prompts):
-        if not group:
-            raise UserError(f"class {index} has no prompt; give it at least one")
+    check_groups(prompts)
     if not prompts:
         return torch.zeros(0, clip.texts.embedding, device=clip.device)
     tokens = tokenize(clip, [prompt for group in prompts for prompt in group])
-    embeddings = F.normalize(encode_tokens(clip, tokens, blocks), dim=-1)
-    groups = embeddings.split([len(group) for group in prompts])
-    return F.normalize(torch.stack([group.mean(dim=0) for group in groups]), dim=-1)
+    return mean_of_groups(encode_tokens(clip, tokens, blocks), prompts)
+
+
+def check_groups(groups: Sequence[Sequence[str]]) -> None:
+    """Raise UserError for a group without texts."""
+    for index, group in enumerate(groups):
+        if not group:
+            raise UserError(f"class {index} has no prompt; give it at least one")
+
+
+def mean_of_groups(embeddings: Tensor, groups: Sequence[Sequence[str]]) -> Tensor:
+    """(P, E) embeddings, one a text of K groups, to (K, E): unit embeddings, their means, of unit length again."""
+    parts = F.normalize(embeddings, dim=-1).split([len(group) for group in groups])
+    return F.normalize(torch.stack([part.mean(dim=0) for part in parts]), dim=-1)
 
 
 def tokenize(clip: Clip, prompts: Sequence[str]) -> Tensor:

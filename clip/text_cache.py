@@ -7,7 +7,7 @@ more: a folder that cannot be written, a damaged or a foreign file only cost the
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clip.learned_prompts import encode_names
 from clip.load import Clip
+from clip.templates import Words
 from clip.text import encode_prompts
 from common.errors import StopRun, UserError
 from common.files import atomic_write
@@ -24,25 +26,46 @@ FOLDER = "clip-pseudo-masks"
 FORMAT = 1
 
 
+def cached_words(clip: Clip, words: Words) -> Tensor:
+    """Names to (K, E) float32 unit embeddings: inside the CLIP's learned prompts, or else in their templates.
+
+    All methods get their text embeddings here.
+    """
+    learned = clip.learned
+    if learned is None:
+        return cached_prompts(clip, words.sentences())
+    path = cache_file(clip, words.names, learned=learned.fingerprint)
+    return _cached(clip, path, len(words.names), lambda: encode_names(clip, words.names, learned))
+
+
 def cached_prompts(clip: Clip, prompts: Sequence[Sequence[str]], blocks: int | None = None) -> Tensor:
     """`encode_prompts`, (K, E) float32 unit embeddings on CLIP's device, read from the disk where they are there."""
-    shape = (len(prompts), clip.texts.embedding)
     path = cache_file(clip, prompts, blocks)
-    cached = _read(path, shape) if path else None
+    return _cached(clip, path, len(prompts), lambda: encode_prompts(clip, prompts, blocks))
+
+
+def _cached(clip: Clip, path: Path | None, count: int, encode: Callable[[], Tensor]) -> Tensor:
+    cached = _read(path, (count, clip.texts.embedding)) if path else None
     if cached is not None:
         return torch.from_numpy(cached).to(clip.device)
-    embeddings = encode_prompts(clip, prompts, blocks)
+    embeddings = encode()
     if path:
         with suppress(UserError, StopRun), atomic_write(path) as stream:
             np.savez(stream, embeddings=embeddings.cpu().numpy())
     return embeddings
 
 
-def cache_file(clip: Clip, prompts: Sequence[Sequence[str]], blocks: int | None = None) -> Path | None:
-    """Where the embeddings go: named by all that they depend on. None where there is no home directory."""
+def cache_file(
+    clip: Clip, prompts: Sequence[Sequence[str]], blocks: int | None = None, learned: str = ""
+) -> Path | None:
+    """Where the embeddings go: named by all that they depend on. None where there is no home directory.
+
+    learned  names the learned prompts that the names are in
+    """
     machine = [clip.device.type, torch.__version__, torch.get_num_threads()]
     depends_on = [FORMAT, clip.fingerprint, clip.activation, *machine, [list(group) for group in prompts]]
     depends_on += [] if blocks is None else [blocks]
+    depends_on += [{"learned": learned}] if learned else []
     name = hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()[:32]
     with suppress(RuntimeError):
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

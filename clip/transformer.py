@@ -143,10 +143,14 @@ class TextTransformer(nn.Module):
 
         blocks  only this many first blocks are run, then the layer norm and the projection; None: all
         """
-        length = tokens.shape[1]
-        mask = torch.full((length, length), float("-inf"), device=tokens.device).triu_(1)
-        x = self.token_embedding(tokens) + self.positional_embedding[:length]
+        ends = tokens.argmax(dim=-1)  # the end token has the highest number
+        return self.encode(self.token_embedding(tokens), ends, blocks)
+
+    def encode(self, embeddings: Tensor, ends: Tensor, blocks: int | None = None) -> Tensor:
+        """Embeddings of tokens (P, T, D), T at most the context, and where each prompt ends (P,), to (P, E)."""
+        length = embeddings.shape[1]
+        mask = torch.full((length, length), float("-inf"), device=embeddings.device).triu_(1)
+        x = embeddings + self.positional_embedding[:length]
         for block in self.transformer.resblocks[:blocks]:
             x = block(x, mask)
-        ends = tokens.argmax(dim=-1)  # the end token has the highest number
         return self.ln_final(x)[torch.arange(len(x), device=x.device), ends] @ self.text_projection

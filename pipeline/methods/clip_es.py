@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from clip.image import Preparation
     from clip.load import Clip
+    from clip.templates import Words
     from dataset.spec import DatasetSpec
     from pipeline.methods.method import MapPair
 
@@ -56,11 +57,11 @@ def complete(clip: Clip, spec: DatasetSpec, settings: ClipEsSettings) -> ClipEsS
     return replace(settings, box_threshold=spec.box_threshold) if settings.box_threshold is None else settings
 
 
-def prompts(spec: DatasetSpec, settings: ClipEsSettings) -> list[list[str]]:
+def words(spec: DatasetSpec, settings: ClipEsSettings) -> Words:
     """Every class and background word in the data set's one sentence (paper, section 3.1)."""
-    from clip.text import fill_template
+    from clip.templates import Words
 
-    return fill_template(spec.template, [*spec.prompts, *((word,) for word in spec.background_prompts)])
+    return Words([*spec.prompts, *((word,) for word in spec.background_prompts)], (spec.template,))
 
 
 def preparation(clip: Clip, settings: ClipEsSettings) -> Preparation:
@@ -74,7 +75,7 @@ METHOD = Method(
     maps,
     ClipEsSettings,
     complete,
-    prompts,
+    words,
     preparation,
     kind=lambda settings: "cam",
 )

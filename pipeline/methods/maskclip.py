@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from clip.image import Preparation
     from clip.load import Clip
+    from clip.templates import Words
     from dataset.spec import DatasetSpec
     from pipeline.methods.method import MapPair, MapsOf, ScoresOf
     from pipeline.steps.dense_features import Patches
@@ -148,16 +149,13 @@ def complete(clip: Clip, spec: DatasetSpec, settings: MaskClipSettings) -> MaskC
     return replace(settings, frame=frame, templates=choose_templates(clip, settings.templates))
 
 
-def prompts(spec: DatasetSpec, settings: MaskClipSettings) -> list[list[str]]:
+def words(spec: DatasetSpec, settings: MaskClipSettings) -> Words:
     """Plain names in all templates. Without background words there is the word itself to compete."""
-    from clip.templates import MASKCLIP85, fill_templates
-    from clip.text import fill_template
+    from clip.templates import MASKCLIP85, Words
 
-    words = (spec.background_prompts or ("background",)) if spec.has_background else ()
-    names = [*(spec.plain_prompts or spec.prompts), *((word,) for word in words)]
-    if settings.templates == "dataset":
-        return fill_template(spec.template, names)
-    return fill_templates(MASKCLIP85, names)
+    background = (spec.background_prompts or ("background",)) if spec.has_background else ()
+    names = [*(spec.plain_prompts or spec.prompts), *((word,) for word in background)]
+    return Words(names, (spec.template,) if settings.templates == "dataset" else MASKCLIP85)
 
 
 def preparation(clip: Clip, settings: MaskClipSettings | None) -> Preparation:
@@ -176,7 +174,7 @@ METHOD = Method(
     maps,
     MaskClipSettings,
     complete,
-    prompts,
+    words,
     preparation,
     kind=lambda settings: "probability" if settings is not None and settings.key_smoothing > 0 else "logit",
     scores=scores,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from common.arguments import option, positive
-from pipeline.methods.maskclip import TEMPLATES, map_functions, prompts
+from pipeline.methods.maskclip import TEMPLATES, map_functions, words
 from pipeline.methods.method import CamSettings, Method
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ METHOD = Method(
     maps,
     MaskClipVSettings,
     complete,
-    prompts,
+    words,
     preparation,
     kind=lambda settings: "logit",
     scores=scores,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from clip.image import Preparation
     from clip.load import Clip
+    from clip.templates import Words
     from dataset.spec import DatasetSpec
 
     MapPair = tuple[Tensor, Tensor]
@@ -76,7 +77,7 @@ class Method:
                  and after the affinity
     settings     the dataclass of its own settings, whose fields are its options (common/arguments.py)
     complete     its settings with the choices that depend on the model and the data set
-    prompts      one list of sentences a class, then one a background prompt
+    words        the names of each class, then each background word, and the templates that they go into
     preparation  how it wants its images
     kind         what the values of its maps are; one of pipeline.steps.kinds.KINDS
     scores       of a method that scores every patch for itself: maps of all classes of the text (B, K, h, w), without
@@ -87,7 +88,7 @@ class Method:
     maps: MapsOf
     settings: type
     complete: Callable[[Clip, DatasetSpec, Any], Any]
-    prompts: Callable[[DatasetSpec, Any], list[list[str]]]
+    words: Callable[[DatasetSpec, Any], Words]
     preparation: Callable[[Clip, Any], Preparation]
     kind: Callable[[Any], str]
     scores: ScoresOf | None = None

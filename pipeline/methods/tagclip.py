@@ -92,16 +92,14 @@ def encode_words(clip: Clip, spec: DatasetSpec, settings: TagSettings) -> TextSe
 
     The published templates go with the bare names of VOC and COCO, without CLIP-ES's synonyms, as in TagCLIP's code.
     """
-    from clip.templates import MASKCLIP85, choose_templates, fill_templates
-    from clip.text import fill_template
-    from clip.text_cache import cached_prompts
+    from clip.templates import MASKCLIP85, Words, choose_templates
+    from clip.text_cache import cached_words
     from pipeline.methods.method import TextSet
 
     published = choose_templates(clip, settings.templates) == "maskclip85"
     names = [(name,) for name in spec.classes] if published and spec.tags_by_name else spec.prompts
     groups = [*names, *((word,) for word in spec.background_prompts)]
-    prompts = fill_templates(MASKCLIP85, groups) if published else fill_template(spec.template, groups)
-    embeddings = cached_prompts(clip, prompts)
+    embeddings = cached_words(clip, Words(groups, MASKCLIP85 if published else (spec.template,)))
     return TextSet(embeddings[: len(spec.classes)], embeddings[len(spec.classes) :])
 
 

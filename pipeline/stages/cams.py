@@ -16,7 +16,7 @@ import torch
 
 from clip.device import pick_device
 from clip.load import Clip, load_clip
-from clip.text_cache import cached_prompts
+from clip.text_cache import cached_words
 from common.cores import available_cores
 from common.errors import UserError
 from common.files import check_output
@@ -43,17 +43,21 @@ REMEDY = "pass --overwrite or another --cam_out_dir"
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Which CLIP, and where it computes; arguments of clip.load.load_clip and clip.device.pick_device."""
+    """Which CLIP, and where it computes; arguments of clip.load.load_clip and clip.device.pick_device.
+
+    prompts  a file of learned prompts, in place of all templates
+    """
 
     model: str
     pretrained: str | None = None
     activation: str = "auto"
     device: str = "auto"
+    prompts: Path | None = None
 
     def load(self, worker: int = 0, resnets: bool = False) -> Clip:
         """The frozen CLIP on the worker's device. Raises UserError."""
         device = pick_device(self.device, worker)
-        return load_clip(self.model, self.pretrained, device, self.activation, resnets)
+        return load_clip(self.model, self.pretrained, device, self.activation, resnets, self.prompts)
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,7 @@ def set_up(job: CamJob, worker: int = 0, processes: int = 1) -> CamWork:
         "model": clip.fingerprint,
         "activation": clip.activation,
         "prompts": spec_fingerprint(job.spec),
+        **({"learned_prompts": clip.learned.fingerprint} if clip.learned else {}),
         "save": "highres" if job.full_size else "grid",
         **settings.record(),
         **({} if kind == "cam" else {"kind": kind}),
@@ -150,7 +155,7 @@ def set_up(job: CamJob, worker: int = 0, processes: int = 1) -> CamWork:
 
 def text_set(clip: Clip, spec: DatasetSpec, settings: CamSettings) -> TextSet:
     """Text embeddings of a data set's classes and background prompts, as the method asks for them."""
-    embeddings = cached_prompts(clip, METHODS[settings.method].prompts(spec, settings.options))
+    embeddings = cached_words(clip, METHODS[settings.method].words(spec, settings.options))
     return TextSet(embeddings[: len(spec.prompts)], embeddings[len(spec.prompts) :])
 
 
