@@ -23,7 +23,9 @@ class Preparation:
 
     fit            "stretch": resized up to the next multiple of the patch size;
                    "pad": its size is kept, and zeros are added below and to the right once it is normalised;
-                   "square": resized to frame[0] x frame[0] (up to the next multiple), whatever its aspect
+                   "square": resized to frame[0] x frame[0] (up to the next multiple), whatever its aspect;
+                   "exact": scaled into the frame by OpenCV, bilinearly without antialiasing, as mmsegmentation does;
+                   not filled up to whole patches, which is for methods that cut it into windows
     frame          (long, short): first scaled, up or down, until it just fits into these sides; (): as it is
     normalisation  one of NORMALISATIONS
     """
@@ -54,10 +56,12 @@ def framed(size: tuple[int, int], frame: tuple[int, ...]) -> tuple[int, int]:
 def patch_grid(
     size: tuple[int, int], patch_size: int, max_side: int | None = None, preparation: Preparation = AS_CLIP_ES
 ) -> tuple[int, int]:
-    """(h, w) = (ceil(H/p), ceil(W/p)) for an image of size (H, W) pixels.
+    """(h, w) = (ceil(H/p), ceil(W/p)) for an image of size (H, W) pixels; pixels, where its fit is "exact".
 
     max_side  an image with a longer side counts as shrunk to it: attention takes memory with the square of h*w
     """
+    if preparation.fit == "exact":
+        patch_size = 1
     return tuple(max(1, ceil(side / patch_size)) for side in preparation.size(size, max_side))  # type: ignore[return-value]
 
 
@@ -66,9 +70,14 @@ def prepare_image(
 ) -> Tensor:
     """RGB image of any size to (3, h*p, w*p) float32, normalised.
 
-    Resized bicubically with antialiasing, as PIL does.
+    Resized bicubically with antialiasing, as PIL does; (3, H', W') by OpenCV, where its fit is "exact".
     """
     size = (image.height, image.width)
+    if preparation.fit == "exact":
+        import cv2
+
+        height, width = patch_grid(size, patch_size, max_side, preparation)
+        return normalised(cv2.resize(np.array(image), (width, height), interpolation=cv2.INTER_LINEAR), preparation)
     height, width = (cells * patch_size for cells in patch_grid(size, patch_size, max_side, preparation))
     scaled = (
         [height, width]
@@ -76,10 +85,15 @@ def prepare_image(
         else [max(1, round(side)) for side in preparation.size(size, max_side)]
     )
     resized = image.resize((scaled[1], scaled[0]), Image.Resampling.BICUBIC)
-    pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous().float() / 255
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in NORMALISATIONS[preparation.normalisation])
-    tensor = (pixels - mean) / std
+    tensor = normalised(np.array(resized), preparation)
     return torch.nn.functional.pad(tensor, (0, width - scaled[1], 0, height - scaled[0]))
+
+
+def normalised(rgb: np.ndarray, preparation: Preparation = AS_CLIP_ES) -> Tensor:
+    """(H, W, 3) uint8 to (3, H, W) float32."""
+    pixels = torch.from_numpy(rgb).permute(2, 0, 1).contiguous().float() / 255
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in NORMALISATIONS[preparation.normalisation])
+    return (pixels - mean) / std
 
 
 def scale_to_grid(images: Tensor, patch_size: int) -> Tensor:

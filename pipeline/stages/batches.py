@@ -94,7 +94,7 @@ def plan(reader: Reader, batch_size: int, samples: Sequence[Sample]) -> Iterator
                 unreadable.outcomes.append(failure(sample.id, error, sample.image))
         yield unreadable
         for grid, members in grids.items():
-            size = batch_size_for(grid, batch_size)
+            size = batch_size if reader.preparation.fit == "exact" else batch_size_for(grid, batch_size)
             for first in range(0, len(members), size):
                 yield Batch(members[first : first + size])
 

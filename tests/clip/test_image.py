@@ -1,5 +1,6 @@
 """Image preparation against PIL and numpy."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -111,3 +112,12 @@ def test_squared_whatever_the_aspect() -> None:
     found = prepare_image(image, 8, preparation=Preparation("square", (40,))).numpy()
     pixels = np.asarray(image.resize((40, 40), Image.Resampling.BICUBIC)) / 255
     assert np.allclose(found, ((pixels - MEAN) / STD).transpose(2, 0, 1), atol=1e-5)
+
+
+def test_exact_is_opencv_s_resize_without_whole_patches() -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (75, 100, 3), np.uint8)
+    exact = Preparation("exact", (2048, 33))
+    assert patch_grid((75, 100), 16, None, exact) == (33, 44)
+    wanted = cv2.resize(photo, (44, 33), interpolation=cv2.INTER_LINEAR)
+    found = prepare_image(Image.fromarray(photo), 16, None, exact)
+    assert np.allclose(found.permute(1, 2, 0), (wanted / 255 - MEAN) / STD, atol=1e-6)
