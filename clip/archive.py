@@ -1,187 +1,197 @@
-"""Weights from a file, without ever running code from it.
+"""A CLIP's weights from a file or a folder, without ever running code from it.
 
-These containers are read: safetensors, a torch checkpoint (state dict, or one under `state_dict` as open_clip's
-trainer writes it, or under `model` as detectron2's does), and OpenAI's TorchScript archives. The last are zip files
-whose `data.pkl` names the modules' classes; `torch.jit.load` would compile the code that comes with them, so their
-tensors are read here by an unpickler that knows tensors, containers and nothing else.
+Three containers are read, whatever the file is called: safetensors, what torch.save writes, and OpenAI's TorchScript
+archives. Where in them the CLIP lies is found in `clip/forms.py`; what a folder holds in `clip/folder.py`.
 """
 
 import hashlib
-import io
 import pickle
+import re
 import zipfile
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
 
+from clip.folder import ModelConfig, config_beside, other_mean, weight_files
+from clip.forms import EXPECTED, ClipState, StateDict, all_tensors, find_clip
+from clip.torchscript import read_torchscript
 from common.errors import UserError, in_short
-from common.files import is_file
 
-StateDict = dict[str, torch.Tensor]
+# The first bytes, in lower case, of files that hold no weights for torch, and what they are.
+PAGE = "a web page; download the file itself (on Hugging Face: /resolve/ in the address, not /blob/)"
+NO_WEIGHTS = {
+    b"version https://git-lfs": "a pointer of Git LFS; fetch the file itself with `git lfs pull`",
+    b"<!doctype": PAGE,
+    b"<html": PAGE,
+    b"gguf": "a file for llama.cpp (GGUF)",
+    b"\x89hdf": "a file of Keras or TensorFlow (HDF5)",
+}
 
-SEGCLIP = "clip.visual.transformer.semantic_layer2.semantic_center"  # a weight that only a SegCLIP has
-ACCEPTED = "an OpenAI CLIP archive or state dict (.pt), a safetensors file or an open_clip checkpoint"
+
+class _Ignored:
+    """In place of a value that is no weight. Nothing of its class is imported or run."""
+
+    def __new__(cls, *_: object) -> Any:
+        return object.__new__(cls)
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+class _IgnoredDict(_Ignored):
+    """In place of a dictionary of another class."""
+
+    def __new__(cls, *_: object) -> Any:
+        return {}
+
+
+# What trainers save beside the weights: settings, paths, numbers.
+NO_TENSORS = (
+    "argparse.Namespace pathlib.PosixPath pathlib.WindowsPath pathlib._local.PosixPath pathlib._local.WindowsPath "
+    "numpy.core.multiarray.scalar numpy._core.multiarray.scalar numpy.core.multiarray._reconstruct "
+    "numpy._core.multiarray._reconstruct numpy.dtype numpy.ndarray datetime.datetime"
+).split()
+DICTIONARIES = (
+    "collections.defaultdict easydict.EasyDict pytorch_lightning.utilities.parsing.AttributeDict "
+    "lightning_fabric.utilities.data.AttributeDict lightning.fabric.utilities.data.AttributeDict"
+).split()
+HARMLESS: list[Any] = [
+    *((_Ignored, name) for name in NO_TENSORS),
+    *((_IgnoredDict, name) for name in DICTIONARIES),
+]
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A state dict, a CLIP's in OpenAI's key names, and what its container says of it.
+    """A state dict in OpenAI's key names, and what is known of it.
 
-    container    "archive" (OpenAI TorchScript), "checkpoint" (a dict under `state_dict`), "model" (a dict under
-                 `model`), "state_dict", "safetensors"
-    fingerprint  first 16 hex digits of the file's SHA-256
+    container     "archive" (OpenAI TorchScript), "checkpoint" (a state dict in a dict), "state_dict", "safetensors"
+    fingerprint   first 16 hex digits of the SHA-256 of the file, or of all parts one after another
+    config        what the config beside the file says
+    long_text     whether the text positions are Long-CLIP's
+    notes         what a person should know, a line each
+    name_in_file  from a key to what the file calls it
     """
 
     state: StateDict
     container: str
     fingerprint: str
+    config: ModelConfig | None = None
+    long_text: bool = False
+    notes: tuple[str, ...] = ()
+    name_in_file: Callable[[str], str] = str
 
 
 def read_weights(path: Path) -> Weights:
-    """Read a weight file of a CLIP, of any accepted container. Raises UserError as `read_tensors`, and for others."""
-    weights = read_tensors(path)
-    if "visual.conv1.weight" not in weights.state or "token_embedding.weight" not in weights.state:
-        if SEGCLIP in weights.state:
-            raise UserError(f"{path}: the weights of a SegCLIP, which goes with --method segclip; expected {ACCEPTED}")
-        names = in_short(", ".join(sorted(weights.state)[:2])) or "no tensors"
-        raise UserError(f"{path}: not the weights of a CLIP (found {names}); expected {ACCEPTED}")
-    return weights
+    """Read the weights of a file of any form, or of a folder.
 
-
-def read_tensors(path: Path, expected: str = ACCEPTED) -> Weights:
-    """Read the tensors of a weight file of any accepted container, whatever their names.
-
-    expected  what the file should be, for messages
     Raises UserError, naming the file, when it is missing, truncated, of another kind, or holds anything but tensors.
     """
-    if not is_file(path):
-        raise UserError(f"{path}: no such weight file; expected {expected}")
-    try:
-        container, state = _read(path, expected)
-    except UserError:
-        raise
-    except Exception as error:  # every reader has its own exceptions for a broken file
-        reason = in_short(error) or type(error).__name__
-        raise UserError(f"{path}: cannot be read as weights ({reason}); expected {expected}") from error
-    # Tensors only, without the `module.` that DistributedDataParallel puts before every name.
-    named = {key: value for key, value in state.items() if isinstance(key, str) and torch.is_tensor(value)}
-    tensors = {key.removeprefix("module."): value for key, value in named.items()}
-    for key, value in tensors.items():
-        if value.layout is not torch.strided or value.device.type != "cpu" or value.is_complex() or value.is_quantized:
-            kind = f"{value.dtype}, {value.device}, {value.layout}"
-            raise UserError(f"{path}: weight {in_short(key)} is no array of real numbers ({kind}); expected {expected}")
-    return Weights(tensors, container, fingerprint(path))
+    files = weight_files(path)
+    container, found = _read_clip(files.parts, path, mapped=True)
+    size, of_clip = (
+        sum(part.stat().st_size for part in files.parts),
+        sum(value.nbytes for value in found.state.values()),
+    )
+    if container in ("state_dict", "checkpoint"):  # mapped: a file that is written again would change the weights
+        if 2 * of_clip < size:  # an optimiser's state, which is not read
+            found = replace(found, state={name: value.clone() for name, value in found.state.items()})
+        else:
+            container, found = _read_clip(files.parts, path, mapped=False)
+    config = config_beside(files, found.hugging_face)
+    notes = (*found.notes, *filter(None, [other_mean(config)]))
+    return Weights(
+        found.state, container, fingerprint(*files.parts), config, found.long_text, notes, found.name_in_file
+    )
 
 
-def fingerprint(path: Path) -> str:
-    """First 16 hex digits of the SHA-256 of a file."""
+def read_tensors(path: Path, expected: str = EXPECTED) -> Weights:
+    """All tensors of a weight file under their own names, whatever model they are of; raises UserError as above.
+
+    expected  "expected ...": what the file should be, for messages
+    """
+    files = weight_files(path, expected)
+    container, content = _read_parts(files.parts, expected, mapped=False)
+    return Weights(all_tensors(content), container, fingerprint(*files.parts))
+
+
+def fingerprint(*paths: Path) -> str:
+    """First 16 hex digits of the SHA-256 of a file, or of several as if they were one."""
     digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
+    for path in paths:
+        with path.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()[:16]
 
 
-def _read(path: Path, expected: str) -> tuple[str, dict[str, Any]]:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
+def _read_clip(parts: tuple[Path, ...], source: Path, mapped: bool) -> tuple[str, ClipState]:
+    """The container and the CLIP in it. `mapped`: what torch.save wrote stays on the disk until it is used."""
+    container, content = _read_parts(parts, EXPECTED, mapped)
+    try:
+        return container, find_clip(content, str(source))
+    except (RuntimeError, IndexError) as error:  # torch's, for shapes that do not go together
+        raise UserError(f"{source}: its weights do not have the shapes of a CLIP's; {EXPECTED}") from error
 
-        return "safetensors", dict(load_file(path))
-    if zipfile.is_zipfile(path):
+
+def _read_parts(parts: tuple[Path, ...], expected: str, mapped: bool) -> tuple[str, dict[Any, Any]]:
+    container, content = "", {}
+    for part in parts:
+        try:
+            container, tensors = _read_file(part, expected, mapped)
+        except UserError:
+            raise
+        except Exception as error:  # every reader has its own exceptions for a broken file
+            reason = in_short(error) or type(error).__name__
+            raise UserError(f"{part}: cannot be read as weights ({reason}); {expected}") from error
+        content.update(tensors)
+    return container, content
+
+
+def _read_file(path: Path, expected: str, mapped: bool) -> tuple[str, dict[Any, Any]]:
+    with path.open("rb") as stream:
+        start = stream.read(64)
+    if not start.strip(b"\0 \r\n\t"):
+        raise UserError(f"{path}: {'holds zeros alone' if start else 'an empty file'}; fetch it again")
+    for mark, what in NO_WEIGHTS.items():
+        if start.lstrip().lower().startswith(mark):
+            raise UserError(f"{path}: {what}; {expected}")
+    if start[8:9] == b"{":
+        from safetensors import safe_open
+
+        with safe_open(path, "pt", backend="pread") as opened:
+            return "safetensors", opened.get_tensors()
+    is_zip = zipfile.is_zipfile(path)
+    if is_zip:
         with zipfile.ZipFile(path) as archive:
             if any(name.endswith("/constants.pkl") for name in archive.namelist()):
                 return "archive", read_torchscript(path)
-    else:
-        with path.open("rb") as stream:
-            if stream.read(1) != pickle.PROTO:
-                raise ValueError("neither a zip file nor a pickle")
+    elif start.startswith(b"PK"):
+        raise UserError(f"{path}: cut short; fetch it again; {expected}")
+    elif start[:1] != pickle.PROTO:
+        raise ValueError("neither safetensors nor what torch.save writes")
+    return _read_torch(path, expected, mapped and is_zip and path.suffix != ".safetensors")  # torch.load goes by that name
+
+
+def _read_torch(path: Path, expected: str, mapped: bool) -> tuple[str, dict[Any, Any]]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(HARMLESS), path.open("rb") as stream:
+            source: Any = path if mapped else stream
+            content = torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        what = f" ({in_short(named[1])})" if named else ""
         raise UserError(
-            f"{path}: refused, it holds more than tensors and would run code on loading; expected {expected}"
+            f"{path}: refused, it holds more than tensors{what} and would run code on loading; "
+            f"save its state_dict() alone where you trust it; {expected}"
         ) from error
     if not isinstance(content, dict):
-        raise UserError(f"{path}: holds a {type(content).__name__}, not weights; expected {expected}")
-    if isinstance(content.get("state_dict"), dict):
-        return "checkpoint", content["state_dict"]
-    if isinstance(content.get("model"), dict):
-        return "model", content["model"]
-    return "state_dict", content
-
-
-class _Module:
-    """Stands for any TorchScript module: keeps the attributes it is given and does nothing."""
-
-    attributes: Mapping[str, Any] = MappingProxyType({})
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.attributes = state
-
-
-class _TensorUnpickler(pickle.Unpickler):
-    """Unpickles a TorchScript `data.pkl`: tensors, containers, inert modules; every other name is refused."""
-
-    def __init__(self, archive: zipfile.ZipFile, prefix: str) -> None:
-        self._archive, self._prefix = archive, prefix
-        self._storages: dict[tuple[str, torch.dtype], torch.Tensor] = {}
-        super().__init__(io.BytesIO(archive.read(f"{prefix}data.pkl")))
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "__torch__" or module.startswith("__torch__."):
-            return _Module
-        if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"the archive asks for {module}.{name}")
-        return _ALLOWED[module, name]
-
-    def persistent_load(self, pid: Any) -> torch.Tensor:
-        kind, dtype, key, _device, _count = pid
-        if kind != "storage" or not isinstance(dtype, torch.dtype) or not isinstance(key, str):
-            raise pickle.UnpicklingError("the archive refers to something else than its records")
-        if (key, dtype) not in self._storages:
-            record = bytearray(self._archive.read(f"{self._prefix}data/{key}"))
-            self._storages[key, dtype] = torch.frombuffer(record, dtype=dtype)
-        return self._storages[key, dtype]
-
-
-def _view(storage: torch.Tensor, offset: int, size: tuple, stride: tuple, *_: object) -> torch.Tensor:
-    return torch.as_strided(storage, size, stride, offset)
-
-
-_ALLOWED: dict[tuple[str, str], Any] = {
-    ("torch._utils", "_rebuild_tensor_v2"): _view,
-    ("collections", "OrderedDict"): lambda: OrderedDict(),
-    ("torch.jit._pickle", "restore_type_tag"): lambda value, _tag: value,
-    **{("torch.jit._pickle", f"build_{kind}list"): lambda value: value for kind in ("int", "bool", "double", "tensor")},
-    ("torch", "HalfStorage"): torch.float16,
-    ("torch", "BFloat16Storage"): torch.bfloat16,
-    ("torch", "FloatStorage"): torch.float32,
-    ("torch", "DoubleStorage"): torch.float64,
-    ("torch", "LongStorage"): torch.int64,
-    ("torch", "IntStorage"): torch.int32,
-    ("torch", "BoolStorage"): torch.bool,
-}
-
-
-def read_torchscript(path: Path) -> StateDict:
-    """State dict of a TorchScript archive, read without compiling or running its code."""
-    with zipfile.ZipFile(path) as archive:
-        prefix = next(name for name in archive.namelist() if name.endswith("/data.pkl")).removesuffix("data.pkl")
-        root = _TensorUnpickler(archive, prefix).load()
-    if not isinstance(root, _Module):
-        raise UserError(f"{path}: a TorchScript archive without a module; expected {ACCEPTED}")
-    return dict(_tensors_below(root))
-
-
-def _tensors_below(module: _Module, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-    """All tensors of a module and of those in it, by their path."""
-    for name, value in module.attributes.items():
-        if isinstance(value, _Module):
-            yield from _tensors_below(value, f"{prefix}{name}.")
-        elif torch.is_tensor(value):
-            yield f"{prefix}{name}", value
+        raise UserError(f"{path}: holds a {type(content).__name__}, not weights; {expected}")
+    own = any(torch.is_tensor(value) for value in content.values())
+    return "state_dict" if own else "checkpoint", content

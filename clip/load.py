@@ -1,6 +1,7 @@
 """A frozen CLIP from a weight file or an open_clip name."""
 
 import sys
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,27 @@ import torch
 
 from clip import hub
 from clip.archive import Weights, read_weights
+from clip.folder import WEIGHT_SUFFIXES
 from clip.learned_prompts import LearnedPrompts, read_learned_prompts
-from clip.model import CLIP, ImageSizes, StateDict, Texts, fill, holds_resnet, sizes_of_config, sizes_of_weights, towers
+from clip.model import (
+    CLIP,
+    HeadsError,
+    ImageSizes,
+    StateDict,
+    Texts,
+    fill,
+    holds_resnet,
+    sizes_of_config,
+    sizes_of_weights,
+    towers,
+)
 from clip.resnet import STRIDE, ModifiedResNet
+from clip.tokenizer import SIZE as VOCABULARY
 from clip.transformer import TextSizes, VitSizes
 from common.errors import UserError, in_short
 
+ADDED = 1000  # tokens that people added to CLIP's vocabulary, at most
 BOOKKEEPING = {"input_resolution", "context_length", "vocab_size", "attn_mask"}  # in OpenAI's files
-WEIGHT_SUFFIXES = {".pt", ".pth", ".bin", ".ckpt", ".safetensors"}
 
 
 @dataclass(frozen=True)
@@ -78,7 +92,7 @@ def load_clip(
 ) -> Clip:
     """Load a CLIP with a ViT of any width, depth and patch size, in float32.
 
-    model       path of a weight file, or an open_clip model name such as `ViT-B-16`
+    model       path of a weight file or of a model's folder, or an open_clip model name such as `ViT-B-16`
     pretrained  with a name: an open_clip tag (`openai`, `laion2b_s34b_b88k`) or the path of a weight file
     activation  "auto", "quick_gelu" or "gelu"; auto: OpenAI's weights get QuickGELU, the others what their name
                 says; where nothing says it a warning names the choice
@@ -108,33 +122,46 @@ def clip_of(
     """
     state = {key: value for key, value in weights.state.items() if key not in BOOKKEEPING}
     try:
-        model, tower = towers(*(sizes or sizes_of_weights(state)), activation)
+        heads = weights.config.heads if weights.config else None
+        model, tower = towers(*(sizes or sizes_of_weights(state, heads)), activation)
     except KeyError as error:
-        raise UserError(f"{source}: weight {error} is missing; expected a complete CLIP with a ViT") from error
+        name = weights.name_in_file(str(error.args[0]))
+        raise UserError(f"{source}: weight {name} is missing; expected a complete CLIP with a ViT") from error
+    except HeadsError as error:
+        raise UserError(f"{source}: {error}") from error
     except Exception as error:  # torch has its own for sizes that cannot be
         raise UserError(f"{source}: its weights do not have the shapes of a CLIP with a ViT; wrong file?") from error
-    check_weights(source, state, {**model.state_dict(), **tower.state_dict()}, "a complete CLIP of this size")
+    if (words := len(state["token_embedding.weight"])) > VOCABULARY + ADDED:
+        raise UserError(f"{source}: a vocabulary of {words} tokens: of another tokenizer than CLIP's ({VOCABULARY})")
+    wanted = {**model.state_dict(), **tower.state_dict()}
+    check_weights(source, state, wanted, "a complete CLIP of this size", weights.name_in_file)
     fill(model, {key: state.pop(key) for key in model.state_dict()})
     if not torch.isfinite(model.logit_scale.exp()):
         raise UserError(f"{source}: logit_scale {model.logit_scale.item():.3g} is no CLIP's; a damaged model")
     return Clip(model, Texts(tower, state), name, activation, weights.fingerprint)
 
 
-def check_weights(source: str, state: StateDict, wanted: StateDict, what: str) -> None:
+def check_weights(
+    source: str, state: StateDict, wanted: StateDict, what: str, name_in_file: Callable[[str], str] = str
+) -> None:
     """Raise UserError for a weight that is missing, left over, of another shape than in `wanted`, or not finite.
 
-    source  names the weights in the message
-    what    was expected, to people
+    source        names the weights in the message
+    what          was expected, to people
+    name_in_file  from a key to what the file calls that weight
     """
     for key, value in wanted.items():
+        name = in_short(name_in_file(key))
         if key not in state:
-            raise UserError(f"{source}: weight {key} is missing; expected {what}")
+            raise UserError(f"{source}: weight {name} is missing; expected {what}")
         if state[key].shape != value.shape:
             shapes = f"the shape {tuple(state[key].shape)}, expected {tuple(value.shape)}"
-            raise UserError(f"{source}: weight {key} has {shapes}; wrong file?")
+            raise UserError(f"{source}: weight {name} has {shapes}; wrong file?")
+        if value.is_floating_point() and not state[key].is_floating_point():
+            raise UserError(f"{source}: weight {name} holds {state[key].dtype}, not floats; a quantised model?")
         if not _is_finite(state[key]):
-            raise UserError(f"{source}: weight {key} has values that are not finite; a damaged or diverged model")
-    if left_over := in_short(", ".join(sorted(state.keys() - wanted.keys())[:2])):
+            raise UserError(f"{source}: weight {name} has values that are not finite; a damaged or diverged model")
+    if left_over := in_short(", ".join(map(name_in_file, sorted(state.keys() - wanted.keys())[:2]))):
         raise UserError(f"{source}: the weights do not fit the model: it has no place for {left_over}")
 
 
@@ -158,19 +185,30 @@ def _from_file(path: Path, activation: str, resnets: bool) -> Clip:
     weights = read_weights(path)
     if holds_resnet(weights.state) and not resnets:
         raise UserError(f"{path}: the weights of a CLIP whose image tower is a ResNet; expected one with a ViT")
-    known = activation != "auto" or _looks_like_openai(weights)
+    known = activation != "auto" or _told_activation(weights) is not None
     if activation == "auto":
         # float16 as OpenAI's, or in the container of open_clip's trainer: hints, as both hold fine-tuned models too
         half = weights.state["visual.conv1.weight"].dtype == torch.float16
-        activation = "gelu" if weights.container == "checkpoint" and not half else "quick_gelu"
+        guess = "gelu" if weights.container == "checkpoint" and not half else "quick_gelu"
+        activation = _told_activation(weights) or guess
     clip = clip_of(weights, path.name, activation, str(path))
+    _print_notes(path, weights.notes)
     if not known:
         _warn_of_guess(path, activation)
     return clip
 
 
-def _looks_like_openai(weights: Weights) -> bool:
-    return weights.container == "archive" or "input_resolution" in weights.state
+def _told_activation(weights: Weights) -> str | None:
+    """What a config beside the weights says; QuickGELU for OpenAI's own and Long-CLIP's, which began as OpenAI's."""
+    if weights.config:
+        return weights.config.activation
+    of_openai = weights.container == "archive" or "input_resolution" in weights.state
+    return "quick_gelu" if of_openai or weights.long_text else None
+
+
+def _print_notes(path: Path, notes: Iterable[str]) -> None:
+    for note in notes:
+        print(f"warning: {path}: {note}", file=sys.stderr)
 
 
 def _warn_of_guess(path: Path, activation: str) -> None:
@@ -208,12 +246,14 @@ def _from_name(name: str, pretrained: str | None, activation: str, resnets: bool
     guessed = activation == "auto"
     if guessed:
         tag = {} if is_file else hub.tag_config(name, pretrained)
-        told = _looks_like_openai(weights) or config.get("quick_gelu") or tag.get("quick_gelu")
-        activation = "quick_gelu" if told or pretrained == "openai" else "gelu"
+        quick = config.get("quick_gelu") or tag.get("quick_gelu") or pretrained == "openai"
+        told = _told_activation(weights)
+        activation = told or ("quick_gelu" if quick else "gelu")
         # the plain name of a file's model says GELU, and also of models that were fine-tuned from OpenAI's
         half = weights.state["visual.conv1.weight"].dtype == torch.float16
-        guessed = activation == "gelu" and (is_file or half)
+        guessed = told is None and activation == "gelu" and (is_file or half)
     clip = clip_of(weights, f"{name}/{pretrained}", activation, str(path), sizes)
+    _print_notes(path, weights.notes)
     if guessed:
         _warn_of_guess(path, activation)
     return clip

@@ -24,6 +24,10 @@ VISION_KEYS = {"layers", "width", "head_width", "mlp_ratio", "patch_size", "imag
 TEXT_KEYS = {"layers", "width", "heads", "mlp_ratio", "context_length", "vocab_size"}
 
 
+class HeadsError(ValueError):
+    """A number of attention heads that does not divide the width."""
+
+
 class CLIP(nn.Module):
     """The image tower and the logit scale: what every image needs."""
 
@@ -56,7 +60,7 @@ class Texts:
         """`tower` is on the meta device."""
         self._tower, self._weights = tower, weights
         self.width, self.embedding = tower.text_projection.shape
-        self.context_length = len(tower.positional_embedding)
+        self.context_length, self.vocabulary = len(tower.positional_embedding), len(tower.token_embedding.weight)
         self.blocks = len(tower.transformer.resblocks)
 
     def tower(self, device: torch.device) -> TextTransformer:
@@ -96,14 +100,18 @@ def holds_resnet(state: StateDict) -> bool:
     return "visual.layer1.0.conv1.weight" in state or "visual.layer1.0.bn1.weight" in state
 
 
-def sizes_of_weights(state: StateDict) -> tuple[ImageSizes, TextSizes]:
+def sizes_of_weights(state: StateDict, heads: tuple[int, int] | None = None) -> tuple[ImageSizes, TextSizes]:
     """The sizes of the CLIP whose weights a state dict holds.
 
-    Raises KeyError for a weight that is missing, and others for shapes that make no sense.
+    heads  of the image tower and of the text tower, which weights do not tell; None: as wide as in every known CLIP
+
+    Raises KeyError for a weight that is missing, HeadsError for a width that the heads do not divide, and others for
+    shapes that make no sense.
     """
     embedding = state["text_projection"].shape[1]
     context, text_width = state["positional_embedding"].shape
-    blocks = _blocks_of(state, "transformer", text_width, max(1, text_width // 64))
+    text_heads = heads[1] if heads else text_width // 64
+    blocks = _blocks_of(state, "transformer", text_width, text_heads)
     text = TextSizes(blocks, context, len(state["token_embedding.weight"]), embedding)
     if holds_resnet(state):
         width, positions = len(state["visual.layer1.0.conv1.weight"]), state["visual.attnpool.positional_embedding"]
@@ -111,7 +119,8 @@ def sizes_of_weights(state: StateDict) -> tuple[ImageSizes, TextSizes]:
         layers = [sum(key.startswith(start) and key.endswith(".conv1.weight") for key in state) for start in starts]
         return ResNetSizes(tuple(layers), width, width * 32 // 64, _side_of(positions), embedding), text
     width, _, patch, _ = state["visual.conv1.weight"].shape
-    blocks = _blocks_of(state, "visual.transformer", width, width // HEAD_WIDTHS.get(width, 64))
+    image_heads = heads[0] if heads else width // HEAD_WIDTHS.get(width, 64)
+    blocks = _blocks_of(state, "visual.transformer", width, image_heads)
     side = _side_of(state["visual.positional_embedding"])
     return VitSizes(blocks, patch, side, state["visual.proj"].shape[1]), text
 
@@ -121,6 +130,8 @@ def _side_of(positions: Tensor) -> int:
 
 
 def _blocks_of(state: StateDict, tower: str, width: int, heads: int) -> BlockSizes:
+    if heads < 1 or width % heads:
+        raise HeadsError(f"the number of heads of {tower}, {width} wide, is not known; pass a folder with its config")
     count = sum(key.startswith(f"{tower}.resblocks.") and key.endswith(".attn.in_proj_weight") for key in state)
     first = f"{tower}.resblocks.0."
     return BlockSizes(count, width, heads, len(state[f"{first}mlp.c_fc.weight"]), f"{first}ls_1.gamma" in state)

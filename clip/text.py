@@ -57,7 +57,10 @@ def mean_of_groups(embeddings: Tensor, groups: Sequence[Sequence[str]]) -> Tenso
 
 
 def tokenize(clip: Clip, prompts: Sequence[str]) -> Tensor:
-    """Prompts to the (P, context) token ids of a model's context."""
+    """Prompts to the (P, context) token ids of a model's context. Raises UserError for another vocabulary."""
+    if clip.texts.vocabulary < SimpleTokenizer.vocab_size:
+        size = SimpleTokenizer.vocab_size
+        raise UserError(f"{clip.name}: a vocabulary of {clip.texts.vocabulary} tokens; CLIP's tokenizer needs {size}")
     return token_ids(prompts, clip.texts.context_length)
 
 

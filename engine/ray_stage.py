@@ -135,7 +135,7 @@ def _model_file(plan: Plan[Any], here: Mirror, text: str) -> str:
         for error in fetch([here.address(mirrored)], here).values():
             raise UserError(error)
         return str(mirrored)
-    if path.is_relative_to(plan.root) and (ROOT / path.relative_to(plan.root)).is_file():
+    if path.is_relative_to(plan.root) and (ROOT / path.relative_to(plan.root)).exists():
         return str(ROOT / path.relative_to(plan.root))
     return text
 

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clip.archive import SEGCLIP, Weights, read_tensors
+from clip.archive import Weights, read_tensors
 from clip.load import Clip, check_weights
 from clip.model import StateDict, Texts, fill, holds_resnet, sizes_of_weights
+from clip.other_models import SEGCLIP as CENTRE
 from clip.transformer import VitSizes
 from common.errors import UserError
 from segclip.forward import highest_scale
@@ -19,6 +20,7 @@ from segclip.network import GROUPS, LAST_BLOCKS, SegClip, SegClipSizes, empty_ne
 
 EXPECTED = "a SegCLIP checkpoint: segclip.bin, or weights of scripts/pretrain_segclip.py"
 PREFIX, DECODER = "clip.", "vis_mae_decoder."
+SEGCLIP = f"{PREFIX}{CENTRE}"
 STD = 0.02  # of what is drawn
 FROM_CLIP = re.compile(r"visual\.transformer\.(layers0|layers2)\.(\d+)\.(.+)")
 INTO_STAGES = re.compile(r"visual\.transformer\.resblocks\.(\d+)\.(.+)")

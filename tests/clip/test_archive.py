@@ -8,7 +8,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from clip.archive import fingerprint, read_torchscript, read_weights
+from clip.archive import fingerprint, read_weights
+from clip.torchscript import read_torchscript
 from tests.clip.oracle import open_clip_model
 from tests.support import openai_state, tiny_model
 

@@ -95,8 +95,6 @@ def broken_files(state: State) -> dict[str, bytes]:
         "cut.safetensors": tensors[:-20],
         "text.safetensors": b"hello, this is a text file\n",
         "empty.safetensors": b"",
-        "wrong name.safetensors": whole,
-        "safetensors.pt": tensors,
     }
 
 
@@ -107,7 +105,7 @@ def test_a_broken_file_is_named_in_one_line(tmp_path: Path, state: State, recwar
             read_weights(tmp_path / name)
         message = str(caught.value)
         assert message.startswith(f"{tmp_path / name}: ") and "\n" not in message
-        assert "expected an OpenAI CLIP" in message and "would run code" not in message
+        assert ("expected an OpenAI" in message or "fetch it again" in message) and "would run code" not in message
     assert not recwarn.list  # a warning would be a second line on the terminal
 
 
@@ -129,8 +127,52 @@ def test_other_content_is_told_apart(tmp_path: Path, content: object, complaint:
         read_weights(tmp_path / "w.pt")
 
 
-@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir()])
-def test_a_missing_file_and_a_folder_are_named(tmp_path: Path, make: Any) -> None:
-    make(tmp_path / "w.pt")
-    with pytest.raises(UserError, match=r"w\.pt: no such weight file"):
+def test_a_file_of_another_kind_is_told_by_its_first_bytes(tmp_path: Path, state: State) -> None:
+    kinds = {
+        "page.pt": "a web page; download the file itself",
+        "pointer.pt": "a pointer of Git LFS; fetch the file itself with `git lfs pull`",
+        "empty.pt": "an empty file; fetch it again",
+        "empty.safetensors": "an empty file; fetch it again",
+        "zeros.pt": "holds zeros alone; fetch it again",
+        "half.pt": "cut short; fetch it again",
+    }
+    for name, kind in kinds.items():
+        (tmp_path / name).write_bytes(broken_files(state)[name])
+        with pytest.raises(UserError, match=kind):
+            read_weights(tmp_path / name)
+
+
+class Whole(torch.nn.Module):
+    """Saved whole, as `torch.save(model, path)` does."""
+
+
+def test_a_whole_pickled_model_is_refused_by_its_class_with_the_remedy(tmp_path: Path) -> None:
+    torch.save({"model": Whole()}, tmp_path / "w.pt")
+    with pytest.raises(
+        UserError, match=r"refused, it holds more than tensors \(.*Whole\).*save its state_dict\(\) alone"
+    ):
         read_weights(tmp_path / "w.pt")
+
+
+def test_a_missing_file_an_empty_folder_and_a_name_of_hugging_face_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "cache" / "snapshots").mkdir(parents=True)
+    (tmp_path / "two").mkdir()
+    for name in ("a.pt", "b.pt"):
+        (tmp_path / "two" / name).touch()
+    for name, complaint in {
+        "w.pt": "w.pt: no such weight file",
+        "empty": "empty: no weight file there",
+        "cache": "cache: a cache folder of Hugging Face; pass the folder below its snapshots/",
+        "two": r"two: several weight files \(a.pt, b.pt\); pass one of them",
+        "x" * 300: "no such weight file",
+        "openai/clip-vit-base-patch16": "no such file or folder; for the model of this name on Hugging Face: "
+        "`hf download openai/clip-vit-base-patch16 --local-dir weights/clip-vit-base-patch16`",
+        "hf-hub:laion/CLIP-ViT-B-16": "`hf download laion/CLIP-ViT-B-16 --local-dir weights/CLIP-ViT-B-16`",
+    }.items():
+        with pytest.raises(UserError, match=complaint) as caught:
+            read_weights(Path(name))
+        assert "\n" not in str(caught.value)
