@@ -39,8 +39,8 @@ def add_training_options(parser: Parser) -> None:
     add(
         "--clip",
         metavar="FILE|NAME",
-        help="what is --model in generate_cams.py: a weight file or an open_clip name; not given: the toy world's own, "
-        "or ViT-B-16 openai",
+        help="what is --model in generate_cams.py: a weight file, a folder or an open_clip name; not given: the toy "
+        "world's own, or ViT-B-16 openai",
     )
     add("--clip_pretrained", metavar="TAG|FILE", help="what is --pretrained there; with a name only")
     add("--activation", choices=("auto", "quick_gelu", "gelu"), default="auto", help="of its MLPs")

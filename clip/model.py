@@ -130,11 +130,12 @@ def _side_of(positions: Tensor) -> int:
 
 
 def _blocks_of(state: StateDict, tower: str, width: int, heads: int) -> BlockSizes:
-    if heads < 1 or width % heads:
-        raise HeadsError(f"the number of heads of {tower}, {width} wide, is not known; pass a folder with its config")
     count = sum(key.startswith(f"{tower}.resblocks.") and key.endswith(".attn.in_proj_weight") for key in state)
     first = f"{tower}.resblocks.0."
-    return BlockSizes(count, width, heads, len(state[f"{first}mlp.c_fc.weight"]), f"{first}ls_1.gamma" in state)
+    inner, scaled = len(state[f"{first}mlp.c_fc.weight"]), f"{first}ls_1.gamma" in state
+    if heads < 1 or width % heads:
+        raise HeadsError(f"the number of heads of {tower}, {width} wide, is not known; pass a folder with its config")
+    return BlockSizes(count, width, heads, inner, scaled)
 
 
 def sizes_of_config(config: Mapping[str, Any]) -> tuple[ImageSizes, TextSizes] | None:

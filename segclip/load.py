@@ -131,7 +131,8 @@ def begin_from(
     given = {name: value.detach().cpu() for part in (clip.model, tower) for name, value in part.state_dict().items()}
     if holds_resnet(given):
         raise UserError(f"{clip.name}: its image tower is a ResNet; expected a CLIP with a ViT")
-    vision, text = sizes_of_weights(given)
+    image_heads, text_heads = (part.transformer.resblocks[0].attn.num_heads for part in (clip.visual, tower))
+    vision, text = sizes_of_weights(given, (image_heads, text_heads))
     assert isinstance(vision, VitSizes)
     first_stage = vision.blocks.layers - last_blocks
     try:

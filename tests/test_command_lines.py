@@ -96,7 +96,7 @@ USAGE = [
     ("generate_cams", weights_of(resnet), r"other\.pt.*ViT"),
     ("generate_cams", weights_of(truncated_tower), r"other\.pt: .*ln_post"),
     ("generate_cams", weights_of([1, 2]), r"other\.pt: holds a list"),
-    ("generate_cams", weights_of(b"hello"), r"other\.pt: .*expected an OpenAI CLIP"),
+    ("generate_cams", weights_of(b"hello"), r"other\.pt: .*expected an OpenAI, open_clip"),
     ("generate_cams", weights_of(b"hello", ".safetensors"), r"other\.safetensors: cannot be read"),
     ("generate_cams", output_is_a_file("--cam_out_dir"), "taken"),
     ("eval_cam", nothing("--cam_out_dir", "nowhere"), "--cam_out_dir nowhere: no such folder; expected the output of"),
