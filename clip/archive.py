@@ -174,9 +174,11 @@ def _read_file(path: Path, expected: str, mapped: bool) -> tuple[str, dict[Any, 
                 return "archive", read_torchscript(path)
     elif start.startswith(b"PK"):
         raise UserError(f"{path}: cut short; fetch it again; {expected}")
-    elif start[:1] != pickle.PROTO:
+    elif start[:1] != pickle.PROTO or start[1] > pickle.HIGHEST_PROTOCOL:
         raise ValueError("neither safetensors nor what torch.save writes")
-    return _read_torch(path, expected, mapped and is_zip and path.suffix != ".safetensors")  # torch.load goes by that name
+    return _read_torch(
+        path, expected, mapped and is_zip and path.suffix != ".safetensors"
+    )  # torch.load goes by that name
 
 
 def _read_torch(path: Path, expected: str, mapped: bool) -> tuple[str, dict[Any, Any]]:
