@@ -42,10 +42,14 @@ class CLIP(nn.Module):
         self.logit_scale = nn.Parameter(torch.empty(()))
 
     @torch.no_grad()
-    def encode_image(self, images: Tensor) -> Tensor:
-        """CLIP's own image features (B, E) of images (B, 3, H, W) with whole patches, not normalised."""
+    def encode_image(self, images: Tensor, positions: str = "bilinear") -> Tensor:
+        """CLIP's own image features (B, E) of images (B, 3, H, W), not normalised; pixels of broken patches are lost.
+
+        positions  how a ViT's positions are resized, as in clip.vision.resize_positions
+        """
         if isinstance(self.visual, VisionTransformer):
-            return class_token_features(self.visual, vision_forward(self.visual, images, 0).last_output)
+            features = vision_forward(self.visual, images, 0, positions=positions)
+            return class_token_features(self.visual, features.last_output)
         pool = self.visual.attnpool
         return pool_every_token(pool, pool_input(pool, *resnet_trunk(self.visual, images)))[:, 0]
 

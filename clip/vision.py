@@ -46,14 +46,16 @@ def vision_forward(
     images: Tensor,
     attention_blocks: int | None = None,
     attention_bias: Tensor | None = None,
+    positions: str = "bilinear",
 ) -> VisionFeatures:
     """Run the transformer on images of any aspect, without gradients.
 
     images            (B, 3, h*p, w*p) float, normalised
     attention_blocks  attention is kept of this many last blocks (all, when None or more than there are)
     attention_bias    as in `run_block`, the same in every block
+    positions         how positions are resized, as in `resize_positions`
     """
-    trunk = vision_trunk(visual, images, attention_blocks, attention_bias)
+    trunk = vision_trunk(visual, images, attention_blocks, attention_bias, positions=positions)
     last, need = visual.transformer.resblocks[-1], attention_blocks != 0
     tokens, attention = run_block(last, trunk.last_input, need_attention=need, attention_bias=attention_bias)
     kept = trunk.attention if attention is None else (*trunk.attention, attention[:, 1:, 1:])

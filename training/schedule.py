@@ -16,6 +16,11 @@ def polynomial(iteration: int, base: float, total: int, power: float, least: flo
     return rate * (1 - (1 - iteration / warmup) * (1 - WARMUP_START))
 
 
+def held_cosine(iteration: int, base: float, total: int, warmup: int, factor: float) -> float:
+    """A constant `factor` of `base` at first, then what half a cosine over the whole run has there (CoOp)."""
+    return base * factor if iteration < warmup else base * (1 + math.cos(math.pi * iteration / total)) / 2
+
+
 def cosine(iteration: int, base: float, total: int, final_share: float, warmup: int) -> float:
     """A linear warm-up to `base`, then half a cosine down to `final_share` of it."""
     if iteration < warmup:
