@@ -1,6 +1,8 @@
 """The mask PNG: one class value a pixel, and how it was made."""
 
+import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,8 @@ from PIL import Image, PngImagePlugin
 from common.errors import UserError
 from common.files import atomic_write
 from common.images import opened
+
+MOST_CONFIDENCE = 1 << 14  # characters of the record
 
 
 def voc_palette() -> np.ndarray:
@@ -21,11 +25,13 @@ def voc_palette() -> np.ndarray:
     return colours.astype(np.uint8)
 
 
-def write_mask(path: Path, mask: np.ndarray, palette: bool = False, made_by: str = "", score: str = "") -> None:
+def write_mask(
+    path: Path, mask: np.ndarray, palette: bool = False, made_by: str = "", score: str = "", confidence: str = ""
+) -> None:
     """Write an (H, W) uint8 mask as PNG, whole or not at all.
 
     Mode L, which trainers read as labels whatever they read it with; with `palette` mode P in VOC's colours, for
-    people. `made_by` and `score`, where there is one, go into text chunks of these names.
+    people. `made_by`, and `score` and `confidence` where there are any, go into text chunks of these names.
     Raises UserError where a picture lies that this project did not make: --overwrite is not meant for people's photos.
     """
     _check_replaceable(path)
@@ -34,7 +40,7 @@ def write_mask(path: Path, mask: np.ndarray, palette: bool = False, made_by: str
         image = image.convert("P")
         image.putpalette(voc_palette().tobytes())
     with atomic_write(path) as stream:
-        image.save(stream, "PNG", optimize=False, pnginfo=made_here(made_by, score))
+        image.save(stream, "PNG", optimize=False, pnginfo=made_here(made_by, score, confidence))
 
 
 def _check_replaceable(path: Path) -> None:
@@ -60,12 +66,13 @@ def is_made_here(path: Path) -> bool:
         return False
 
 
-def made_here(made_by: str = "", score: str = "") -> PngImagePlugin.PngInfo:
+def made_here(made_by: str = "", score: str = "", confidence: str = "") -> PngImagePlugin.PngInfo:
     """The text chunks of this project's PNG files; the first one marks them as such."""
     info = PngImagePlugin.PngInfo()
     info.add_text("made_by", made_by)
-    if score:
-        info.add_text("score", score)
+    for name, text in (("score", score), ("confidence", confidence)):
+        if text:
+            info.add_text(name, text)
     return info
 
 
@@ -97,3 +104,21 @@ def mask_score(path: Path) -> str:
     """The `score` of `write_mask`, or an empty text. Raises UserError when the mask is missing or no picture."""
     with opened(path, ("PNG",), "mask") as image:
         return str(image.info.get("score", ""))
+
+
+def confidence_text(by_value: Mapping[int, float]) -> str:
+    """The mean confidence of each mask value, in [0, 1], as the text that lies in a mask: three decimals."""
+    return json.dumps({str(value): round(float(mean), 3) for value, mean in sorted(by_value.items())})
+
+
+def mask_confidence(path: Path) -> dict[int, float]:
+    """The mean confidence by mask value that `write_mask` recorded; empty where there is none, as in others' masks.
+
+    Raises UserError when the mask is missing or no picture.
+    """
+    with opened(path, ("PNG",), "mask") as image:
+        text = str(image.info.get("confidence", ""))[:MOST_CONFIDENCE]
+    try:
+        return {int(value): min(1.0, max(0.0, float(mean))) for value, mean in json.loads(text or "{}").items()}
+    except (ValueError, TypeError, AttributeError, RecursionError):  # another program's chunk of that name
+        return {}

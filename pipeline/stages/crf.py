@@ -23,7 +23,7 @@ from common.outcome import Outcome
 from common.parallel import ordered_map
 from common.provenance import SOURCE, can_stay, record_text, source_of
 from common.version import VERSION
-from dataset.mask_png import write_mask
+from dataset.mask_png import confidence_text, write_mask
 from dataset.voc_layout import find_image
 from pipeline.crf.dense_crf import dense_crf, dense_crf_batch, reference_image
 from pipeline.crf.settings import CrfSettings
@@ -388,7 +388,8 @@ def finish(job: CrfJob, finished: Collection[str], result: CrfResult | Outcome) 
             if job.out_dir and not kept:
                 score = "" if confusion is None else score_text(confusion, job.truth_file(image.id))
                 target = check_output(job.target(image.id), job.out_dir)
-                write_mask(target, mask, job.palette, record_text(image.record), score)
+                confidence = confidence_text(masks.mean_confidence(result.labels, result.probabilities))
+                write_mask(target, mask, job.palette, record_text(image.record), score, confidence)
     except Exception as error:
         trouble = error
     if trouble is not None:

@@ -49,6 +49,19 @@ def confident(labels: np.ndarray, probabilities: np.ndarray, confidence: float =
     return np.where(probabilities.max(axis=0) < confidence, np.uint8(IGNORE_INDEX), labels)
 
 
+def mean_confidence(labels: np.ndarray, probabilities: np.ndarray) -> dict[int, float]:
+    """By mask value, the mean of the highest probability over its pixels, before any of them becomes 255.
+
+    labels         (H, W) uint8 of `labels_of`
+    probabilities  (k+1, H, W), or (k, H, W) without background
+    """
+    if not len(probabilities):
+        return {}
+    counts = np.bincount(labels.ravel())
+    sums = np.bincount(labels.ravel(), weights=probabilities.max(axis=0).ravel())
+    return {int(value): float(sums[value] / counts[value]) for value in np.flatnonzero(counts)}
+
+
 def smooth_labels(
     probabilities: np.ndarray, keys: np.ndarray, size: tuple[int, int], has_background: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:

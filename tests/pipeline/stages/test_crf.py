@@ -14,7 +14,7 @@ from PIL import Image
 from common.errors import StopRun, UserError
 from common.provenance import source_of
 from common.version import VERSION
-from dataset.mask_png import mask_made_by, write_mask
+from dataset.mask_png import mask_confidence, mask_made_by, write_mask
 from pipeline.crf.dense_crf import reference_image
 from pipeline.files.cam_file import save_cams
 from pipeline.stages import crf as stage_crf
@@ -93,6 +93,8 @@ def test_masks_hold_class_plus_one_and_255_where_unsure(job: CrfJob, seen: list)
             start = 5 + 10 * index
             wanted[:, start : start + 4], wanted[:, start + 4 : start + 8] = key + 1, 255
         assert np.array_equal(read(job, image_id), wanted), image_id
+        confidence = mask_confidence(job.target(image_id))  # half of each class is sure, the other half three quarters
+        assert confidence == {0: 1.0, **{key + 1: 0.875 for key in KEYS[image_id]}}
     assert not read(job, "c").any()  # no labels: all background
 
 

@@ -8,8 +8,15 @@ import pytest
 from PIL import Image
 
 from common.errors import UserError
-from dataset.mask_png import mask_made_by, read_mask, voc_palette, write_mask
-from pipeline.steps.masks import confident, labels_of, with_background
+from dataset.mask_png import (
+    confidence_text,
+    mask_confidence,
+    mask_made_by,
+    read_mask,
+    voc_palette,
+    write_mask,
+)
+from pipeline.steps.masks import confident, labels_of, mean_confidence, with_background
 
 LABELS = np.array([[0, 1, 2], [15, 20, 255], [80, 128, 254]], np.uint8)
 
@@ -108,6 +115,25 @@ def test_a_damaged_mask_is_named(tmp_path: Path, damage: str) -> None:
 def test_confidence_rule(probabilities: list[float], confidence: float, expected: int) -> None:
     found = confident(np.array([[7]], np.uint8), np.array(probabilities).reshape(2, 1, 1), confidence)
     assert found.tolist() == [[expected]] and found.dtype == np.uint8
+
+
+def test_mean_confidence_is_of_all_pixels_of_a_label(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.ones(3), (6, 7)).transpose(2, 0, 1)
+    labels = labels_of(probabilities, np.array([4, 14]))
+    pixels: dict[int, list[float]] = {}
+    for row, column in np.ndindex(6, 7):
+        pixels.setdefault(int(labels[row, column]), []).append(max(probabilities[:, row, column]))
+    means = {value: sum(values) / len(values) for value, values in pixels.items()}
+    assert mean_confidence(labels, probabilities) == pytest.approx(means) and len(means) == 3
+    write_mask(tmp_path / "m.png", labels, confidence=confidence_text(means))
+    assert mask_confidence(tmp_path / "m.png") == pytest.approx(means, abs=5e-4)
+
+
+@pytest.mark.parametrize("text", ["", "sure", "[]", '{"one": 1}', '{"1": [2]}', "[" * 99_999])
+def test_confidence_that_others_wrote_is_none(tmp_path: Path, text: str) -> None:
+    write_mask(tmp_path / "m.png", LABELS, confidence=text)
+    assert mask_confidence(tmp_path / "m.png") == {}
 
 
 @pytest.mark.parametrize(
