@@ -1,101 +1,218 @@
-"""What every export format shares: images and masks are put in their places, and listed.
+"""What every export format shares: images with masks are checked, put in their places, and handed to the format.
 
-An exporter describes its layout and its configuration in one file; exports/table.py names them all.
+An exporter describes its layout in one file; exports/table.py names them all.
 """
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from common.errors import UserError
-from common.files import cannot_write, write_text
+from common.files import cannot_write, check_output, write_text
 from common.images import image_size, opened
 from common.provenance import check_source
-from dataset.mask_png import read_mask, write_mask
+from dataset.mask_png import mask_confidence, read_mask, write_mask
+from dataset.spec import IGNORE_INDEX
 from pipeline.stages.evaluate import mask_record
 
 TRAIN, VALIDATION = "train", "val"
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # that other tools know
+
+Item = tuple[str, Path, Path]  # id, image, mask
 
 
 @dataclass(frozen=True)
-class Part:
-    """Where one part of the data goes, "train" or "val"; paths below the folder that is written."""
+class Job:
+    """What is to be written.
 
-    images: str
-    masks: str
-    list: str
+    out             the output folder
+    labels          names by mask value
+    has_background  mask value 0 is the background, else it is the first class
+    validated       there is a validation part
+    copy            copy files; otherwise they are relative links
+    polygons        outlines in place of exact masks, where a format holds both
+    ignored         the class that the pixels of 255 become; "": they stay 255, or are left without a label
+    """
+
+    out: Path
+    labels: tuple[str, ...]
+    has_background: bool = True
+    validated: bool = False
+    copy: bool = False
+    polygons: bool = False
+    ignored: str = ""
+
+    @property
+    def classes(self) -> dict[int, str]:
+        """Names by mask value, without the background."""
+        return {value: name for value, name in enumerate(self.labels) if value or not self.has_background}
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return (TRAIN, VALIDATION) if self.validated else (TRAIN,)
+
+    def path(self, place: str) -> Path:
+        """The path of a file below `out`; raises UserError where a link leads elsewhere."""
+        return check_output(self.out / place, self.out)
+
+    def place_image(self, example: "Example", folder: str, suffix: str = "") -> str:
+        """Put an image in a folder below `out`; returns its path below `out`.
+
+        suffix  of its name, whatever the image is; not given: its own
+        """
+        place = f"{folder}/{example.name}{suffix or example.suffix}"
+        _put(example.image, self.path(place), self.copy)
+        return place
+
+    def place_mask(self, example: "Example", folder: str) -> str:
+        """Put a mask of mode L in a folder below `out`, as it is or written anew; returns its path below `out`."""
+        place = f"{folder}/{example.name}.png"
+        target = self.path(place)
+        if example.as_it_is:
+            _put(example.mask, target, self.copy)
+        else:
+            target.unlink(missing_ok=True)  # it may be a link to the mask itself
+            write_mask(target, example.labels)
+        return place
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image with its mask.
+
+    name        the id as the format can hold it
+    part        TRAIN or VALIDATION
+    labels      (H, W) uint8 mask values, and 255
+    confidence  the mean confidence by mask value; empty where the mask does not tell
+    as_it_is    the mask's file holds just these labels, in mode L
+    palette     its file is a palette PNG
+    """
+
+    id: str
+    name: str
+    part: str
+    image: Path
+    mask: Path
+    labels: np.ndarray
+    confidence: Mapping[int, float]
+    as_it_is: bool
+    palette: bool = False
+
+    @property
+    def suffix(self) -> str:
+        """Of the image's file; `.jpg` for those that other tools do not know: they look into the file."""
+        own = self.image.suffix.lower()
+        return own if own in SUFFIXES else ".jpg"
+
+
+Add = Callable[[Example], None]
 
 
 @dataclass(frozen=True)
 class Format:
-    """How a trainer wants images and masks.
+    """How a tool wants images and masks.
 
-    parts      the places of TRAIN and VALIDATION
-    line       a line of the lists, from a part and a name
-    configure  writes what tells the trainer of the data, given the folder, the label names and whether there is a
-               validation part; returns the file
-    name       an id as the lists can hold it
+    writing  a context: gets the job, yields the function that takes one example after the other, and writes at its end
+             what tells the tool of them all
+    main     the file or folder below the output that is given to the tool
+    name     an id as the tool can hold it
+    options  of the command, that the format takes and others do not
+    shared   what lies in one folder for both parts: "images", "masks" (and images), or nothing
+    keeps_255  pixels of 255 are told from the background
+    links    the tool follows links out of the folder; otherwise files are copied
     """
 
-    parts: dict[str, Part]
-    line: Callable[[Part, str], str]
-    configure: Callable[[Path, Sequence[str], bool], Path]
+    writing: Callable[[Job], AbstractContextManager[Add]]
+    main: str
     name: Callable[[str], str] = str
+    options: frozenset[str] = frozenset()
+    shared: str = ""
+    keeps_255: bool = True
+    links: bool = True
 
 
 @dataclass
 class Exported:
-    """What was written: how many pairs, how many masks were palette PNGs, and (id, reason) of what was left out."""
+    """What was written: pairs by part, and (id, reason) of what was left out.
 
-    pairs: int
-    palettes: int
-    failures: list[tuple[str, str]]
-
-
-def export(form: Format, part: str, items: Sequence[tuple[str, Path, Path]], out: Path, copy: bool = False) -> Exported:
-    """Write one part, "train" or "val", of the data: (id, image, mask) each.
-
-    Images become `<name>.jpg` whatever they are: trainers look into a file, not at its suffix. Masks of mode P are
-    written anew in mode L, since readers that turn colours into grey (cv2.IMREAD_GRAYSCALE) would get wrong labels.
-    copy  files instead of relative links
-    Raises UserError when nothing at all could be exported.
+    palettes  number of masks that were palette PNGs
+    unsure    number of masks with pixels of 255
     """
-    place, done = form.parts[part], Exported(0, 0, [])
-    ids: dict[str, str] = {}  # by name
-    for image_id, image, mask in items:
-        try:
-            name = form.name(image_id)
-            if name in ids:
-                raise UserError(f"{image_id}: has the name of {ids[name]} in the lists; rename one of them")
-            images, masks = out / place.images / f"{name}.jpg", out / place.masks / f"{name}.png"
-            done.palettes += _put_pair(image, mask, images, masks, copy)
-            ids[name] = image_id
-        except UserError as error:
-            done.failures.append((image_id, str(error)))
-    if not ids:
-        raise UserError(f"nothing to export: {done.failures[0][1] if done.failures else 'no image in the split'}")
-    write_text(out / place.list, "".join(f"{form.line(place, name)}\n" for name in ids))
-    done.pairs = len(ids)
+
+    pairs: Counter[str] = field(default_factory=Counter)
+    palettes: int = 0
+    unsure: int = 0
+    failures: list[tuple[str, str]] = field(default_factory=list)
+
+
+def export(form: Format, job: Job, items: Mapping[str, Sequence[Item]]) -> Exported:
+    """Write all parts of the data, by name; the format's context writes the rest.
+
+    Raises UserError when nothing at all of a part could be exported.
+    """
+    done = Exported()
+    job = replace(job, copy=job.copy or not form.links)
+    if job.ignored:
+        job = replace(job, labels=(*job.labels, job.ignored))
+    with form.writing(job) as add:
+        taken: dict[str, tuple[str, Item]] = {}  # part and item by name
+        for part, pairs in items.items():
+            taken = taken if form.shared else {}
+            for item in pairs:
+                try:
+                    example = _example(form, job, part, item)
+                    _check_name(form, example, item, taken)
+                    add(example)
+                except UserError as error:
+                    done.failures.append((item[0], str(error)))
+                    continue
+                taken[example.name] = part, item
+                done.pairs[part] += 1
+                done.palettes += example.palette
+                done.unsure += bool((example.labels == IGNORE_INDEX).any())
+            if not done.pairs[part]:
+                raise UserError(
+                    f"nothing to export: {done.failures[0][1] if done.failures else 'no image in the split'}"
+                )
     return done
 
 
-def _put_pair(image: Path, mask: Path, image_place: Path, mask_place: Path, copy: bool) -> bool:
-    """Put an image and its mask in their places; returns whether the mask was a palette PNG."""
+def _check_name(form: Format, example: Example, item: Item, taken: Mapping[str, tuple[str, Item]]) -> None:
+    """Raise UserError for a name under which something else was written."""
+    part, (image_id, image, _) = taken.get(example.name, ("", item))
+    if part == example.part or (part and form.shared == "masks") or image != item[1]:
+        raise UserError(f"{example.id}: {image_id} of {part} is written under the same name; rename one of them")
+
+
+def _example(form: Format, job: Job, part: str, item: Item) -> Example:
+    """The image and its labels, which were found to go together."""
+    image_id, image, mask = item
     with opened(mask, ("PNG",), "mask") as picture:
-        mode, size = picture.mode, (picture.height, picture.width)
-    if image_size(image) != size:
-        raise UserError(f"{mask}: size {size} for an image of {image_size(image)}; made from other images?")
-    check_source(mask, mask_record(mask), image)
-    _put(image, image_place, copy)
-    if mode == "L":
-        _put(mask, mask_place, copy)
-        return False
+        mode = picture.mode
     labels = read_mask(mask)
-    mask_place.unlink(missing_ok=True)  # it may be a link to the mask itself
-    write_mask(mask_place, labels)
-    return True
+    if image_size(image) != labels.shape:
+        raise UserError(f"{mask}: size {labels.shape} for an image of {image_size(image)}; made from other images?")
+    check_source(mask, mask_record(mask), image)
+    known = len(job.labels) - bool(job.ignored)
+    if (unknown := np.unique(labels[(labels >= known) & (labels != IGNORE_INDEX)])).size:
+        expected = f"expected 0 to {known - 1}, and 255"
+        raise UserError(f"{mask}: holds label {unknown[0]}; {expected}; masks of other classes?")
+    if job.ignored:
+        labels[labels == IGNORE_INDEX] = known
+    as_it_is, confidence = mode == "L" and not job.ignored, mask_confidence(mask)
+    return Example(image_id, form.name(image_id), part, image, mask, labels, confidence, as_it_is, mode == "P")
+
+
+def flat(image_id: str) -> str:
+    """An id as the name of a file, for tools that do not look into folders."""
+    return image_id.replace("/", "__")
 
 
 def _put(source: Path, place: Path, copy: bool) -> None:
@@ -108,3 +225,42 @@ def _put(source: Path, place: Path, copy: bool) -> None:
             place.symlink_to(os.path.relpath(source.resolve(), place.parent.resolve()))
     except OSError as error:
         raise cannot_write(place, error) from error
+
+
+@dataclass(frozen=True)
+class Part:
+    """Where one part of the data goes, TRAIN or VALIDATION; paths below the folder that is written."""
+
+    images: str
+    masks: str
+    list: str
+
+
+def listed(
+    parts: Mapping[str, Part], line: Callable[[Part, str], str], configure: Callable[[Job], None]
+) -> Callable[[Job], AbstractContextManager[Add]]:
+    """The `writing` of formats that have a list of names for each part beside images and masks.
+
+    Images become `<name>.jpg` whatever they are: trainers look into a file, not at its suffix. Masks of mode P are
+    written anew in mode L, since readers that turn colours into grey (cv2.IMREAD_GRAYSCALE) would get wrong labels.
+
+    line       a line of the lists, from a part and a name
+    configure  writes what tells the trainer of the data
+    """
+
+    @contextmanager
+    def writing(job: Job) -> Iterator[Add]:
+        names: dict[str, list[str]] = {part: [] for part in job.parts}
+
+        def add(example: Example) -> None:
+            place = parts[example.part]
+            job.place_image(example, place.images, ".jpg")
+            job.place_mask(example, place.masks)
+            names[example.part].append(example.name)
+
+        yield add
+        for part, found in names.items():
+            write_text(job.path(parts[part].list), "".join(map("{}\n".format, map(partial(line, parts[part]), found))))
+        configure(job)
+
+    return writing

@@ -1,22 +1,20 @@
 """The layout that open-mmlab/mmsegmentation 1.x reads (its mmseg/datasets/basesegdataset.py)."""
 
 import json
-from collections.abc import Sequence
-from pathlib import Path
 
 from common.files import write_text
 from dataset.mask_png import voc_palette
-from exports.files import TRAIN, VALIDATION, Format, Part
+from exports.files import TRAIN, VALIDATION, Format, Job, Part, listed
 
 
-def _configure(out: Path, labels: Sequence[str], validated: bool) -> Path:
+def _configure(job: Job) -> None:
     """Write a data set configuration to be named in `_base_`; without a validation part it validates on "train"."""
-    part, path = VALIDATION if validated else TRAIN, out / "dataset.py"
-    colours = voc_palette()[: len(labels)].tolist()
+    part = VALIDATION if job.validated else TRAIN
+    colours = voc_palette()[: len(job.labels)].tolist()
     text = f"""# A data set for mmsegmentation 1.x, to be named in `_base_` as one of configs/_base_/datasets is.
-data_root = {json.dumps(str(out.resolve()))}
+data_root = {json.dumps(str(job.out.resolve()))}
 metainfo = dict(
-    classes={json.dumps(list(labels))},
+    classes={json.dumps(list(job.labels))},
     palette={json.dumps(colours)})
 crop_size = (512, 512)
 train_pipeline = [
@@ -62,12 +60,8 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type="IoUMetric", iou_metrics=["mIoU"])
 test_evaluator = val_evaluator
 """
-    write_text(path, text)
-    return path
+    write_text(job.path("dataset.py"), text)
 
 
-FORMAT = Format(
-    {part: Part("images", f"masks/{part}", f"lists/{part}.txt") for part in (TRAIN, VALIDATION)},
-    lambda _part, name: name,
-    _configure,
-)
+PARTS = {part: Part("images", f"masks/{part}", f"lists/{part}.txt") for part in (TRAIN, VALIDATION)}
+FORMAT = Format(listed(PARTS, lambda _part, name: name, _configure), "dataset.py", shared="images")

@@ -1,4 +1,4 @@
-"""The export formats: to add one, a file with a FORMAT, a line here, and a test that reads it as its trainer does."""
+"""The export formats: to add one, a file with a FORMAT, a line here, and a test that reads it as its tool does."""
 
 import importlib
 from typing import TYPE_CHECKING
@@ -7,8 +7,19 @@ if TYPE_CHECKING:
     from exports.files import Format
 
 FORMATS = {  # name: module, imported when it is asked for, so that --help is quick
+    "coco": "exports.coco",
+    "cvat": "exports.cvat",
+    "datumaro": "exports.datumaro",
     "deeplab-pytorch": "exports.deeplab_pytorch",
+    "detectron2": "exports.detectron2",
+    "fiftyone": "exports.fiftyone",
+    "hf": "exports.hf",
+    "label-studio": "exports.label_studio",
+    "labelme": "exports.labelme",
     "mmsegmentation": "exports.mmsegmentation",
+    "ultralytics": "exports.ultralytics",
+    "voc": "exports.voc",
+    "yolo-seg": "exports.yolo_seg",
 }
 
 

@@ -1,7 +1,7 @@
-"""Images + masks -> the files that another trainer wants: links, lists, a configuration. docs/trainers.md goes on.
+"""Images + masks -> the files that another tool or trainer reads. docs/exports.md lists the formats.
 
-python -m scripts.export_masks --for deeplab-pytorch --dataset voc12 --img_root VOC2012/JPEGImages \
-    --masks output/voc12/masks --out output/voc12/for_deeplab
+python -m scripts.export_masks --to coco --dataset folder --img_root photos --classes classes.txt \
+    --masks output/folder/masks --out output/folder/coco
 """
 
 import argparse
@@ -16,19 +16,25 @@ from exports.table import FORMATS, format_of
 
 if TYPE_CHECKING:
     from cli.lookup import Selection
+    from exports.files import Exported, Format
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(
-        "Images + masks -> links, lists and a configuration for another trainer.",
-        "What was written is replaced; nothing else in --out is touched. docs/trainers.md says how to go on.",
+        "Images + masks -> what another tool reads: annotations, configurations, links to the images.",
+        "What was written is replaced; nothing else in --out is touched. docs/exports.md says what each format holds.",
     )
-    parser.add_argument("--for", dest="trainer", choices=tuple(FORMATS), required=True, help="the trainer")
+    parser.add_argument("--to", "--for", choices=tuple(FORMATS), required=True, help="the format")
     parser.add_argument("--masks", type=Path, metavar="DIR", required=True, help="mask PNGs, named like the images")
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="the output folder")
-    parser.add_argument("--copy", action="store_true", help="copy files; not given: relative links")
+    parser.add_argument(
+        "--copy", action="store_true", help="copy files; not given: relative links, where the tool follows them"
+    )
     parser.add_argument("--val_split", type=Path, metavar="FILE", help="images to validate on, against --gt_root")
     parser.add_argument("--val_img_root", type=Path, metavar="DIR", help="where they are; not given: --img_root")
+    parser.add_argument("--polygons", action="store_true", help="coco, labelme: outlines in place of exact masks")
+    parser.add_argument("--ignored", metavar="NAME", default="", help="make the pixels of 255 a class of this name")
+    parser.add_argument("--push", metavar="USER/NAME", help="hf: upload the result as a private data set of this name")
     add_data_options(parser, truth=True)
     return parser.parse_args(argv)
 
@@ -41,28 +47,53 @@ def main(argv: list[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     from cli.lookup import select, select_from
     from common.files import need_dir, need_writable
-    from exports.files import TRAIN, VALIDATION, export
+    from exports.files import TRAIN, VALIDATION, Job, export
 
+    form, token = format_of(args.to), ""
     if args.gt_root is not None and args.val_split is None:
         raise UserError("--gt_root: only with --val_split FILE, the images to validate on")
+    _check_options(args, form)
+    if args.push:
+        from exports.hf import check_push
+
+        token = check_push(args.push)
     selection = select_from(args, images_needed=True, with_labels=args.labels != "clip")
+    if args.ignored in selection.spec.label_names:
+        raise UserError(f"--ignored {args.ignored}: a class of that name is there already; choose another name")
     need_dir(args.masks, "--masks", "one mask PNG an image, as eval_cam_with_crf.py writes them")
     need_writable(args.out, "--out")
-    form = format_of(args.trainer)
-    items, failures = _items(selection, args.masks)
-    result = export(form, TRAIN, items, args.out, args.copy)
-    failures = [*selection.problems, *failures, *result.failures]
-    print(f"{result.pairs} images with masks for {args.trainer} in {args.out}{_rewritten(result.palettes)}")
+    pairs, failures = _items(selection, args.masks)
+    items = {TRAIN: pairs}
     if args.val_split is not None:
         images = args.val_img_root or args.img_root
         unseen = select(args.dataset, images, args.val_split, args.gt_root, args.classes, images_needed=True)
-        items, missing = _items(unseen, unseen.need_masks())
-        result = export(form, VALIDATION, items, args.out, args.copy)
-        failures += [*missing, *result.failures]
-        print(f"{result.pairs} images to validate on{_rewritten(result.palettes)}")
-    path = form.configure(args.out, selection.spec.label_names, args.val_split is not None)
-    print(f"{path}: see docs/trainers.md")
-    return console.list_failures(failures)
+        items[VALIDATION], missing = _items(unseen, unseen.need_masks())
+        failures += missing
+    spec = selection.spec
+    job = Job(
+        args.out,
+        spec.label_names,
+        spec.has_background,
+        args.val_split is not None,
+        args.copy,
+        args.polygons,
+        args.ignored,
+    )
+    result = export(form, job, items)
+    _tell(args, form, result)
+    if args.push:
+        from exports.hf import push
+
+        print(f"uploaded to {push(args.out, args.push, token)}")
+    return console.list_failures([*selection.problems, *failures, *result.failures])
+
+
+def _check_options(args: argparse.Namespace, form: "Format") -> None:
+    """Raise UserError for an option of another format."""
+    for name in ("polygons", "push"):
+        if getattr(args, name) and name not in form.options:
+            takers = [other for other in FORMATS if name in format_of(other).options]
+            raise UserError(f"--{name} goes with --to {' or '.join(takers)}; not with {args.to}")
 
 
 def _items(selection: "Selection", masks: Path) -> tuple[list[tuple[str, Path, Path]], list[tuple[str, str]]]:
@@ -78,9 +109,19 @@ def _items(selection: "Selection", masks: Path) -> tuple[list[tuple[str, Path, P
     return items, failures
 
 
-def _rewritten(palettes: int) -> str:
-    text = f"; {palettes} palette PNGs were written anew in grey, which every reader takes for labels"
-    return text if palettes else ""
+def _tell(args: argparse.Namespace, form: "Format", result: "Exported") -> None:
+    """Print what was written, and what became of masks that the format cannot hold as they are."""
+    from exports.files import TRAIN, VALIDATION
+
+    print(f"{result.pairs[TRAIN]} images with masks for {args.to} in {args.out}")
+    if args.val_split is not None:
+        print(f"{result.pairs[VALIDATION]} images to validate on")
+    if result.palettes:
+        print(f"{result.palettes} masks were palette PNGs: their labels were read, not their colours")
+    if result.unsure and not form.keeps_255:
+        remedy = "--ignored NAME makes a class of it"
+        print(f"{result.unsure} masks hold 255 (not sure), which {args.to} cannot tell from background; {remedy}")
+    print(f"{args.out / form.main}: see docs/exports.md")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """scripts/export_masks.py from the command line; tests/exports/ reads what it writes."""
 
+import json
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 
 from scripts import export_masks
@@ -36,12 +38,12 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_both_parts_are_written(
     data: list[str], tmp_path: Path, trainer: str, files: dict[str, bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert export_masks.main(["--for", trainer, *data, "--val_split", "val.txt", "--gt_root", "masks"]) == 0
+    assert export_masks.main(["--to", trainer, *data, "--val_split", "val.txt", "--gt_root", "masks"]) == 0
     found = tree(tmp_path / "out")
     assert {name: found[name] for name in files} == files
     assert sum(name.endswith(".jpg") for name in found) == 3
     told = capsys.readouterr().out
-    assert "2 images with masks" in told and "1 images to validate on" in told and "docs/trainers.md" in told
+    assert "2 images with masks" in told and "1 images to validate on" in told and "docs/exports.md" in told
 
 
 def test_missing_masks_are_listed(data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,11 +55,31 @@ def test_missing_masks_are_listed(data: list[str], tmp_path: Path, capsys: pytes
 @pytest.mark.parametrize(
     ("options", "words"),
     [(["--masks", "nowhere"], "--masks nowhere: no such folder"), (["--gt_root", "masks"], "only with --val_split"),
-     (["--out", "classes.txt"], "--out classes.txt: cannot be written to")],
+     (["--out", "classes.txt"], "--out classes.txt: cannot be written to"),
+     (["--polygons"], "--polygons goes with --to coco or labelme; not with mmsegmentation"),
+     (["--to", "coco", "--push", "me/masks"], "--push goes with --to hf; not with coco"),
+     (["--to", "hf", "--push", "me/masks"], "--push me/masks: no token for the Hugging Face Hub; run `hf auth login`"),
+     (["--ignored", "red"], "--ignored red: a class of that name is there already")],
 )  # fmt: skip
 def test_a_mistake_is_one_line(
-    data: list[str], capsys: pytest.CaptureFixture[str], options: list[str], words: str
+    data: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    words: str,
 ) -> None:
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
     assert export_masks.main(["--for", "mmsegmentation", *data, *options]) == 2
     err = capsys.readouterr().err
     assert words in err and err.count("\n") == 1
+
+
+def test_what_becomes_of_255_is_said(data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert export_masks.main(["--to", "coco", *data]) == 0
+    told = capsys.readouterr().out
+    assert "2 masks hold 255 (not sure), which coco cannot tell from background; --ignored NAME" in told
+    assert "out/annotations/instances_train.json: see docs/exports.md" in told
+    assert export_masks.main(["--for", "coco", *data, "--ignored", "not sure", "--polygons"]) == 0
+    assert "255" not in capsys.readouterr().out
+    content = json.loads((tmp_path / "out/annotations/instances_train.json").read_text())
+    assert [one["name"] for one in content["categories"]] == ["red", "blue", "not sure"]
