@@ -47,7 +47,6 @@ task_categories:
 - image-segmentation
 configs:
 - config_name: default
-  drop_labels: true
   data_files:
 {files}---
 

@@ -1,10 +1,15 @@
-"""Scores against torchmetrics, hand counts, and an argmax over explicitly stacked backgrounds."""
+"""Scores against torchmetrics, cityscapesScripts, hand counts, and an argmax over explicitly stacked backgrounds."""
+
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
 
+from dataset.cityscapes import NUMBERS_OF_34, SPEC
 from pipeline.steps.scores import (
     backgrounds_for,
     confusion_matrix,
@@ -105,6 +110,46 @@ def test_the_rules_by_hand() -> None:
 def test_where_every_class_is_shown_the_rules_agree() -> None:
     confusion = confusion_matrix(*of_random_labels([0, 1, 2, 3, 4, 5], [0, 1, 2, 255]), LABELS)
     assert scores_of(confusion).iou == scores_of(confusion, "union").iou
+
+
+@pytest.mark.parametrize("absent", ["truth", "union"])
+def test_the_documented_example_of_hugging_faces_mean_iou(absent: str) -> None:
+    """From the metric card of `evaluate`: three maps of different sizes, ten classes, 255 ignored."""
+    pairs = [
+        ([[0, 3], [5, 4], [6, 255]], [[1, 2], [3, 4], [5, 255]]),
+        ([[1, 7], [9, 2], [3, 6]], [[2, 7], [9, 2], [3, 6]]),
+        ([[1, 2, 2], [8, 2, 1], [3, 255, 1]], [[2, 2, 3], [8, 2, 4], [3, 255, 2]]),
+    ]
+    found = scores_of(sum(confusion_matrix(*(np.array(one, np.uint8) for one in pair), 10) for pair in pairs), absent)
+    assert found.miou == pytest.approx(0.4775, abs=1e-12)
+    assert found.mean_accuracy == pytest.approx(0.5916666666666666, abs=1e-12)
+    assert found.pixel_accuracy == pytest.approx(0.5263157894736842, abs=1e-12)
+    assert found.iou == pytest.approx((0, 0, 0.375, 0.4, 0.5, 0, 0.5, 1, 1, 1), abs=1e-12)
+
+
+@pytest.mark.parametrize("shown", [range(34), (0, 3, 7, 11, 24), (1, 2, 6)])
+def test_scores_are_those_of_cityscapes_scripts(tmp_path: Path, shown: Sequence[int]) -> None:
+    """Made files of raw labels, 255 as "unlabeled" in the prediction; classes that only it shows count as 0."""
+    theirs = pytest.importorskip("cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling")
+    values = SPEC.raw.forms[0].values  # type: ignore[union-attr]
+    table = np.array([values[raw] for raw in range(34)], np.uint8)
+    confusion, files = np.zeros((19, 20), np.int64), []
+    for seed in range(3):
+        truth, raw = random_labels(seed, [*shown]), random_labels(seed + 9, [0, *NUMBERS_OF_34[:15]])
+        raw = np.where(random_labels(seed + 19, [0, 1]) == 1, truth, raw)
+        predicted = table[raw]
+        files.append([str(tmp_path / f"{kind}{seed}_labelIds.png") for kind in ("truth", "predicted")])
+        raw = np.array([*NUMBERS_OF_34, *[0] * 237], np.uint8)[predicted]
+        for path, array in zip(files[-1], (truth, raw)):
+            Image.fromarray(array).save(path)
+        confusion += confusion_matrix(table[truth], predicted, 19)
+    options = theirs.args
+    options.evalLabels, options.evalInstLevelScore, options.JSONOutput, options.quiet = [*range(34)], False, False, True
+    result = theirs.evaluateImgLists([pair[1] for pair in files], [pair[0] for pair in files], options)
+    ours, by_name = scores_of(confusion, "union"), result["classScores"]
+    expected = [by_name[name] for name in SPEC.classes]
+    assert ours.iou == pytest.approx([None if np.isnan(one) else one for one in expected])
+    assert ours.miou == pytest.approx(result["averageScoreClasses"] if any(map(np.isfinite, expected)) else 0)
 
 
 def test_nothing_to_score_is_zero_by_either_rule() -> None:
