@@ -170,18 +170,18 @@ def _read_file(path: Path, expected: str, mapped: bool) -> tuple[str, dict[Any, 
 
         with safe_open(path, "pt", backend="pread") as opened:
             return "safetensors", opened.get_tensors()
-    is_zip = zipfile.is_zipfile(path)
-    if is_zip:
+    if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
+            mapped &= all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
             if any(name.endswith("/constants.pkl") for name in archive.namelist()):
                 return "archive", read_torchscript(path)
     elif start.startswith(b"PK"):
         raise UserError(f"{path}: cut short; fetch it again; {expected}")
     elif start[:1] != pickle.PROTO or start[1] > pickle.HIGHEST_PROTOCOL:
         raise ValueError("neither safetensors nor what torch.save writes")
-    return _read_torch(
-        path, expected, mapped and is_zip and path.suffix != ".safetensors"
-    )  # torch.load goes by that name
+    else:
+        mapped = False
+    return _read_torch(path, expected, mapped and path.suffix != ".safetensors")  # torch.load goes by that name
 
 
 def _read_torch(path: Path, expected: str, mapped: bool) -> tuple[str, dict[Any, Any]]:
