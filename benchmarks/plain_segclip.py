@@ -1,7 +1,7 @@
 """SegCLIP's evaluation as the reference code does it, a step after the other: what ours is compared with.
 
 One photo and one window at a time, class by class scores of every pixel; PyTorch's own attention, and none of our
-modules: everything is computed from a state dict (Luo et al., ICML 2023; docs/methods.md, section 6).
+modules: everything is computed from a state dict (Luo et al., ICML 2023; docs/methods.md, section 7).
 """
 
 from collections.abc import Mapping
@@ -143,7 +143,7 @@ def resized(photo: np.ndarray, short: int) -> np.ndarray:
 
 
 @torch.no_grad()
-def window_mean(state: State, photo: np.ndarray, texts: Tensor, threshold: float | None) -> Tensor:
+def window_mean(state: State, photo: np.ndarray, texts: Tensor, threshold: float | None, top: int = 5) -> Tensor:
     """The mean (C, h, w) of the windows' scores over the resized photo, (H, W, 3) uint8 RGB."""
     patch = state[f"{VISION}conv1.weight"].shape[-1]
     side = patch * round((len(state[f"{VISION}positional_embedding"]) - 1) ** 0.5)
@@ -156,7 +156,7 @@ def window_mean(state: State, photo: np.ndarray, texts: Tensor, threshold: float
         for column in range(max(1, ceil((width - side) / side) + 1)):
             bottom, right = min(row * side + side, height), min(column * side + side, width)
             place = slice(bottom - side, bottom), slice(right - side, right)
-            total[:, place[0], place[1]] += window_scores(state, pixels[:, place[0], place[1]], texts, threshold)
+            total[:, place[0], place[1]] += window_scores(state, pixels[:, place[0], place[1]], texts, threshold, top)
             count[place] += 1
     return total / count
 

@@ -13,7 +13,9 @@ SPECS = {
     "coco14": "coco14.spec",
     "voc20": "voc12.voc20",
     "context59": "voc12.context59",
+    "context60": "voc12.context60",
     "cocostuff": "coco14.cocostuff",
+    "cocoobject": "coco14.cocoobject",
     "ade20k": "dataset.ade20k",
     "cityscapes": "dataset.cityscapes",
 }

@@ -31,7 +31,7 @@ TAG_FILE = "tags.txt"
 
 def labels_for_method(args: argparse.Namespace) -> None:
     """Set --labels all for a folder's images where the method scores all classes by itself."""
-    if args.labels is None and args.dataset == "folder" and METHODS[args.method].scores is not None:
+    if args.labels is None and args.dataset == "folder" and not METHODS[args.method].needs_labels:
         args.labels = EVERY_CLASS
 
 

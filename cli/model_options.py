@@ -53,7 +53,9 @@ def add_method_options(parser: Parser, defaults: Mapping[str, Any] | None = None
     )
     add_settings(parser, "every method", SharedSettings, defaults)
     for name, method in METHODS.items():
-        parser.packs.append(Pack.of("method", name, method.settings))
+        parser.packs.append(
+            Pack(name, method.settings, f"--method {name}", lambda asked, _labels, name=name: asked == name)  # type: ignore[misc]
+        )
 
 
 def add_tag_options(parser: Parser, without_labels: bool = False) -> None:
@@ -63,8 +65,8 @@ def add_tag_options(parser: Parser, without_labels: bool = False) -> None:
     """
     goes_with = "--labels clip" + (", or without --labels" if without_labels else "")
 
-    def applies(asked: argparse.Namespace) -> bool:
-        return without_labels if asked.labels is None else asked.labels == [BY_CLIP]
+    def applies(_method: str, labels: list[str] | None) -> bool:
+        return without_labels if labels is None else labels == [BY_CLIP]
 
     parser.packs.append(Pack("labels by CLIP (TagCLIP)", TagSettings, goes_with, applies))
 

@@ -40,7 +40,8 @@ class Preparation:
             height = width = float(self.frame[0])
         else:
             height, width = framed(size, self.frame) if self.frame else size
-        shrink = 1.0 if max_side is None else min(1.0, max_side / max(height, width))
+        bounded = self.fit == "exact" and self.frame  # by its frame, and windows take no more memory
+        shrink = 1.0 if max_side is None or bounded else min(1.0, max_side / max(height, width))
         return round(height * shrink, 6), round(width * shrink, 6)
 
 

@@ -37,6 +37,18 @@ VILD14 = (
     *(f"There is a {size} {{}} in the scene." for size in ("small", "medium", "large")),
 )
 
+# SegCLIP's sets besides the 80: one sentence, and the seven that OpenAI's notebook found to be best together.
+SIMPLE = ("a photo of a {}.",)
+SEGCLIP7 = (
+    "itap of a {}.",
+    "a bad photo of a {}.",
+    "a origami {}.",
+    "a photo of the large {}.",
+    "a {} in a video game.",
+    "art of the {}.",
+    "a photo of the small {}.",
+)
+
 # The pip package's small set: nine patterns with "a", then with "the" before the name.
 _PATTERNS = (
     "a photo of {article} {}.",
@@ -57,10 +69,13 @@ class Words:
     """What a CLIP is asked for: K lists of names, and the templates that each name is put into.
 
     Learned prompts stand in place of the templates.
+
+    unit  whether the embeddings of a name's sentences are of unit length before their mean is taken
     """
 
     names: Sequence[Sequence[str]]
     templates: Sequence[str]
+    unit: bool = True
 
     def sentences(self) -> list[list[str]]:
         """Every name in every template, K lists."""
@@ -82,8 +97,7 @@ def choose_templates(clip: Clip, name: str) -> str:
 def fill_templates(templates: Sequence[str], names: Sequence[Sequence[str]]) -> list[list[str]]:
     """Put every name into every template: K lists of names to K lists of len(names) * len(templates) prompts.
 
-    `encode_prompts` makes one embedding of each list: the mean of its unit embeddings, normalised again, which is
-    the rule of all systems but SegCLIP.
+    `encode_prompts` makes one embedding of each list.
     """
     filled = [fill_template(template, names) for template in templates]
     return [[prompt for by_class in filled for prompt in by_class[index]] for index in range(len(names))]

@@ -28,19 +28,20 @@ def fill_template(template: str, names: Sequence[Sequence[str]]) -> list[list[st
     return [[template.replace("{}", name) for name in group] for group in names]
 
 
-def encode_prompts(clip: Clip, prompts: Sequence[Sequence[str]], blocks: int | None = None) -> Tensor:
+def encode_prompts(
+    clip: Clip, prompts: Sequence[Sequence[str]], blocks: int | None = None, unit: bool = True
+) -> Tensor:
     """K groups of prompts to (K, E) float32 unit embeddings on CLIP's device.
 
     blocks  as in `encode_tokens`
-
-    Each prompt is normalised, the prompts of a group are averaged, the mean is normalised again.
+    unit    as in `mean_of_groups`
     Raises UserError for an empty group and for a prompt longer than CLIP's context.
     """
     check_groups(prompts)
     if not prompts:
         return torch.zeros(0, clip.texts.embedding, device=clip.device)
     tokens = tokenize(clip, [prompt for group in prompts for prompt in group])
-    return mean_of_groups(encode_tokens(clip, tokens, blocks), prompts)
+    return mean_of_groups(encode_tokens(clip, tokens, blocks), prompts, unit)
 
 
 def check_groups(groups: Sequence[Sequence[str]]) -> None:
@@ -50,9 +51,12 @@ def check_groups(groups: Sequence[Sequence[str]]) -> None:
             raise UserError(f"class {index} has no prompt; give it at least one")
 
 
-def mean_of_groups(embeddings: Tensor, groups: Sequence[Sequence[str]]) -> Tensor:
-    """(P, E) embeddings, one a text of K groups, to (K, E): unit embeddings, their means, of unit length again."""
-    parts = F.normalize(embeddings, dim=-1).split([len(group) for group in groups])
+def mean_of_groups(embeddings: Tensor, groups: Sequence[Sequence[str]], unit: bool = True) -> Tensor:
+    """(P, E) embeddings, one a text of K groups, to the groups' means (K, E) of unit length.
+
+    unit  whether the embeddings are brought to unit length first, which is the rule of all systems but SegCLIP
+    """
+    parts = (F.normalize(embeddings, dim=-1) if unit else embeddings).split([len(group) for group in groups])
     return F.normalize(torch.stack([part.mean(dim=0) for part in parts]), dim=-1)
 
 

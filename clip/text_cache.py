@@ -33,15 +33,17 @@ def cached_words(clip: Clip, words: Words) -> Tensor:
     """
     learned = clip.learned
     if learned is None:
-        return cached_prompts(clip, words.sentences())
+        return cached_prompts(clip, words.sentences(), unit=words.unit)
     path = cache_file(clip, words.names, learned=learned.fingerprint)
     return _cached(clip, path, len(words.names), lambda: encode_names(clip, words.names, learned))
 
 
-def cached_prompts(clip: Clip, prompts: Sequence[Sequence[str]], blocks: int | None = None) -> Tensor:
+def cached_prompts(
+    clip: Clip, prompts: Sequence[Sequence[str]], blocks: int | None = None, unit: bool = True
+) -> Tensor:
     """`encode_prompts`, (K, E) float32 unit embeddings on CLIP's device, read from the disk where they are there."""
-    path = cache_file(clip, prompts, blocks)
-    return _cached(clip, path, len(prompts), lambda: encode_prompts(clip, prompts, blocks))
+    path = cache_file(clip, prompts, blocks, unit=unit)
+    return _cached(clip, path, len(prompts), lambda: encode_prompts(clip, prompts, blocks, unit))
 
 
 def _cached(clip: Clip, path: Path | None, count: int, encode: Callable[[], Tensor]) -> Tensor:
@@ -56,7 +58,7 @@ def _cached(clip: Clip, path: Path | None, count: int, encode: Callable[[], Tens
 
 
 def cache_file(
-    clip: Clip, prompts: Sequence[Sequence[str]], blocks: int | None = None, learned: str = ""
+    clip: Clip, prompts: Sequence[Sequence[str]], blocks: int | None = None, learned: str = "", unit: bool = True
 ) -> Path | None:
     """Where the embeddings go: named by all that they depend on. None where there is no home directory.
 
@@ -66,6 +68,7 @@ def cache_file(
     depends_on = [FORMAT, clip.fingerprint, clip.activation, *machine, [list(group) for group in prompts]]
     depends_on += [] if blocks is None else [blocks]
     depends_on += [{"learned": learned}] if learned else []
+    depends_on += [] if unit else ["mean of any lengths"]
     name = hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()[:32]
     with suppress(RuntimeError):
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -15,7 +15,7 @@ VOC, LABELLED_SPLIT, BY_PATH = "voc", "labelled split", "by path"  # layouts, se
 class RawForm:
     """One form in which a data set's annotations are distributed.
 
-    values        mask value by raw value: a class index or 255; a file with any other raw value is refused
+    values        mask value by raw value, see DatasetSpec, or 255; a file with any other raw value is refused
     ending        how the files' names end
     image_ending  what the names of the images have in its place, before their suffix
     beside        endings of other files in the same folders, which are passed over
@@ -54,6 +54,8 @@ class DatasetSpec:
     plain_prompts       K tuples as above for MaskCLIP, which asks for plain names; (): the prompts
     tags_by_name        TagCLIP asks for the class names as they are, and not for the prompts
     maskclip_frame      (long, short) sides that MaskCLIP's images are scaled to just fit into; (): their own size
+    segclip_prompts     K tuples as above for SegCLIP; (): the plain prompts
+    segclip_threshold   score below which SegCLIP sees background (ICML 2023, where it was published)
     unseen              indices of the classes that the field's zero-shot split leaves without labels; (): no such split
     layout              VOC: folders and splits of VOC; LABELLED_SPLIT: the lines of a split file hold the labels too;
                         BY_PATH: all images below a folder, labels and masks are given
@@ -74,6 +76,8 @@ class DatasetSpec:
     plain_prompts: tuple[tuple[str, ...], ...] = ()
     tags_by_name: bool = False
     maskclip_frame: tuple[int, ...] = (2048, 512)
+    segclip_prompts: tuple[tuple[str, ...], ...] = ()
+    segclip_threshold: float = 0.8
     unseen: tuple[int, ...] = ()
     layout: str = BY_PATH
     images: str = "the folder of your images"
@@ -82,7 +86,7 @@ class DatasetSpec:
     raw: RawData | None = None
 
     def __post_init__(self) -> None:
-        for prompts in filter(None, (self.prompts, self.plain_prompts)):
+        for prompts in filter(None, (self.prompts, self.plain_prompts, self.segclip_prompts)):
             if len(self.classes) != len(prompts):
                 raise ValueError(f"{self.name}: {len(self.classes)} classes but prompts for {len(prompts)}")
         if not set(self.unseen) <= set(range(len(self.classes))):

@@ -1,4 +1,4 @@
-"""The annotation files of a data set that scores no background -> masks, a split file, image-level labels.
+"""The annotation files of a data set as they are distributed -> masks, a split file, image-level labels.
 
 python -m scripts.prepare_dense context59 --raw trainval --split_file val.txt --masks_out masks --labels_out labels.txt
 python -m scripts.prepare_dense cityscapes --raw gtFine/val --masks_out masks --split_out val.txt
@@ -20,7 +20,8 @@ from common.files import check_place, need_dir, need_writable
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(
-        "Annotation files as distributed -> masks (class index, 255 not scored), split file, image-level labels.",
+        "Annotation files as distributed -> masks (class index, or class + 1 where 0 is background; 255 not scored), "
+        "split file, image-level labels.",
         "docs/datasets.md says what each data set needs. Masks that are there are kept, so that an interrupted run is "
         "continued by repeating it.",
     )
@@ -45,7 +46,8 @@ def _run(args: argparse.Namespace) -> int:
     from dataset.annotations import MaskJob, annotation_of, find_files
     from dataset.voc_layout import read_split
 
-    raw = spec_of(args.dataset).raw
+    spec = spec_of(args.dataset)
+    raw = spec.raw
     assert raw is not None
     form, files = find_files(raw, need_dir(args.raw, "--raw", raw.holds))
     if args.masks_out is not None:
@@ -58,15 +60,18 @@ def _run(args: argparse.Namespace) -> int:
     print(f"files   {len(files)} *{form.ending} in {args.raw}; {compared(len(files), raw.counts)}")
     job = MaskJob(args.dataset, partial(annotation_of, form, files), args.masks_out, args.overwrite, files=files)
     tally, labels = make_masks(job, ids, args.num_workers)
-    listed = {key: classes for key, classes in labels.items() if classes}
+    first = int(spec.has_background)  # mask value of the first class
+    shown = {key: [value - first for value in values if value >= first] for key, values in labels.items()}
+    listed = {key: classes for key, classes in shown.items() if classes or (first and labels[key])}
     if len(listed) < len(labels):  # the others can be neither labelled nor scored
         print(f"images  {len(labels) - len(listed)} show none of the classes and are not listed")
     if args.split_out is not None:
         write_lines(args.split_out, dict.fromkeys(listed, ()))
         print(f"split   {len(listed)} ids in {args.split_out}")
     if args.labels_out is not None:
-        write_lines(args.labels_out, listed)
-        print(f"labels  of {len(listed)} images in {args.labels_out}")
+        labelled = {key: classes for key, classes in listed.items() if classes}
+        write_lines(args.labels_out, labelled)
+        print(f"labels  of {len(labelled)} images in {args.labels_out}")
     return report(tally, args.masks_out)
 
 

@@ -1,4 +1,4 @@
-"""How images pass through SegCLIP: patch tokens, groups that gather them, features (docs/methods.md, section 6).
+"""How images pass through SegCLIP: patch tokens, groups that gather them, features (docs/methods.md, section 7).
 
     tokens = patch_tokens(visual, images)                  # (B, N, D), behind `layers0`
     gathered = gather(visual.transformer.semantic_layer2, tokens, noise)
@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clip.vision import embed_patches, run_block
+from clip.vision import RunBlock, embed_patches, run_block
 from segclip.network import CrossBlock, GroupingVision, SemanticLayer
 
 TEMPERATURE = 0.9  # of the noisy assignment (Xu et al., GroupViT, CVPR 2022)
@@ -41,16 +41,19 @@ class Gathered:
     tokens: Tensor
 
 
-def patch_tokens(visual: GroupingVision, images: Tensor, keep: Tensor | None = None) -> Tensor:
+def patch_tokens(
+    visual: GroupingVision, images: Tensor, keep: Tensor | None = None, run: RunBlock = run_block
+) -> Tensor:
     """Images (B, 3, h*p, w*p), normalised, to tokens (B, N, D) behind `layers0`. The class token is not used.
 
     keep  (B, n) int64 patches that are let in, in this order; None: all
+    run   what runs a block, such as a compiled `run_block`
     """
     tokens = embed_patches(visual, images, "bicubic")[0][:, 1:]
     if keep is not None:
         tokens = tokens.gather(1, keep[..., None].expand(-1, -1, tokens.shape[-1]))
     for block in visual.transformer.layers0:
-        tokens = run_block(block, tokens)[0]
+        tokens = run(block, tokens)[0]
     return tokens
 
 
@@ -78,7 +81,7 @@ def look(block: CrossBlock, centres: Tensor, tokens: Tensor, mixed: bool = False
     """One cross-attention block: centres (B, G, D) look at themselves and at the patches (B, N, D).
 
     mixed  centres look at every B-th token of the whole batch, as in the published code under PyTorch 1.8
-           (docs/methods.md, section 6). The same as without for a batch of one image
+           (docs/methods.md, section 7). The same as without for a batch of one image
     """
     layer, (batch, groups, width) = block.attn, centres.shape
     known = block.ln_k(torch.cat([centres, tokens], dim=1))  # (B, T, D)

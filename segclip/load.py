@@ -94,8 +94,8 @@ def sizes_of(state: StateDict) -> SegClipSizes:
 
     Raises KeyError for a weight that is missing, and others for shapes that make no sense.
     """
-    names = [name.removeprefix(PREFIX) for name in state if name.startswith(PREFIX)]
-    first_stage = sum(bool(re.fullmatch(r"visual\.transformer\.layers0\.\d+\.ln_1\.weight", name)) for name in names)
+    matches = [FROM_CLIP.fullmatch(name.removeprefix(PREFIX)) for name in state]
+    first_stage = len({match[2] for match in matches if match and match[1] == "layers0"})
     vision, text = sizes_of_weights(as_clip(state, first_stage))
     assert isinstance(vision, VitSizes)
     decoder = any(name.startswith(DECODER) for name in state)

@@ -1,4 +1,4 @@
-"""SegCLIP's network as plain modules, whose parameters have the names of the published checkpoint (docs/methods.md, 6).
+"""SegCLIP's network as plain modules, whose parameters have the published names (docs/methods.md, section 7).
 
 The modules only hold what a checkpoint holds. How images pass through them is in segclip/forward.py, and how the masked
 image is drawn again in segclip/masked.py; both are for training too.

@@ -1,7 +1,7 @@
 """PASCAL-Context (VOC 2010's images) with its 59 frequent classes (Mottaghi et al., CVPR 2014)."""
 
 from dataset.spec import VOC_THRESHOLD, DatasetSpec, RawData, RawForm, in_order, prompts_with
-from voc12.spec import PLAIN_NAMES
+from voc12.spec import PLAIN_NAMES, SEGCLIP_NAMES
 
 CLASSES = tuple(
     "aeroplane bag bed bedclothes bench bicycle bird boat book bottle building bus cabinet car cat ceiling chair cloth "
@@ -18,6 +18,8 @@ NUMBERS_OF_459 = (
 )  # fmt: skip
 OF_459 = in_order(NUMBERS_OF_459, set(range(460)) - set(NUMBERS_OF_459))
 
+SPOKEN_BY_SEGCLIP = {"aeroplane": "airplane"} | {n: said for n, said in SEGCLIP_NAMES.items() if n in CLASSES}
+
 SPEC = DatasetSpec(
     name="context59",
     classes=CLASSES,
@@ -26,6 +28,7 @@ SPEC = DatasetSpec(
     has_background=False,
     box_threshold=VOC_THRESHOLD,
     maskclip_frame=(520, 520),
+    segclip_prompts=prompts_with(CLASSES, SPOKEN_BY_SEGCLIP),
     unseen=(19, 33, 48, 14, 7, 24, 6, 54, 31, 0),  # cow to aeroplane, in the order of ZS3Net (2019)
     images="the JPEGImages folder of VOC2010",
     raw=RawData(

@@ -24,6 +24,9 @@ PLAIN_NAMES = {
     "tvmonitor": "tv monitor",
 }
 
+# What SegCLIP calls them (ICML 2023).
+SEGCLIP_NAMES = {"diningtable": "table", "pottedplant": "plant", "tvmonitor": "monitor"}
+
 SPEC = DatasetSpec(
     name="voc12",
     classes=tuple(CLASSES),
@@ -33,6 +36,7 @@ SPEC = DatasetSpec(
     box_threshold=VOC_THRESHOLD,
     plain_prompts=prompts_with(tuple(CLASSES), PLAIN_NAMES),
     tags_by_name=True,
+    segclip_prompts=prompts_with(tuple(CLASSES), SEGCLIP_NAMES),
     unseen=(15, 16, 17, 18, 19),  # pottedplant to tvmonitor (zero-shot split of SPNet, 2019)
     layout=VOC,
     images="the JPEGImages folder of the data set",

@@ -74,7 +74,7 @@ class Method:
     """A CAM method: how maps are made, and what it wants of its surroundings.
 
     maps         a batch (B, 3, h*p, w*p) and each image's classes to B pairs (cam, attn) of (k_i, h, w) maps, before
-                 and after the affinity
+                 and after the affinity; behind them, where it makes some and keeps them, groups (h, w)
     settings     the dataclass of its own settings, whose fields are its options (common/arguments.py)
     complete     its settings with the choices that depend on the model and the data set
     words        the names of each class, then each background word, and the templates that they go into
@@ -83,6 +83,8 @@ class Method:
     scores       of a method that scores every patch for itself: maps of all classes of the text (B, K, h, w), without
                  affinity and test-time augmentation. Such a method needs no labels
     resnets      whether it can do with a CLIP whose image tower is a ResNet
+    load         loads the model that it runs in a CLIP's place, given a stage's ModelSource and a device
+    unlabelled   scores all classes by itself, so that it needs no labels; so do methods with `scores`
     """
 
     maps: MapsOf
@@ -93,3 +95,10 @@ class Method:
     kind: Callable[[Any], str]
     scores: ScoresOf | None = None
     resnets: bool = False
+    load: Callable[[Any, Any], Clip] | None = None
+    unlabelled: bool = False
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether someone has to say which classes an image shows."""
+        return self.scores is None and not self.unlabelled

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pipeline.methods import clip_es, maskclip, maskclip_v
+from pipeline.methods import clip_es, maskclip, maskclip_v, segclip
 from pipeline.methods.method import CamSettings, Method, TextSet
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ METHODS: dict[str, Method] = {
     "clip-es": clip_es.METHOD,
     "maskclip": maskclip.METHOD,
     "maskclip-v": maskclip_v.METHOD,
+    "segclip": segclip.METHOD,
 }
 
 
@@ -37,10 +38,11 @@ def compute_maps(
     from pipeline.steps.tensors import min_max
     from pipeline.steps.tta import averaged, transforms
 
+    exact = method.preparation(clip, settings.options).fit == "exact"  # no whole patches, maps as fine as the image
     return averaged(
         lambda variant: method.maps(clip, variant, labels, text, settings),
         images,
         transforms(settings.scales, settings.flip),
-        clip.patch_size,
+        1 if exact else clip.patch_size,
         min_max if method.kind(settings.options) == "cam" else torch.clone,
     )

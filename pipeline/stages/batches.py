@@ -23,8 +23,9 @@ class BatchImage:
 
     size    (H, W) of the image in the file
     source  the image's identity when it was read (common/provenance.py)
-    pixels  (3, h*p, w*p), the input of the model; None once there are maps
-    maps    (cam, attn), before and after the affinity, each (k, h, w); empty until they are computed
+    pixels  (3, h*p, w*p), the input of the model, or (3, H', W') where it is cut into windows; None once there are maps
+    maps    (cam, attn), before and after the affinity, each (k, h, w), and behind them groups (h, w) where the method
+            keeps them; empty until they are computed
     note    what people should know of the photo, and of how the maps were made
     """
 
@@ -69,7 +70,8 @@ class Reader:
         for sample in batch.samples:
             try:
                 size, source = image_size(sample.image), source_of(sample.image)
-                height, width = (side * self.patch_size for side in self.grid(size))
+                cell = 1 if self.preparation.fit == "exact" else self.patch_size
+                height, width = (side * cell for side in self.grid(size))
                 image = read_image(sample.image, enough=(height, width))
                 pixels = prepare_image(image, self.patch_size, self.max_side, self.preparation)
                 batch.images.append(BatchImage(sample, size, source, pixels, note=note_on(image)))

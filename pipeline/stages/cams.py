@@ -26,7 +26,7 @@ from common.provenance import SOURCE, can_stay, source_of
 from common.version import VERSION
 from dataset.spec import DatasetSpec, Sample
 from pipeline.files.cam_file import read_record, save_cams, spec_fingerprint
-from pipeline.methods.method import CamSettings, TextSet
+from pipeline.methods.method import CamSettings, Method, TextSet
 from pipeline.methods.table import METHODS, compute_maps
 from pipeline.stages.batches import Batch, Reader, plan, with_work
 from pipeline.stages.evaluate import CHECKING
@@ -38,6 +38,7 @@ from pipeline.steps.tensors import to_numpy
 
 FORMAT = 3  # of the CAM file; part of its record
 GPU_BATCH = 16  # images of one patch grid that go together on a GPU
+TAG_FIRST = "give --labels, or let python -m scripts.tag_images write them first"
 REMEDY = "pass --overwrite or another --cam_out_dir"
 
 
@@ -54,9 +55,11 @@ class ModelSource:
     device: str = "auto"
     prompts: Path | None = None
 
-    def load(self, worker: int = 0, resnets: bool = False) -> Clip:
-        """The frozen CLIP on the worker's device. Raises UserError."""
+    def load(self, worker: int = 0, resnets: bool = False, method: Method | None = None) -> Clip:
+        """The frozen CLIP on the worker's device, or the model that the method loads. Raises UserError."""
         device = pick_device(self.device, worker)
+        if method is not None and method.load is not None:
+            return method.load(self, device)
         return load_clip(self.model, self.pretrained, device, self.activation, resnets, self.prompts)
 
 
@@ -128,7 +131,11 @@ def set_up(job: CamJob, worker: int = 0, processes: int = 1) -> CamWork:
     Raises UserError for a model that cannot be loaded, or settings that do not fit it.
     """
     method, settings = METHODS[job.settings.method], job.settings
-    clip = job.model.load(worker, method.resnets and not job.plain_vit)
+    if job.plain_vit and method.load is not None:
+        raise UserError(
+            f"--method {job.settings.method} loads a model of its own, and TagCLIP needs a CLIP; {TAG_FIRST}"
+        )
+    clip = job.model.load(worker, method.resnets and not job.plain_vit, method)
     options = method.settings() if settings.options is None else settings.options
     settings = replace(settings, options=method.complete(clip, job.spec, options))
     kind = method.kind(settings.options)
@@ -226,8 +233,8 @@ def compute_batch(work: CamWork, batch: Batch) -> Batch:
     def compute(model: Model, part: slice) -> list[Maps]:
         clip, text, settings = model
         labels = [image.sample.labels for image in batch.images[part]]
-        pairs = compute_maps(clip, torch.stack(pixels[part]).to(clip.device), labels, text, settings)
-        return [(to_numpy(cam), to_numpy(attn)) for cam, attn in pairs]
+        results = compute_maps(clip, torch.stack(pixels[part]).to(clip.device), labels, text, settings)
+        return [arrays_of(maps) for maps in results]
 
     model, shape = (work.clip, work.text, work.settings), tuple(pixels[0].shape[-2:])
     results = work.memory.compute(compute, model, shape, len(pixels))
@@ -243,6 +250,12 @@ def compute_batch(work: CamWork, batch: Batch) -> Batch:
     return batch
 
 
+def arrays_of(maps: Sequence[torch.Tensor]) -> Maps:
+    """An image's maps as arrays; the same tensor gives the same array."""
+    arrays = {id(tensor): to_numpy(tensor) for tensor in maps}
+    return tuple(arrays[id(tensor)] for tensor in maps)
+
+
 def _save(work: CamWork, finished: set[str], batch: Batch) -> list[Outcome]:
     """Write the files of a batch, but for those that are finished; all its outcomes."""
     outcomes = batch.outcomes
@@ -252,8 +265,8 @@ def _save(work: CamWork, finished: set[str], batch: Batch) -> list[Outcome]:
             outcomes.append(Outcome(sample.id, "kept"))
             continue
         try:
-            cam, attn = image.maps
-            cams = Cams(np.array(sample.labels, np.int64), cam, attn, image.size)
+            cam, attn, *groups = image.maps
+            cams = Cams(np.array(sample.labels, np.int64), cam, attn, image.size, *groups)
             target = check_output(work.path(sample.id), work.job.out_dir)
             save_cams(target, cams, work.record(image.source), work.job.full_size)
             outcomes.append(Outcome(sample.id, "made", note=image.note))

@@ -318,7 +318,7 @@ def sharpen_all(
 
 def sharpen(job: CrfJob, image: CrfInput, backend: str = "", *notes: str) -> CrfResult:
     """DenseCRF on one image; `backend` in place of the job's."""
-    scores = masks.contest(image.maps, image.kind, job.has_background)
+    scores = masks.contest(image.maps, image.kind, job.has_background, sharp=True)
     probabilities = dense_crf(_crf_image(job, image.rgb), scores, job.crf, backend or job.backend)
     return _result(job, image, probabilities, *notes)
 
@@ -340,7 +340,7 @@ def _group_on_device(job: CrfJob, images: Sequence[CrfInput]) -> list[CrfResult 
     import torch
 
     try:
-        scores = [masks.contest(image.maps, image.kind, job.has_background) for image in images]
+        scores = [masks.contest(image.maps, image.kind, job.has_background, sharp=True) for image in images]
         results = dense_crf_batch([_crf_image(job, image.rgb) for image in images], scores, job.crf, job.device)
         return [_result(job, *pair) for pair in zip(images, results)]
     except (UserError, StopRun):

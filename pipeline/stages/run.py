@@ -1,7 +1,7 @@
 """From images to masks in one process, without CAM files: the work of scripts/run.py and scripts/segment.py.
 
-The maps go through the float16 of a CAM file, and then along the steps of crf.py, so that the masks have the bytes that
-the two stages write.
+The maps go through the rounding of a CAM file, and then along the steps of crf.py, so that the masks have the bytes
+that the two stages write.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +23,7 @@ from pipeline.stages.cams import CamWork, computed
 from pipeline.stages.crf import CrfInput, CrfJob, CrfResult
 from pipeline.stages.evaluate import Scored, Totals, add_up
 from pipeline.stages.failure import failure
+from pipeline.steps.kinds import stored
 
 READING = 2  # batches that are read side by side where no processes read
 
@@ -85,16 +86,16 @@ def run(
                 return Scored(failure(result.input.id, error))
         return replace(crf.finish(job, finished, result), record=None)  # one model made all maps
 
-    images = _images(computed(cams, batches, READING))
+    images = _images(computed(cams, batches, READING), cams.kind)
     yield from add_up(crf.sharpen_all(job, images, load, finish, threads), totals)
 
 
-def _images(batches: Iterable[Batch]) -> Iterator[Outcome | BatchImage]:
-    """The outcomes and the images of batches, with maps in float16 as a CAM file has them."""
+def _images(batches: Iterable[Batch], kind: str) -> Iterator[Outcome | BatchImage]:
+    """The outcomes and the images of batches, with maps in the type that a CAM file has them in."""
     for batch in batches:
         yield from batch.outcomes
         for image in batch.images:
-            yield replace(image, maps=tuple(maps.astype(np.float16) for maps in image.maps))
+            yield replace(image, maps=tuple(stored(maps, kind) for maps in image.maps))
 
 
 def _crf_input(cams: CamWork, job: CrfJob, image: BatchImage) -> CrfInput:
@@ -104,5 +105,5 @@ def _crf_input(cams: CamWork, job: CrfJob, image: BatchImage) -> CrfInput:
         check_values(maps, cams.kind)
     except ValueError as error:
         raise UserError(f"{sample.image}: its maps hold {error}; damaged weights?") from error
-    stored = StoredMaps(np.array(sample.labels, np.int64), maps, image.size, cams.record(image.source))
-    return crf.prepare_input(job, sample.id, sample.image, stored, (image.note,) if image.note else ())
+    kept = StoredMaps(np.array(sample.labels, np.int64), maps, image.size, cams.record(image.source))
+    return crf.prepare_input(job, sample.id, sample.image, kept, (image.note,) if image.note else ())

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from dataset.spec import IGNORE_INDEX
-from pipeline.steps.kinds import to_probabilities
+from pipeline.steps.kinds import sharpened, to_probabilities
 
 CONFIDENCE = 0.95  # below, a pixel is not trained on (paper, section 3.3, confidence-guided loss)
 
@@ -15,11 +15,14 @@ def with_background(maps: np.ndarray, exponent: float = 1.0) -> np.ndarray:
     return np.concatenate([((1 - highest) ** exponent)[None], maps])
 
 
-def contest(maps: np.ndarray, kind: str = "cam", has_background: bool = True) -> np.ndarray:
+def contest(maps: np.ndarray, kind: str = "cam", has_background: bool = True, sharp: bool = False) -> np.ndarray:
     """Maps (k, H, W) of one of kinds.KINDS to the scores that compete for a pixel, the background's first.
 
     (k+1, H, W), or (k, H, W) in a data set without background class.
+
+    sharp  of the kind "score", give probabilities that are far apart, for the CRF
     """
+    maps = sharpened(maps, kind) if sharp else maps
     if kind != "cam":
         return to_probabilities(maps, kind, has_background)
     return with_background(maps) if has_background else maps

@@ -12,5 +12,7 @@ def min_max(maps: Tensor) -> Tensor:
 
 
 def to_numpy(tensor: Tensor) -> np.ndarray:
-    """Tensor on any device to a float32 array."""
+    """Tensor on any device to a float32 array; one of whole numbers below 256 to uint8."""
+    if not tensor.is_floating_point():
+        return tensor.detach().to("cpu", torch.uint8).numpy()
     return tensor.detach().to("cpu", torch.float32).numpy()

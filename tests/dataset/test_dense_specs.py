@@ -8,11 +8,11 @@ from torchvision.models._meta import _COCO_CATEGORIES, _VOC_CATEGORIES
 
 from cli.datasets import SPECS
 from cli.lookup import dataset_spec
-from coco14 import cocostuff
+from coco14 import cocoobject, cocostuff
 from coco14.spec import SPEC as COCO14
 from dataset import ade20k, cityscapes
 from tests.support import SHARED
-from voc12 import context59, voc20
+from voc12 import context59, context60, voc20
 from voc12.spec import SPEC as VOC12
 
 MODULES = {"voc20": voc20, "context59": context59, "cocostuff": cocostuff, "ade20k": ade20k, "cityscapes": cityscapes}
@@ -26,9 +26,10 @@ def facts() -> str:
     return " ".join(path.read_text(encoding="utf-8").split())
 
 
-def test_the_command_prepares_what_has_no_background() -> None:
+def test_the_command_prepares_what_has_no_background_and_its_twins_that_have() -> None:
     prepared = [name for name in SPECS if dataset_spec(name).raw]
-    assert prepared == [name for name in SPECS if not dataset_spec(name).has_background] == list(MODULES)
+    assert [name for name in SPECS if not dataset_spec(name).has_background] == list(MODULES)
+    assert set(prepared) == {*MODULES, "context60", "cocoobject"}
 
 
 @pytest.mark.parametrize(
@@ -78,6 +79,17 @@ def test_context_names_and_numbers_are_the_published_ones(facts: str) -> None:
     assert png.values == {0: 255, 255: 255} | {value: value - 1 for value in range(1, 60)}
 
 
+def test_context_with_background_counts_from_it_on(facts: str) -> None:
+    numbers = re.search(r"sorted list of the 60 raw ids \{([0-9 ]+)\}", facts)
+    assert numbers is not None
+    in_list = sorted(int(number) for number in numbers[1].split())
+    matlab, png = context60.SPEC.raw.forms
+    assert matlab.values == {raw: in_list.index(raw) if raw in in_list else 0 for raw in range(460)}
+    assert png.values == {255: 255} | {value: value for value in range(60)}
+    spec = context60.SPEC
+    assert spec.label_names == ("background", *context59.CLASSES) and spec.segclip_threshold == 0.25
+
+
 def test_context_classes_and_numbers_are_both_in_alphabetical_order() -> None:
     """As the 459 labels are, so that the n-th number is the n-th class."""
     assert list(context59.CLASSES) == sorted(context59.CLASSES)
@@ -89,6 +101,23 @@ def test_context_prompts_and_unseen() -> None:
     assert said == {"aeroplane": "airplane", "pottedplant": "potted plant", "tvmonitor": "tv monitor"}
     names = [context59.CLASSES[index] for index in context59.SPEC.unseen]
     assert names == "cow motorbike sofa cat boat fence bird tvmonitor keyboard aeroplane".split()
+
+
+# --- COCO's things ---------------------------------------------------------------------------------
+
+
+def test_things_and_their_background_are_the_published_ones(facts: str) -> None:
+    """A category's id, which is its raw value + 1, becomes its number among those that are used."""
+    rule = "0 background, 1..80 = things; built from the same table: id+1, and every raw id > 90 (incl. 255!) → 0"
+    assert rule in facts
+    (form,) = cocoobject.SPEC.raw.forms
+    used = [number for number, name in enumerate(_COCO_CATEGORIES[1:]) if name != "N/A"]
+    names = [name for name in _COCO_CATEGORIES[1:] if name != "N/A"]
+    assert {number: form.values[number] for number in used} == {number: 1 + i for i, number in enumerate(used)}
+    assert set(form.values) - set(used) == {*range(91, 182), 255}
+    assert not any(form.values[value] for value in set(form.values) - set(used))
+    assert list(cocoobject.SPEC.classes) == names and cocoobject.SPEC.label_names[0] == "background"
+    assert cocoobject.SPEC.segclip_threshold == 0.65 and cocoobject.SPEC.num_labels == 81
 
 
 # --- COCO-Stuff -----------------------------------------------------------------------------------

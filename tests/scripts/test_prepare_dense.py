@@ -79,6 +79,22 @@ def test_context_in_matlab_files(desk: Desk, kind: str) -> None:
     assert desk.labels() == "2008_000002 0 1 58\n"
 
 
+def test_what_has_a_background_counts_from_it_on(desk: Desk) -> None:
+    """Images of background alone are scored, and have no labels."""
+    put_mat(desk.raw / "2008_000002.mat", [[0, 2, 9], [458, 459, 1]])
+    put_mat(desk.raw / "2008_000003.mat", [[0, 459]])
+    assert desk.prepare("context60").code == 0
+    assert desk.mask("2008_000002") == [[0, 1, 2], [59, 0, 0]] and desk.mask("2008_000003") == [[0, 0]]
+    assert desk.split() == "2008_000002\n2008_000003\n" and desk.labels() == "2008_000002 0 1 58\n"
+
+
+def test_things_of_stuff_masks(desk: Desk) -> None:
+    put(desk.raw / "000000000139.png", [[0, 12, 89], [91, 181, 255]])  # person, parking meter, toothbrush, no things
+    assert desk.prepare("cocoobject").code == 0
+    assert desk.mask("000000000139") == [[1, 12, 80], [0, 0, 0]]
+    assert desk.labels() == "000000000139 0 11 79\n"
+
+
 def test_stuff_of_several_folders(desk: Desk) -> None:
     put(desk.raw / "train2017/000000000009.png", [[12, 91, 181], [171, 0, 255]])
     put(desk.raw / "val2017/000000000139.png", [[10, 13, 255]])

@@ -41,7 +41,7 @@ def one_line(recipe: str, *argv: object, **environment: str) -> str:
     return err
 
 
-@pytest.mark.parametrize("recipe", ["run_voc12.sh", "run_maskclip_plus.sh"])
+@pytest.mark.parametrize("recipe", ["run_voc12.sh", "run_maskclip_plus.sh", "run_segclip.sh"])
 def test_without_arguments_the_head_is_shown(recipe: str) -> None:
     """All of its comment, and nothing after it."""
     lines = (ROOT / "scripts" / recipe).read_text().splitlines()
@@ -59,6 +59,17 @@ def test_maskclip_plus_lacks(voc: Path, tmp_path: Path) -> None:
     assert "MASKS none: no such folder" in one_line(recipe, voc, weights, MASKS="none")
     (voc / VOC_SETS / "train_aug.txt").unlink()
     assert "train_aug.txt: no such file" in one_line(recipe, voc, weights)
+
+
+def test_segclip_lacks(voc: Path, tmp_path: Path) -> None:
+    recipe, weights = ("run_segclip.sh", "evaluate"), tmp_path / "clip.pt"
+    assert "DATASET voc: expected voc12, context60 or cocoobject" in one_line(*recipe, voc, weights, "voc")
+    assert "no folder val2017 in it" in one_line(*recipe, voc, weights, "cocoobject")
+    assert "SegmentationContext/val.txt: no such file" in one_line(*recipe, voc, weights, "context60")
+    assert "WEIGHTS segclip.bin: no such file" in one_line(*recipe, voc, "segclip.bin")
+    (tmp_path / "coco/val2017").mkdir(parents=True)
+    lacking = one_line(*recipe, tmp_path / "coco", weights, "cocoobject")
+    assert "python -m scripts.prepare_dense cocoobject --raw" in lacking and "stuffthingmaps/val2017" in lacking
 
 
 def test_the_network_of_voc12_needs_a_validation_list(voc: Path, tmp_path: Path) -> None:

@@ -16,7 +16,15 @@ import pytest
 
 from common.errors import UserError
 from common.files import check_output
-from pipeline.files.cam_file import StoredMaps, load_cams, read_made_by, read_maps, read_record, save_cams
+from pipeline.files.cam_file import (
+    StoredMaps,
+    load_cams,
+    read_groups,
+    read_made_by,
+    read_maps,
+    read_record,
+    save_cams,
+)
 from pipeline.steps.maps import Cams
 from tests.support import bilinear
 
@@ -56,6 +64,28 @@ def test_what_a_file_holds(tmp_path: Path, full_size: bool, arrays: dict[str, tu
     assert {name: array.shape for name, array in found.items()} == arrays
     halves = [name for name, array in found.items() if array.dtype == np.float16]
     assert halves == [name for name, shape in arrays.items() if len(shape) == 3]
+
+
+@pytest.mark.parametrize("full_size", [False, True])
+def test_maps_without_affinity_are_kept_once_and_groups_come_back(tmp_path: Path, full_size: bool) -> None:
+    path, maps = tmp_path / "a.npz", example().cam * 1e-3 + 0.5  # would be lost in half precision
+    groups = np.array([[0, 7], [3, 1], [2, 2]], np.uint8)
+    cams = Cams(example().keys, maps, maps, SIZE, groups)
+    save_cams(path, cams, {"kind": "score"}, full_size)
+    found = dict(np.load(path, allow_pickle=False))
+    assert not {"attn", "attn_highres"} & set(found) and found["highres" if full_size else "cam"].dtype == np.float32
+    for cam_type in ("highres", "attn_highres"):
+        stored = read_maps(path, cam_type, 20)
+        assert np.allclose(stored.resized(SIZE), [bilinear(one, SIZE) for one in maps], atol=1e-6)
+    assert np.array_equal(read_groups(path), groups)
+    save_cams(path, example(), MADE_BY)
+    assert read_groups(path) is None and read_record(path)
+    np.savez(path, **{**found, "groups": groups.astype(float)})
+    with pytest.raises(UserError, match="no groups"):
+        read_groups(path)
+    np.savez(path, **{**found, "made_by": np.array("{}")})  # a CAM file must have both
+    with pytest.raises(UserError, match="no maps `attn`"):
+        read_maps(path, "attn_highres", 20)
 
 
 def test_same_maps_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,12 +110,13 @@ def test_unknown_kinds_are_refused(kind: object, tmp_path: Path) -> None:
 
 def naive_labels(maps: np.ndarray, keys: list[int], kind: str, background: bool, size: tuple[int, int]) -> np.ndarray:
     """Pixel by pixel: interpolated, then the best of the classes and, where there is one, the background."""
-    full = bilinear(maps.astype(np.float16).astype(float).transpose(1, 2, 0), size)
+    rounded = maps if kind == "score" else maps.astype(np.float16)
+    full = bilinear(rounded.astype(float).transpose(1, 2, 0), size)
     labels = np.zeros(size, np.uint8)
     for y in range(size[0]):
         for x in range(size[1]):
             own = full[y, x]
-            rest = {"logit": 0.0, "probability": 1 - own.sum(), "cam": 1 - own.max()}[kind]
+            rest = {"logit": 0.0, "score": 0.0, "probability": 1 - own.sum(), "cam": 1 - own.max()}[kind]
             best = int(own.argmax())
             if background and rest > own[best]:
                 continue
@@ -123,12 +124,14 @@ def naive_labels(maps: np.ndarray, keys: list[int], kind: str, background: bool,
     return labels
 
 
-@pytest.mark.parametrize(("kind", "background"), [("logit", True), ("logit", False), ("probability", True),
+@pytest.mark.parametrize(("kind", "background"), [("logit", True), ("logit", False), ("score", True),
+                                                  ("score", False), ("probability", True),
                                                   ("probability", False), ("cam", False)])  # fmt: skip
 def test_scores_of_files_are_those_of_naive_labels(kind: str, background: bool, tmp_path: Path) -> None:
     from PIL import Image
 
-    maps, keys, size = (logits(2) if kind == "logit" else shares(2)), [3, 1], (9, 10)
+    close = 1e-3 * logits(2) + 0.25  # differences that half precision would not keep
+    maps, keys, size = {"logit": logits(2), "score": close}.get(kind, shares(2)), [3, 1], (9, 10)
     write(tmp_path / "a.npz", maps, keys, {"kind": kind}, size)
     labels = 5 + int(background)
     truth = np.random.default_rng(1).choice(np.array([*range(labels), 255], np.uint8), size)
@@ -145,6 +148,19 @@ def test_pictures_show_logits_as_shares() -> None:
     assert np.array_equal(to_heat(shares(2), "probability"), shares(2))
     heat = to_heat(logits(2), "logit")
     assert np.allclose(heat, to_probabilities(logits(2), "logit")[1:])
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_scores_are_made_sharp_for_the_crf_alone(background: bool) -> None:
+    """0.5 against 0 wins with 0.99; the labels are those of the scores as they are."""
+    maps = np.array([[[0.5, -0.7]], [[0.1, -0.2]]], np.float32)
+    sharp = contest(maps, "score", background, sharp=True)
+    every = np.exp(10 * (np.concatenate([np.zeros_like(maps[:1]), maps]) if background else maps))
+    assert np.allclose(sharp, every / every.sum(axis=0), atol=1e-6)
+    flat = contest(maps, "score", background)
+    assert flat.max() < 0.65 and np.array_equal(flat.argmax(axis=0), sharp.argmax(axis=0))
+    assert np.array_equal(to_heat(maps, "score"), contest(maps, "score", sharp=True)[1:])
+    assert np.array_equal(contest(shares(2), sharp=True), contest(shares(2)))
 
 
 def test_records_of_clip_es_do_not_change_with_methods_it_is_not(tmp_path: Path) -> None:

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# SegCLIP without labels: its scores on a data set beside the published ones.
+#   bash scripts/run_segclip.sh evaluate DATA_ROOT WEIGHTS [DATASET]
+# DATASET    voc12 (when not given), context60 or cocoobject
+# DATA_ROOT  VOC2012, VOC2010 (with ImageSets/SegmentationContext) or COCO (with val2017); the masks of the last two
+#            are prepared before, the script says how
+# WEIGHTS    a SegCLIP checkpoint: the authors' segclip.bin, or weights of your own
+set -euo pipefail
+if [ "${1:-}" != evaluate ] || [ $# -lt 3 ]; then
+    sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+fi
+fail() {
+    echo "error: $1" >&2
+    exit 2
+}
+dataset=${4:-voc12}
+case $dataset in
+voc12) images=JPEGImages list=ImageSets/Segmentation/val.txt raw= published=52.6 ;;
+context60) images=JPEGImages list=ImageSets/SegmentationContext/val.txt raw=trainval published=24.7 ;;
+cocoobject) images=val2017 list= raw=stuffthingmaps/val2017 published=26.5 ;;
+*) fail "DATASET $dataset: expected voc12, context60 or cocoobject" ;;
+esac
+[ -d "$2/$images" ] || fail "DATA_ROOT $2: no folder $images in it; see the head of this script for what it holds"
+[ -f "$3" ] || fail "WEIGHTS $3: no such file; give a SegCLIP checkpoint"
+[ -z "$list" ] || [ -f "$2/$list" ] || fail "$2/$list: no such file; it lists the images to be scored, one id a line"
+data=$(realpath "$2")
+weights=$(realpath "$3")
+cd "$(dirname "$0")/.."
+out=output/$dataset
+split=$data/$list truth=$data/SegmentationClass
+if [ -n "$raw" ]; then
+    truth=$out/val_masks split=$out/val.txt
+    if [ ! -d "$truth" ] || [ ! -f "$split" ]; then
+        only=${list:+ --split_file $data/$list}
+        command="python -m scripts.prepare_dense $dataset --raw $data/$raw$only"
+        fail "$truth and $split: make them: $command --masks_out $truth --split_out $split"
+    fi
+fi
+. scripts/setup.sh
+set_up requirements.txt
+
+python=.venv/bin/python
+run=(--dataset "$dataset" --img_root "$data/$images" --split_file "$split" --labels all --cam_out_dir "$out/segclip")
+"$python" generate_cams.py "${run[@]}" --method segclip --model "$weights"
+"$python" eval_cam.py "${run[@]}" --gt_root "$truth" --absent union --json "$out/segclip/scores.json"
+echo "published mIoU of $dataset: $published, with the authors' checkpoint; it was not reproduced here"

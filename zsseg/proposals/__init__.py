@@ -1,1 +1,0 @@
-"""Where regions come from: one way a file, and the table of them."""
