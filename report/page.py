@@ -98,6 +98,7 @@ def _content(report: Report) -> dict[str, Any]:
             "background": 0 if spec.has_background else None,
             "scored": scores is not None,
             "images": report.spool.records,
+            "ids": [entry.id for entry in findings.entries],  # of all images, also of those that are not shown
         },
         "policy": f"default-src 'none'; img-src data:; style-src {_digest(style)}; script-src {_digest(script)}; "
         "base-uri 'none'; form-action 'none'",

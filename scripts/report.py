@@ -26,7 +26,8 @@ GALLERY = 12_000  # images with pictures; keeps the page below about 60 MB
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(
         "Masks, CAM files and images -> one self-contained HTML page with scores and a gallery.",
-        "Ground truth is needed for scores only; without it the gallery is sorted by confidence alone.",
+        "Ground truth is needed for scores only; without it the gallery is sorted by confidence alone. "
+        "Images can be marked in the page; it writes the marked ids, or the others, as a split file.",
     )
     add_data_options(parser, truth=True)
     add_cam_dir(parser, "where the CAM files are")

@@ -1,5 +1,5 @@
 "use strict";
-// The gallery and the sortable tables of the report page. Data: see report/page.py, `data`.
+// The gallery, its marks and the sortable tables of the report page. Data: see report/page.py, `data`.
 // At most PAGE images are in the page at a time, and their pictures are filled in when they come near the window.
 
 const PAGE = 24;
@@ -11,7 +11,8 @@ const gallery = document.getElementById("gallery");
 const classes = document.getElementById("class");
 const find = document.getElementById("find");
 const size = document.getElementById("size");
-const start = { sort: "confidence", order: "up", class: "", find: "", page: 1, size: "medium" };
+const only = document.getElementById("only");
+const start = { sort: "confidence", order: "up", class: "", find: "", page: 1, size: "medium", only: "" };
 let state = { ...start };
 let shown = [];
 
@@ -19,7 +20,12 @@ let shown = [];
 
 const classOf = (image) => image.labels.map(([label]) => label).find((label) => label !== data.background) ?? Infinity;
 
+const nameOf = (label) => data.labels[label].name;
+
 const holds = (image, label) => image.labels.some(([own]) => own === label) || image.cams.includes(label);
+
+const namesOf = (image) =>
+  [...image.labels.map(([label]) => label), ...image.cams].filter((label) => label !== data.background).map(nameOf);
 
 function iouOf(image) {
   if (state.class === "") return image.iou;
@@ -42,7 +48,8 @@ function compare(one, other) {
 function select() {
   const wanted = state.find.toLowerCase();
   shown = data.images.filter((image) =>
-    (state.class === "" || holds(image, Number(state.class))) && image.id.toLowerCase().includes(wanted));
+    (state.class === "" || holds(image, Number(state.class))) && (!state.only || marked.has(image.id)) &&
+    (image.id.toLowerCase().includes(wanted) || namesOf(image).some((name) => name.toLowerCase().includes(wanted))));
   shown.sort(compare);
   state.page = Math.min(Math.max(1, state.page), pages());
 }
@@ -58,7 +65,6 @@ function make(name, text, properties = {}) {
 }
 
 const percent = (share) => share === null ? "–" : (100 * share).toFixed(1) + " %";
-const nameOf = (label) => data.labels[label].name;
 
 function picture(image, caption, alt, layers) {
   const figure = make("figure");
@@ -104,12 +110,95 @@ function card(image) {
   const article = make("article", "", { className: "card" });
   article.dataset.index = image.index;
   article.dataset.id = image.id;
+  article.tabIndex = -1;
   const header = make("header");
   const iou = image.iou === null ? "" : `IoU ${percent(image.iou)} · `;
-  header.append(make("h3", image.id), make("p", `${iou}kept ${percent(image.kept)}`, { className: "numbers" }));
+  const mark = make("button", "", { type: "button" });
+  mark.dataset.mark = image.id;
+  mark.addEventListener("click", () => toggle(article));
+  header.append(make("h3", image.id), make("p", `${iou}kept ${percent(image.kept)}`, { className: "numbers" }), mark);
   article.append(header, tilesOf(image), chipsOf(image));
   if (image.problem) article.append(make("p", image.problem, { className: "warning small" }));
+  showMark(article);
   return article;
+}
+
+// --- marks: kept by the browser for this file, and written out as split files ---
+
+const KEY = "marked " + location.pathname;
+const known = new Set(data.ids);
+const marked = new Set(keptMarks());
+
+function keptMarks() {
+  try { return JSON.parse(localStorage.getItem(KEY) ?? "[]").filter((id) => known.has(id)); } catch { return []; }
+}
+
+function toggle(article) {
+  const id = article.dataset.id;
+  if (!marked.delete(id)) marked.add(id);
+  showMark(article);
+  showMarks();
+}
+
+function showMark(article) {
+  const own = marked.has(article.dataset.id);
+  const button = article.querySelector("[data-mark]");
+  article.classList.toggle("marked", own);
+  button.textContent = own ? "marked" : "mark";
+  button.setAttribute("aria-pressed", own);
+  button.setAttribute("aria-label", "mark " + article.dataset.id);
+}
+
+function showMarks() {
+  try { localStorage.setItem(KEY, JSON.stringify([...marked])); } catch { /* the marks last as long as the page */ }
+  const count = (number) => `${number} image${number === 1 ? "" : "s"}`;
+  document.getElementById("marked").textContent = `${count(marked.size)} marked`;
+  document.getElementById("others").textContent = `${count(known.size - marked.size)} not marked`;
+}
+
+function setUpMarks() {
+  for (const [name, wanted] of [["marked", true], ["others", false]]) {
+    const link = document.getElementById(name);
+    link.addEventListener("click", () => {
+      const lines = data.ids.filter((id) => marked.has(id) === wanted).map((id) => id + "\n");
+      if (link.href.startsWith("blob:")) URL.revokeObjectURL(link.href);
+      link.href = URL.createObjectURL(new Blob(lines, { type: "text/plain" }));
+    });
+  }
+  document.getElementById("clear").addEventListener("click", () => {
+    marked.clear();
+    showMarks();
+    render();
+  });
+  showMarks();
+  document.getElementById("marks").hidden = false;
+}
+
+// --- the keyboard ---
+
+const STEPS = { j: 1, ArrowRight: 1, k: -1, ArrowLeft: -1 };
+
+function step(by) {
+  const articles = [...cards.children];
+  const here = articles.indexOf(document.activeElement?.closest(".card"));
+  let next = here < 0 ? 0 : here + by;
+  if (here >= 0 && (next < 0 || next >= articles.length)) {
+    if (state.page + by < 1 || state.page + by > pages()) return;
+    change({ page: state.page + by });
+    next = by > 0 ? 0 : cards.children.length - 1;
+  }
+  const article = cards.children[next];
+  article?.focus({ preventScroll: true });
+  article?.scrollIntoView({ block: "nearest" });
+}
+
+function press(event) {
+  if (event.ctrlKey || event.altKey || event.metaKey || event.target.closest("input, select")) return;
+  const article = document.activeElement?.closest(".card");
+  if (event.key in STEPS) step(STEPS[event.key]);
+  else if (event.key === "m" && article) toggle(article);
+  else return;
+  event.preventDefault();
 }
 
 // --- pictures, when they come near ---
@@ -169,8 +258,9 @@ function describe() {
     iou: ["lowest IoU first", "highest IoU first"],
     class: ["by class", "by class, last one first"],
   }[state.sort][state.order === "up" ? 0 : 1];
+  const among = state.only ? ", marked only" : "";
   const which = state.sort === "iou" && state.class !== "" ? ` (IoU of ${nameOf(state.class)})` : "";
-  return `${shown.length} of ${data.images.length} images${what}, ${words}${which}`;
+  return `${shown.length} of ${data.images.length} images${what}${among}, ${words}${which}`;
 }
 
 function render() {
@@ -188,6 +278,7 @@ function render() {
     button.querySelector("span").textContent = mine ? (state.order === "up" ? "↑" : "↓") : "";
   }
   [classes.value, size.value] = [state.class, state.size];
+  only.checked = Boolean(state.only);
   if (find.value !== state.find) find.value = state.find;
   gallery.dataset.size = state.size;
 }
@@ -208,6 +299,7 @@ function readHash() {
   if (/^\d+$/.test(given.class) && data.labels[given.class]) state.class = given.class;
   if (SIZES.includes(given.size)) state.size = given.size;
   state.find = given.find ?? "";
+  if (given.only === "1") state.only = "1";
   state.page = Number.parseInt(given.page ?? "1", 10) || 1;
 }
 
@@ -225,7 +317,9 @@ function setUpControls() {
   }
   classes.addEventListener("change", () => change({ class: classes.value, page: 1 }));
   find.addEventListener("input", () => change({ find: find.value, page: 1 }));
+  only.addEventListener("change", () => change({ only: only.checked ? "1" : "", page: 1 }));
   size.addEventListener("change", () => change({ size: size.value }));
+  document.addEventListener("keydown", press);
   controls.addEventListener("submit", (event) => event.preventDefault());
   controls.hidden = false;
 }
@@ -245,6 +339,7 @@ function sortTable(button) {
 document.querySelectorAll("table.sortable th button").forEach((button) =>
   button.addEventListener("click", () => sortTable(button)));
 setUpControls();
+setUpMarks();
 readHash();
 render();
 document.addEventListener("DOMContentLoaded", () => waiting.forEach(fill));

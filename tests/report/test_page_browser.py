@@ -2,7 +2,8 @@
 
 import base64
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import coco14.spec
+from dataset.folder import read_ids
 from report.gallery import Spool, draw, pictures_of, tiles_of
 from report.measure import Entry, Findings, ReportJob, least_certain, measure
 from report.page import Report, write_report
@@ -36,10 +38,10 @@ def job(world: Path) -> ReportJob:
     return add_outputs(world)
 
 
-def write(job: ReportJob, out: Path, rename: dict[str, str] | None = None) -> str:
+def write(job: ReportJob, out: Path, rename: dict[str, str] | None = None, ids: Sequence[str] = tuple("abcde")) -> str:
     """The page of the five images as an address; `rename` changes ids after the files were read."""
     findings = Findings.empty(job.spec.num_labels)
-    list(measure(job, list("abcde"), findings, 2))
+    list(measure(job, list(ids), findings, 2))
     with tempfile.TemporaryFile() as stream:
         spool = Spool(stream)
         list(draw(job, least_certain(findings.entries, 9), spool, 2))
@@ -143,6 +145,86 @@ def test_id_search_and_the_address_keep_the_view(page: Any) -> None:
     page.get(address)
     assert order(page) == ["b"] and all_of(page, "#find")[0].get_attribute("value") == "B"
     assert all_of(page, "[data-sort=iou]")[0].get_attribute("aria-pressed") == "true"
+
+
+def keys(driver: Any, text: str) -> None:
+    """Press keys wherever the focus is."""
+    driver.switch_to.active_element.send_keys(text)
+
+
+def focused(driver: Any) -> str | None:
+    return driver.execute_script("return document.activeElement.closest('.card')?.dataset.id ?? null")
+
+
+def downloaded(driver: Any, selector: str, folder: Path) -> list[str]:
+    """Click a link, and read the file that comes as a split file is read."""
+    folder.mkdir(exist_ok=True)
+    behaviour = {"behavior": "allow", "downloadPath": str(folder), "eventsEnabled": False}
+    driver.execute_cdp_cmd("Browser.setDownloadBehavior", behaviour)
+    name = all_of(driver, selector)[0].get_attribute("download")
+    press(driver, selector)
+    for _ in range(600):
+        if (folder / name).is_file() and not list(folder.glob("*.crdownload")):
+            return read_ids(folder / name)
+        time.sleep(0.05)
+    raise AssertionError(f"{name} was not downloaded")
+
+
+def test_text_finds_class_names_too(page: Any) -> None:
+    all_of(page, "#find")[0].send_keys("Dog")
+    assert order(page) == [one for one in "abcde" if CLASSES.index("dog") in KEYS[one]] == ["b"]
+
+
+def test_images_are_marked_by_keyboard_and_leave_as_split_files(
+    browser: Any, job: ReportJob, world: Path, tmp_path: Path
+) -> None:
+    names = {"b": "sub/b b", "d": "d.e é"}
+    for old, new in names.items():
+        for folder, suffix in (("JPEGImages", "jpg"), ("masks", "png"), ("cams", "npz"), ("SegmentationClass", "png")):
+            target = world / folder / f"{new}.{suffix}"
+            target.parent.mkdir(exist_ok=True)
+            (world / folder / f"{old}.{suffix}").rename(target)
+    ids = ["a", names["b"], "c", names["d"], "e"]
+    browser.get("about:blank")
+    set_window(browser, LARGE)
+    console_errors(browser)
+    browser.get(write(job, tmp_path / "marks.html", ids=ids))
+    shown = order(browser)
+    assert sorted(shown) == sorted(ids) and focused(browser) is None
+    for sequence, place in (("j", 0), ("j", 1), ("k", 0), ("k", 0), ("\ue014", 1), ("jj", 3), ("\ue012", 2)):  # arrows
+        keys(browser, sequence)
+        assert focused(browser) == shown[place]
+    keys(browser, "m")
+    keys(browser, "jmjmm")  # the last one is marked and not marked again
+    press(browser, f".card[data-id='{shown[0]}'] [data-mark]")
+    marked = {shown[0], shown[2], shown[3]}
+    assert all_of(browser, "#marked")[0].text == "3 images marked"
+    assert {card.get_attribute("data-id") for card in all_of(browser, ".card.marked")} == marked
+    assert downloaded(browser, "#marked", tmp_path / "got") == [one for one in ids if one in marked]
+    assert downloaded(browser, "#others", tmp_path / "got") == [one for one in ids if one not in marked]
+    browser.refresh()
+    assert all_of(browser, "#marked")[0].text == "3 images marked"
+    all_of(browser, "#only")[0].click()
+    assert set(order(browser)) == marked and "3 of 5 images, marked only" in status(browser)
+    press(browser, "#clear")
+    assert order(browser) == [] and all_of(browser, "#others")[0].text == "5 images not marked"
+    all_of(browser, "#only")[0].click()
+    all_of(browser, "#find")[0].send_keys("jm")  # letters of a text are no commands
+    assert focused(browser) is None and all_of(browser, "#marked")[0].text == "0 images marked"
+    assert console_errors(browser) == []
+
+
+def test_steps_go_on_over_pages(browser: Any, many: str) -> None:
+    browser.get("about:blank")
+    set_window(browser, LARGE)
+    browser.get(many)
+    by_confidence = [f"n{number:05d}" for number in sorted(range(MANY), key=lambda number: number * 7919 % MANY)]
+    keys(browser, "j" * (PAGE + 1))
+    assert focused(browser) == by_confidence[PAGE] and order(browser) == by_confidence[PAGE : 2 * PAGE]
+    keys(browser, "k")
+    assert focused(browser) == by_confidence[PAGE - 1]
+    box = browser.execute_script(AT, browser.switch_to.active_element)
+    assert box[1] >= -1 and box[3] <= LARGE[1] + 1
 
 
 def test_class_name_in_the_table_leads_to_its_images(page: Any) -> None:
