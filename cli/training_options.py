@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from cli.options import Parser, add_settings
-from common.arguments import positive
+from cli.training_runs import add_run_options, check_run, fill_in
 from common.errors import UserError
 from segmentor.settings import Settings, Teaching, Views
 
@@ -14,17 +14,7 @@ def add_training_options(parser: Parser) -> None:
     parser.add_argument(
         "--masks", type=Path, metavar="DIR", help="mask PNGs, named like the images; can be left out with --teacher"
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="where weights, checkpoints and logs go")
-    add = parser.add_argument_group("validation, against --gt_root").add_argument
-    add("--val_split", type=Path, metavar="FILE", help="images to score now and then; not trained on")
-    add("--val_img_root", type=Path, metavar="DIR", help="where they are; not given: --img_root")
-    add("--val_every", type=positive, metavar="N", help="iterations; not given: a tenth of the run")
-    add = parser.add_argument_group("run").add_argument
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1")
-    add("--readers", type=int, metavar="N", help="processes that read; not given: 8 on a GPU, else 0")
-    add("--save_every", type=positive, metavar="N", help="iterations; not given: a tenth of the run")
-    add("--keep", type=positive, default=2, metavar="N", help="checkpoints that stay")
-    add("--overwrite", action="store_true", help="begin again, whatever --out holds of an earlier run")
+    add_run_options(parser)
     add_settings(parser, "network and learning", Settings)
     add_settings(parser, "views of an image", Views)
     add_settings(parser, "labels by CLIP (MaskCLIP+), found for hidden pixels while the network learns", Teaching)
@@ -57,8 +47,7 @@ def check(args: argparse.Namespace) -> None:
         raise UserError(f"--ema {args.ema:g}: expected a decay below 1, such as 0.999")
     if args.arch.startswith("deeplab") and args.batch_size < 2:
         raise UserError(f"--batch_size 1: {args.arch} needs at least 2; its batch norm cannot work with one image")
-    if args.gt_root is not None and args.val_split is None:
-        raise UserError("--gt_root: only with --val_split FILE, the images to validate on")
+    check_run(args)
     if (args.clip or args.clip_pretrained) and not needs_clip(args):
         raise UserError("--clip: goes with --teacher or --head text")
     if args.clip_pretrained and not args.clip:
@@ -78,8 +67,7 @@ def check(args: argparse.Namespace) -> None:
                 raise UserError(f"--{name}: goes with --teacher")
         if any(args.guided):
             raise UserError("--guided: goes with --teacher")
-    tenth = max(1, args.max_iters // 10)
-    args.save_every, args.val_every = args.save_every or tenth, args.val_every or tenth
+    fill_in(args, args.max_iters)
     if args.unlabelled is None and args.masks is not None and (args.teacher or start):
         args.unlabelled = "unseen"
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from cli import console
 from cli.model_options import add_model_options
 from cli.options import Parser, add_data_options, add_settings, settings_from
+from cli.training_runs import fill_in, make_ready, reader_count
 from common.arguments import positive
-from common.cores import available_cores
 from common.errors import EXIT_OK, UserError
 from zsseg.training.prompt_settings import PromptSettings
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from clip.load import Clip
     from training.pairs import Problem
     from training.ranks import Ranks
-    from training.state import State
     from zsseg.training.prompts import HeldOut, Job
 
 
@@ -80,6 +79,7 @@ def _learn(args: argparse.Namespace, ranks: "Ranks") -> int:
     from cli.lookup import select_from
     from common.files import need_dir, need_writable
     from training.pairs import training_pairs
+    from training.state import resume
     from zsseg.training.prompt_regions import balanced, regions_of
     from zsseg.training.prompts import PROMPTS, Job, learner, start, train
 
@@ -98,8 +98,7 @@ def _learn(args: argparse.Namespace, ranks: "Ranks") -> int:
     settings = _settings(args, clip, ranks, dataset=spec.name, names=names, regions=len(regions))
     chosen = [regions[index] for index in balanced([region.label for region in regions], settings.per_class or 1)]
     held_out, missing = _held_out(args, learned)
-    tenth = max(1, (settings.max_iters or 0) // 10)
-    usual_readers = 0 if ranks.device.type == "cpu" else min(8, max(1, available_cores() // ranks.count - 1))
+    fill_in(args, settings.max_iters or 0)
     job = Job(
         settings,
         chosen,
@@ -108,13 +107,14 @@ def _learn(args: argparse.Namespace, ranks: "Ranks") -> int:
         first,
         args.out,
         held_out,
-        save_every=args.save_every or tenth,
-        validate_every=args.val_every or tenth,
+        save_every=args.save_every,
+        validate_every=args.val_every,
         keep=args.keep,
-        readers=usual_readers if args.readers is None else max(0, args.readers),
+        readers=reader_count(args, ranks),
     )
+    make_ready(args.out, PROMPTS, args.overwrite, ranks)
     state = start(job, learner(clip, settings), ranks)
-    _take_up(args, job, state, ranks)
+    resume(args.out, state, settings.record())
     _announce(args, job, clip, len(regions), state.iteration)
     report = train(job, state, ranks)
     accuracy = f", {100 * report.accuracies['macc_top1']:.1f} % of held-out regions right" if report.accuracies else ""
@@ -153,23 +153,6 @@ def _held_out(args: argparse.Namespace, learned: list[int]) -> "tuple[HeldOut | 
     spec = selection.spec
     pairs, failures = training_pairs(selection.ids, selection.paths.images, selection.need_masks(), spec.num_labels)
     return HeldOut(pairs, spec.classes, _names(selection), {"base": tuple(learned)}), failures
-
-
-def _take_up(args: argparse.Namespace, job: "Job", state: "State", ranks: "Ranks") -> None:
-    """Go on from the last checkpoint in --out, if there is one."""
-    from common.files import sweep_leftovers
-    from training.state import checkpoints, remove_run, resume
-    from zsseg.training.prompts import PROMPTS
-
-    if ranks.first:
-        sweep_leftovers(args.out)
-        if args.overwrite:
-            remove_run(args.out)
-            (args.out / PROMPTS).unlink(missing_ok=True)
-    ranks.wait()
-    if (args.out / PROMPTS).exists() and not checkpoints(args.out):
-        raise UserError(f"--out {args.out}: holds {PROMPTS} without checkpoints; pass --overwrite or another --out")
-    resume(args.out, state, job.settings.record())
 
 
 def _announce(args: argparse.Namespace, job: "Job", clip: "Clip", found: int, iteration: int) -> None:

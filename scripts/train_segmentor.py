@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from cli import console, training_options
 from cli.options import Parser, add_data_options, settings_from
-from common.cores import available_cores
+from cli.training_runs import held_out, make_ready, reader_count
 from common.errors import EXIT_OK, UserError
 from segmentor.settings import Settings, Teaching, Views
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from cli.lookup import Selection
     from segmentor.maskclip_plus import ClipText
-    from segmentor.trainer import HeldOut, Job
+    from segmentor.trainer import Job
     from training.ranks import Ranks
     from training.state import State
 
@@ -74,16 +74,15 @@ def _train(args: argparse.Namespace, ranks: "Ranks") -> int:
         clip_text = _clip_text(args, selection, ranks)
         width = clip_text.text.foreground.shape[1] if settings.head == "text" else 0
         settings = replace(settings, words=clip_text.words, text_width=width)
-    usual_readers = 0 if ranks.device.type == "cpu" else min(8, max(1, available_cores() // ranks.count - 1))
     job = Job(
         settings,
         pairs,
         args.out,
-        _held_out(args),
+        held_out(args),
         save_every=args.save_every,
         validate_every=args.val_every,
         keep=args.keep,
-        readers=usual_readers if args.readers is None else max(0, args.readers),
+        readers=reader_count(args, ranks),
         sheet=_sheet,
     )
     need_writable(args.out, "--out")
@@ -130,18 +129,6 @@ def _clip_text(args: argparse.Namespace, selection: "Selection", ranks: "Ranks")
     return clip_text
 
 
-def _held_out(args: argparse.Namespace) -> "HeldOut | None":
-    """The images to validate on."""
-    if args.val_split is None:
-        return None
-    from cli.lookup import select
-    from segmentor.trainer import HeldOut
-
-    images = args.val_img_root or args.img_root
-    selection = select(args.dataset, images, args.val_split, args.gt_root, args.classes, images_needed=True)
-    return HeldOut(selection.ids, selection.paths.images, selection.need_masks())
-
-
 def _sheet(rows: "list[list[np.ndarray]]", labels: tuple[str, ...]) -> "np.ndarray":
     """Rows of image, mask and prediction as one picture, in VOC's colours."""
     import numpy as np
@@ -157,24 +144,15 @@ def _state(args: argparse.Namespace, job: "Job", ranks: "Ranks", clip_text: "Cli
     """Fresh weights, or those of the last checkpoint in --out."""
     import torch
 
-    from common.files import sweep_leftovers
     from segmentor.networks import TextHead
     from segmentor.pretrained import start_from
     from segmentor.trainer import WEIGHTS, start
-    from training.state import checkpoints, remove_run, resume
+    from training.state import resume
 
-    settings = job.settings
-    if ranks.first:
-        sweep_leftovers(args.out)
-        if args.overwrite:
-            remove_run(args.out)
-            (args.out / WEIGHTS).unlink(missing_ok=True)
-    ranks.wait()
-    if (args.out / WEIGHTS).exists() and not checkpoints(args.out):
-        raise UserError(f"--out {args.out}: holds {WEIGHTS} without checkpoints; pass --overwrite or another --out")
+    settings, begun = job.settings, make_ready(args.out, WEIGHTS, args.overwrite, ranks)
     torch.manual_seed(settings.seed)
     network = job.describe(0).network()
-    if settings.pretrained and not checkpoints(args.out):
+    if settings.pretrained and not begun:
         print(f"start   {start_from(network, settings.arch, settings.pretrained)}")
     if isinstance(network.head, TextHead):
         assert clip_text is not None

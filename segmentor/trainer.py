@@ -12,11 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
-from common.images import read_image
-from common.parallel import ordered_map
-from dataset.voc_layout import find_image
-from pipeline.stages.evaluate import check_shape, read_truth
-from pipeline.steps.scores import Scores, confusion_matrix, scores_of
+from pipeline.stages.held_out import HeldOut, score
+from pipeline.steps.scores import Scores, scores_of
 from segmentor.augment import HIDDEN, IGNORE
 from segmentor.losses import label_counts, label_weights, weighted_cross_entropy
 from segmentor.maskclip_plus import Source, masks
@@ -36,15 +33,6 @@ WEIGHTS = "weights.safetensors"
 SHOWN = 4  # images whose predictions TensorBoard shows
 
 Sheet = Callable[[list[list[np.ndarray]], tuple[str, ...]], np.ndarray]
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """The images to validate on and the folder of their ground-truth masks."""
-
-    ids: Sequence[str]
-    images: Path
-    truth: Path
 
 
 @dataclass(frozen=True)
@@ -172,27 +160,12 @@ def validate(
 
     Returns the scores over all ranks, and (id, reason) of the images of this rank that could not be scored.
     """
-    confusion, failures = np.zeros((num_labels, num_labels + 1), np.int64), []
 
-    def read(image_id: str) -> tuple[np.ndarray, np.ndarray] | str:
-        """Image and ground truth, or why they cannot be used."""
-        try:
-            path = find_image(held_out.images, image_id)
-            truth = read_truth(held_out.truth, image_id, num_labels)
-            image = np.asarray(read_image(path))
-            check_shape(path, image.shape[:2], truth)
-            return image, truth
-        except UserError as error:
-            return str(error)
+    def predict(image: np.ndarray) -> np.ndarray:
+        return probabilities(network, image, inference).argmax(0).astype(np.uint8)
 
     ids = held_out.ids[ranks.index :: ranks.count]
-    for image_id, result in zip(ids, ordered_map(read, ids, 2)):
-        if isinstance(result, str):
-            failures.append((image_id, result))
-            continue
-        image, truth = result
-        labels = probabilities(network, image, inference).argmax(0).astype(np.uint8)
-        confusion += confusion_matrix(truth, labels, num_labels)
+    confusion, failures = score(ids, held_out.images, held_out.truth, num_labels, predict)
     return scores_of(ranks.sum(torch.from_numpy(confusion)).cpu().numpy()), failures
 
 

@@ -10,26 +10,27 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
-import torch
+from safetensors import safe_open
+from safetensors.torch import save
 from torch import Tensor
 
+from clip.archive import read_tensors
 from common.errors import UserError, in_short
-from common.files import atomic_write, is_file
+from common.files import atomic_write
 from common.version import VERSION
-from zsseg.maskformer import BACKBONE_NORMS, MaskFormer, Sizes
+from zsseg.maskformer import BACKBONE_NORMS, MaskFormer
 from zsseg.resnet import STAGES
+from zsseg.sizes import Sizes
 
 KEY = "zsseg"  # of the header's metadata
 FORMAT = 1
 HEADS = 8  # as published; shapes do not tell
-EXPECTED = "expected a zsseg MaskFormer: weights.safetensors of scripts.train_zsseg, or a published checkpoint"
+EXPECTED = "a zsseg MaskFormer: weights.safetensors of scripts.train_zsseg, or a published checkpoint"
 PIXEL_DECODER = "sem_seg_head.pixel_decoder."
 CLIP_PARTS = ("clip_adapter.clip_model.", "_region_clip_adapter.clip_model.")  # the whole CLIP, in published files
-LEARNER = "clip_adapter.prompt_learner."
-REGION, REGION_LEARNER = "_region_clip_adapter.", "_region_clip_adapter.prompt_learner."
-PROMPT_SHAPES = re.compile(r"(prefix|suffix)_prompt|(start|dot|end|pad)_signal")
+QUERY, REGION, LEARNER = "clip_adapter.", "_region_clip_adapter.", "prompt_learner."
+PROMPT = re.compile(r"(prefix|suffix)_prompt|(start|dot|end|pad)_signal")
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,15 @@ class About:
     names       of the classes that it was trained on
     words       how their text embeddings were made: which CLIP, which prompts
     iterations  changes of the weights
+    short, longest  sides of the images that it looks at
     """
 
     sizes: Sizes
     names: tuple[str, ...]
     words: Mapping[str, str] = field(default_factory=dict)
     iterations: int = 0
+    short: int = 640
+    longest: int = 2560
     code: str = VERSION
 
 
@@ -74,7 +78,8 @@ def read_checkpoint(path: Path, heads: int = HEADS) -> Checkpoint:
             clip[name.removeprefix(part)] = state.pop(name)
     state = with_pixel_decoder(state)
     sizes = about.sizes if about else _sizes(path, state, heads)
-    network = MaskFormer(sizes, _prompt_shapes(state, LEARNER), _prompt_shapes(state, REGION_LEARNER, REGION))
+    two = any(name.startswith(REGION) for name in state)
+    network = MaskFormer(sizes, _prompts(state, QUERY + LEARNER), _prompts(state, REGION + LEARNER) if two else None)
     fill(network, state, path)
     return Checkpoint(network.eval(), about, clip)
 
@@ -89,7 +94,7 @@ def fill(network: MaskFormer, state: Mapping[str, Tensor], path: Path) -> None:
             told.append(f"{name} has the shape {tuple(state[name].shape)}, expected {tuple(wanted[name].shape)}")
             break
     if problem := "; ".join(filter(None, told)):
-        raise UserError(f"{path}: its tensors are not the network's: {problem}; {EXPECTED}")
+        raise UserError(f"{path}: its tensors are not the network's: {problem}; expected {EXPECTED}")
     network.load_state_dict(dict(state))
 
 
@@ -110,8 +115,6 @@ def with_pixel_decoder(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def write_checkpoint(path: Path, network: MaskFormer, about: About) -> None:
     """Write a network as safetensors, whole or not at all; CLIP is not in it."""
-    from safetensors.torch import save
-
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     with atomic_write(path) as stream:
         stream.write(save(tensors, metadata={KEY: json.dumps({"format": FORMAT, **asdict(about)})}))
@@ -119,32 +122,14 @@ def write_checkpoint(path: Path, network: MaskFormer, about: About) -> None:
 
 def _read(path: Path) -> tuple[dict[str, Tensor], About | None]:
     """The tensors of a file by name, and what its header says."""
-    if not is_file(path):
-        raise UserError(f"{path}: no such file; {EXPECTED}")
-    about = None
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors import safe_open
-
-            with safe_open(path, "pt") as opened:
-                content: Any = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-                about = _about(path, (opened.metadata() or {}).get(KEY))
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except UserError:
-        raise
-    except Exception as error:  # every reader has its own exceptions for a broken file
-        reason = in_short(error) or type(error).__name__
-        raise UserError(f"{path}: cannot be read as weights ({reason}); {EXPECTED}") from error
-    if isinstance(content, dict) and isinstance(content.get("model"), dict):
-        content = content["model"]
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: holds a {type(content).__name__}, not weights; {EXPECTED}")
-    state = {name: value for name, value in content.items() if isinstance(name, str) and torch.is_tensor(value)}
+    state = read_tensors(path, EXPECTED).state
     if "sem_seg_head.predictor.query_embed.weight" not in state:
         names = in_short(", ".join(sorted(state)[:2])) or "no tensors"
-        raise UserError(f"{path}: not the weights of a MaskFormer (found {names}); {EXPECTED}")
-    return state, about
+        raise UserError(f"{path}: not the weights of a MaskFormer (found {names}); expected {EXPECTED}")
+    if path.suffix != ".safetensors":
+        return state, None
+    with safe_open(path, "pt") as opened:
+        return state, _about(path, (opened.metadata() or {}).get(KEY))
 
 
 def _about(path: Path, text: str | None) -> About | None:
@@ -159,21 +144,21 @@ def _about(path: Path, text: str | None) -> About | None:
             raise ValueError(f"norm {sizes.norm}")
         return About(**{**fields, "sizes": sizes, "names": tuple(map(str, fields["names"]))})
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: its header does not say which network it is; {EXPECTED}") from error
+        raise UserError(f"{path}: its header does not say which network it is; expected {EXPECTED}") from error
 
 
 def _sizes(path: Path, state: Mapping[str, Tensor], heads: int) -> Sizes:
     """The sizes of a published network, from the shapes of its tensors."""
 
-    def shape(name: str) -> torch.Size:
+    def shape(name: str) -> tuple[int, ...]:
         if name not in state:
-            raise UserError(f"{path}: {name} is missing; {EXPECTED}")
+            raise UserError(f"{path}: {name} is missing; expected {EXPECTED}")
         return state[name].shape
 
     predictor = "sem_seg_head.predictor."
     layers = f"{predictor}transformer.decoder.layers."
     if "clip_adapter.non_object_embedding" not in state:
-        raise UserError(f"{path}: a plain MaskFormer, whose classes are no texts; {EXPECTED}")
+        raise UserError(f"{path}: a plain MaskFormer, whose classes are no texts; expected {EXPECTED}")
     try:
         return Sizes(
             classes=shape("criterion.empty_weight")[0] - 1,
@@ -191,7 +176,7 @@ def _sizes(path: Path, state: Mapping[str, Tensor], heads: int) -> Sizes:
             class_hidden=shape(f"{predictor}class_embed.layers.0.weight")[0],
         )
     except IndexError as error:
-        raise UserError(f"{path}: its tensors do not have the shapes of a MaskFormer; {EXPECTED}") from error
+        raise UserError(f"{path}: its tensors do not have the shapes of a MaskFormer; expected {EXPECTED}") from error
 
 
 def _numbered(state: Mapping[str, Tensor], prefix: str) -> int:
@@ -199,9 +184,7 @@ def _numbered(state: Mapping[str, Tensor], prefix: str) -> int:
     return len({name.removeprefix(prefix).split(".")[0] for name in state if name.startswith(prefix)})
 
 
-def _prompt_shapes(state: Mapping[str, Tensor], prefix: str, adapter: str = "") -> dict[str, tuple[int, ...]] | None:
-    """Shapes of the learned prompts of an adapter by name; None where the file has no such adapter or no prompts."""
-    if adapter and not any(name.startswith(adapter) for name in state):
-        return None
+def _prompts(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The learned prompts of an adapter by name."""
     names = {name: name.removeprefix(prefix) for name in state if name.startswith(prefix)}
-    return {short: tuple(state[name].shape) for name, short in names.items() if PROMPT_SHAPES.fullmatch(short)}
+    return {short: state[name] for name, short in names.items() if PROMPT.fullmatch(short)}

@@ -51,12 +51,16 @@ def network_input(images: Sequence[np.ndarray], device: torch.device | str = "cp
     """
     height, width = (max(image.shape[side] for image in images) for side in (0, 1))
     height, width = height + -height % DIVISOR, width + -width % DIVISOR
-    mean, deviation = (torch.tensor(values, device=device).view(3, 1, 1) for values in (MEAN, DEVIATION))
     batch = torch.zeros(len(images), 3, height, width, device=device)
     for row, image in zip(batch, images):
-        values = torch.tensor(image, device=device).permute(2, 0, 1).float()
-        row[:, : image.shape[0], : image.shape[1]] = (values - mean) / deviation
+        row[:, : image.shape[0], : image.shape[1]] = normalised(torch.tensor(image, device=device).permute(2, 0, 1))
     return batch
+
+
+def normalised(images: Tensor) -> Tensor:
+    """(..., 3, H, W) uint8 RGB as float32 with ImageNet's mean and deviation."""
+    mean, deviation = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (MEAN, DEVIATION))
+    return (images.float() - mean) / deviation
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ from transformers.models.maskformer.modeling_maskformer import (
 )
 
 from zsseg.resnet import FrozenBatchNorm2d, Norm, NormConv, ResNet
+from zsseg.sizes import Sizes
 
 LOGIT_SCALE = 100.0  # of cosines, a constant here
 GROUPS = 32  # of the group norms
@@ -28,35 +29,6 @@ NO_OBJECT = 0.1  # weight of queries without an object in the loss of the classe
 DIVISOR = 32  # of the sides of the images
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """What a network is made of; as published for R50 and ViT-B/16 where nothing is given.
-
-    classes      of the training
-    text_width   D
-    width, blocks, deep_stem  of the backbone: see ResNet
-    norm         of the backbone: "frozen" (a pretrained one), or "group" for one that is trained from random weights
-    features     channels of the pixel decoder; masks: of its last map
-    hidden, heads, feedforward, layers  of the query decoder
-    class_hidden of the MLP from query to text embedding
-    """
-
-    classes: int
-    text_width: int = 512
-    width: int = 64
-    blocks: tuple[int, ...] = (3, 4, 6, 3)
-    deep_stem: bool = False
-    norm: str = "frozen"
-    features: int = 256
-    masks: int = 256
-    hidden: int = 256
-    heads: int = 8
-    feedforward: int = 2048
-    layers: int = 6
-    queries: int = 100
-    class_hidden: int = 1024
 
 
 @dataclass(frozen=True)
@@ -210,16 +182,16 @@ class Head(nn.Module):
 class PromptVectors(nn.Module):
     """Learned context vectors, and the embeddings of the tokens around them; the names are the checkpoints'.
 
-    shapes  by name: prefix_prompt and suffix_prompt, which learn, start_signal, dot_signal, end_signal, pad_signal
+    tensors  prefix_prompt and suffix_prompt, which learn, start_signal, dot_signal, end_signal, pad_signal
     """
 
-    def __init__(self, shapes: Mapping[str, Sequence[int]]) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
-        for name, shape in shapes.items():
+        for name, value in tensors.items():
             if name.endswith("_signal"):
-                self.register_buffer(name, torch.zeros(*shape))
+                self.register_buffer(name, value.clone())
             else:
-                self.register_parameter(name, nn.Parameter(torch.zeros(*shape)))
+                self.register_parameter(name, nn.Parameter(value.clone()))
 
 
 class ClipAdapter(nn.Module):
@@ -228,7 +200,7 @@ class ClipAdapter(nn.Module):
     CLIP itself is not in here.
     """
 
-    def __init__(self, text_width: int, prompts: Mapping[str, Sequence[int]] | None = None) -> None:
+    def __init__(self, text_width: int, prompts: Mapping[str, Tensor] | None = None) -> None:
         super().__init__()
         self.non_object_embedding = nn.Parameter(torch.randn(1, text_width) * text_width**-0.5)
         self.register_buffer("pixel_mean", torch.tensor(CLIP_MEAN).view(1, 3, 1, 1))
@@ -248,13 +220,15 @@ class MaskFormer(nn.Module):
     _region_clip_adapter  of the text that CLIP compares image regions with, where that is another one; its vector for
                           "no object" was never trained
     criterion             the losses; its weights of the classes are part of a checkpoint
+
+    prompts, region_prompts  the tensors of their PromptVectors; region_prompts None: there is no second adapter
     """
 
     def __init__(
         self,
         sizes: Sizes,
-        prompts: Mapping[str, Sequence[int]] | None = None,
-        region_prompts: Mapping[str, Sequence[int]] | None = None,
+        prompts: Mapping[str, Tensor] | None = None,
+        region_prompts: Mapping[str, Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.sizes = sizes

@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
+from clip.archive import read_tensors
 from common.errors import UserError, in_short
+from zsseg.checkpoint import fill, read_checkpoint
 from zsseg.maskformer import MaskFormer
 
-READABLE = (".safetensors", ".pt", ".pth")
+EXPECTED = "a backbone's ImageNet weights with torchvision's or detectron2's names (.pth, .safetensors)"
 TORCHVISION = {  # parts of names: theirs and ours
     "conv1.": "stem.conv1.",
     "bn1.": "stem.conv1.norm.",
@@ -45,44 +45,49 @@ def detectron2_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def start_from(network: MaskFormer, source: str) -> None:
-    """Load a backbone into a network: a file, or a name of torchvision (ResNet50_Weights.IMAGENET1K_V1).
+def start_from(network: MaskFormer, source: str) -> str:
+    """Load weights into a network; returns what was loaded, for people.
 
-    Raises UserError unless the file holds every tensor of the backbone, and none that it has no place for.
+    source  a file of the backbone's weights, torchvision's name of some (ResNet50_Weights.IMAGENET1K_V1), or a whole
+            MaskFormer with the same classes
+    Raises UserError unless the file holds every tensor that is asked for, and none that there is no place for.
     """
-    state = detectron2_names(_tensors(source))
+    state = _tensors(source)
+    if any(name.startswith("sem_seg_head.") for name in state):
+        return _whole(network, Path(source))
+    state = detectron2_names(state)
     wanted = network.backbone.state_dict()
     missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
     shaped = [name for name in wanted if name in state and wanted[name].shape != state[name].shape]
     for what, names in (("missing", missing), ("left over", extra), ("of another shape", shaped)):
         if names:
             found = f"{len(names)} tensors are {what} ({in_short(', '.join(names[:3]))})"
-            raise UserError(f"--pretrained {source}: not the backbone of this network: {found}")
+            raise UserError(f"--pretrained {source}: not the backbone of this network: {found}; expected {EXPECTED}")
     network.backbone.load_state_dict(state)
+    return f"{source} (the backbone)"
+
+
+def _whole(network: MaskFormer, path: Path) -> str:
+    """Every tensor of an earlier training, but for the prompts and what CLIP is told of regions."""
+    theirs, ours = read_checkpoint(path, network.sizes.heads).network, network.sizes
+    for field, words in (("classes", "classes"), ("text_width", "numbers a text embedding")):
+        if getattr(theirs.sizes, field) != getattr(ours, field):
+            known, expected = getattr(theirs.sizes, field), getattr(ours, field)
+            raise UserError(f"--pretrained {path}: of {known} {words}, where this training has {expected}")
+    parts = ("backbone.", "sem_seg_head.", "criterion.", "clip_adapter.non_object_embedding")
+    state = {name: value for name, value in theirs.state_dict().items() if name.startswith(parts)}
+    fill(network, {**network.state_dict(), **state}, path)
+    return f"{path} (all of it)"
 
 
 def _tensors(source: str) -> dict[str, Tensor]:
     path = Path(source)
     if not path.is_file():
         return _from_torchvision(source)
-    if path.suffix not in READABLE:
-        raise UserError(f"--pretrained {path}: expected a file ending in {', '.join(READABLE)}")
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            content: Any = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # every reader has its own exceptions for a broken file
-        reason = in_short(error) or type(error).__name__
-        raise UserError(f"--pretrained {path}: cannot be read as tensors ({reason})") from error
-    for key in ("model", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict):
-        raise UserError(f"--pretrained {path}: holds a {type(content).__name__}, not weights")
-    return {str(name): value for name, value in content.items() if torch.is_tensor(value)}
+        return read_tensors(path, EXPECTED).state
+    except UserError as error:
+        raise UserError(f"--pretrained {error}") from error
 
 
 def _from_torchvision(name: str) -> dict[str, Tensor]:
@@ -91,7 +96,7 @@ def _from_torchvision(name: str) -> dict[str, Tensor]:
     try:
         weights = get_weight(name)
     except (ValueError, KeyError, AttributeError) as error:
-        expected = "expected a file, or a name of torchvision such as ResNet50_Weights.IMAGENET1K_V1"
+        expected = f"expected {EXPECTED}, or a name of torchvision such as ResNet50_Weights.IMAGENET1K_V1"
         raise UserError(f"--pretrained {name}: no such file; {expected}") from error
     try:
         return dict(weights.get_state_dict(progress=False, check_hash=True))

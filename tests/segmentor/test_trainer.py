@@ -9,11 +9,12 @@ import torch
 from safetensors.torch import load_file
 
 from common.errors import UserError
+from pipeline.stages.held_out import HeldOut
 from segmentor.networks import build
 from segmentor.prediction import probabilities
 from segmentor.samples import read_pair
 from segmentor.settings import InferenceSettings, Views
-from segmentor.trainer import HeldOut, Job, optimizer_for, start, train, validate
+from segmentor.trainer import Job, optimizer_for, start, train, validate
 from segmentor.weights import read_state
 from tests.segmentor.small import ALONE, LABELS, settings, small_job, small_network, small_state, write_scenes
 from tests.training.small import in_processes

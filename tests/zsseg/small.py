@@ -2,7 +2,8 @@
 
 import torch
 
-from zsseg.maskformer import MaskFormer, Sizes
+from zsseg.maskformer import MaskFormer
+from zsseg.sizes import Sizes
 
 SIZES = Sizes(
     classes=2,

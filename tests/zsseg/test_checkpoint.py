@@ -15,7 +15,7 @@ from zsseg.checkpoint import About, read_checkpoint, with_pixel_decoder, write_c
 ABOUT = About(SIZES, ("red", "blue"), {"clip": "0123"}, 7)
 HEAD = "sem_seg_head.pixel_decoder."
 SIGNALS = ("start_signal", "dot_signal", "end_signal", "pad_signal")
-PROMPTS = {"prefix_prompt": (4, 16), **dict.fromkeys(SIGNALS, (1, 16))}
+PROMPTS = {"prefix_prompt": torch.ones(4, 16), **dict.fromkeys(SIGNALS, torch.zeros(1, 16))}
 
 
 def written(path: Path) -> dict[str, Tensor]:
@@ -112,10 +112,10 @@ def test_files_of_other_kinds(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(UserError, match="cannot be read as weights"):
         read_checkpoint(path)
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="no such weight file"):
         read_checkpoint(tmp_path / "b.pth")
     torch.save({"model": state, "more": Runs()}, tmp_path / "b.pth")
-    with pytest.raises(UserError, match="cannot be read as weights"):
+    with pytest.raises(UserError, match="would run code on loading"):
         read_checkpoint(tmp_path / "b.pth")
     assert "run" not in capsys.readouterr().out
     torch.save([1], tmp_path / "b.pth")

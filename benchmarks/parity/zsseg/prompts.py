@@ -13,7 +13,7 @@ from PIL import Image
 from benchmarks.parity.parts import Distances, Part, Parts, Place, Row, Unequal
 from clip.learned_prompts import PREFIX, LearnedPrompts, encode_frames, frames, read_learned_prompts
 from clip.load import Clip, load_clip
-from clip.templates import IMAGENET80, SINGLE, VILD14, Words
+from clip.templates import Words
 from clip.text_cache import cached_words
 from clip.tokenizer import SimpleTokenizer
 from common.images import read_image
@@ -24,9 +24,9 @@ from training.ranks import Ranks
 from zsseg.training.prompt_regions import RegionBatch, balanced, box_of, cut, middle_view, network_input, resized
 from zsseg.training.prompt_settings import PromptSettings
 from zsseg.training.prompts import Job, PromptLearner, Report, objective, start, training_of
+from zsseg.words import TEMPLATES
 
 FEATURES = 6e-7  # the golden files' own spread
-TEMPLATES = {"single": SINGLE, "vild14": VILD14, "imagenet80": IMAGENET80}
 
 
 def names_of(place: Place) -> list[str]:

@@ -1,0 +1,101 @@
+"""Targets, matching and losses, against plain loops."""
+
+import itertools
+import math
+
+import torch
+from torch import Tensor
+
+from tests.zsseg.small import SIZES, small_maskformer
+from zsseg.maskformer import Predictions
+from zsseg.training.losses import Targets, matched_losses, targets_of, weighted_sum
+
+H, W, GRID = 12, 16, 4
+
+
+def targets() -> list[Targets]:
+    """Two images, the second with one class."""
+    labels = torch.full((2, H, W), 255)
+    labels[0, :6, :8], labels[0, 6:, 8:], labels[1, 2:9, 3:11] = 1, 0, 1
+    return [targets_of(each) for each in labels]
+
+
+def predictions() -> Predictions:
+    torch.manual_seed(1)
+    shape = (2, 2, SIZES.queries)
+    return Predictions(
+        torch.zeros(0), torch.randn(*shape, SIZES.classes + 1), 3 * torch.randn(*shape, H // GRID, W // GRID)
+    )
+
+
+def test_one_mask_for_each_class_that_is_there() -> None:
+    first, second = targets()
+    assert first.classes.tolist() == [0, 1] and second.classes.tolist() == [1]
+    assert first.masks.shape == (2, H, W) and first.masks.sum((1, 2)).tolist() == [48, 48]
+    assert not len(targets_of(torch.full((H, W), 255)).classes)
+
+
+def focal(logit: float, target: float) -> float:
+    probability = 1 / (1 + math.exp(-logit))
+    right = probability if target else 1 - probability
+    return (0.25 if target else 0.75) * (1 - right) ** 2 * -math.log(right)
+
+
+def of_pair(logits: Tensor, mask: Tensor) -> tuple[float, float]:
+    """Focal and dice loss of one query and one target on one grid."""
+    pairs = list(zip(logits.flatten().tolist(), mask.flatten().tolist()))
+    found = [1 / (1 + math.exp(-logit)) for logit, _ in pairs]
+    both = sum(value * target for value, (_, target) in zip(found, pairs))
+    dice = 1 - (2 * both + 1) / (sum(found) + float(mask.sum()) + 1)
+    return sum(focal(*pair) for pair in pairs) / len(pairs), dice
+
+
+def cheapest(classes: Tensor, masks: Tensor, target: Targets) -> tuple[int, ...]:
+    """The query of each target: of all choices the one with the least costs, on the grid of the mask logits."""
+    small = target.masks[:, ::GRID, ::GRID]
+    probability = classes.softmax(-1)
+
+    def cost(query: int, index: int) -> float:
+        focal_loss, dice = of_pair(masks[query], small[index])
+        return 20 * focal_loss + dice - float(probability[query, target.classes[index]])
+
+    choices = itertools.permutations(range(len(masks)), len(small))
+    return min(choices, key=lambda choice: sum(cost(query, index) for index, query in enumerate(choice)))
+
+
+def test_losses_are_those_of_a_plain_loop_over_every_choice() -> None:
+    wanted, found, expected = targets(), predictions(), {}
+    for layer, ending in ((0, "_0"), (1, "")):
+        focals, dices, entropies, weights = 0.0, 0.0, 0.0, 0.0
+        for image, target in enumerate(wanted):
+            classes, masks = found.class_logits[layer, image], found.mask_logits[layer, image]
+            chosen = cheapest(classes, masks, target)
+            large = torch.nn.functional.interpolate(masks[None], size=(H, W), mode="bilinear")[0]
+            for index, query in enumerate(chosen):
+                focal_loss, dice = of_pair(large[query], target.masks[index])
+                focals, dices = focals + focal_loss, dices + dice
+            for query in range(SIZES.queries):
+                seen = chosen.index(query) if query in chosen else None
+                label, weight = (SIZES.classes, 0.1) if seen is None else (int(target.classes[seen]), 1.0)
+                entropies -= weight * float(classes[query].log_softmax(-1)[label])
+                weights += weight
+        parts = {"loss_ce": entropies / weights, "loss_mask": focals / 3, "loss_dice": dices / 3}
+        expected |= {name + ending: value for name, value in parts.items()}
+    ours = matched_losses(small_maskformer().criterion, found, wanted)
+    assert ours.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(float(ours[name]), value, atol=1e-5, rtol=1e-5)
+    total = sum(value * (20 if "mask" in name else 1) for name, value in expected.items())
+    torch.testing.assert_close(float(weighted_sum(ours)), total, atol=1e-4, rtol=1e-5)
+    shared = matched_losses(small_maskformer().criterion, found, wanted, counted=6.0)  # more masks on other ranks
+    torch.testing.assert_close(float(shared["loss_mask"]), expected["loss_mask"] / 2, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(float(shared["loss_ce"]), expected["loss_ce"], atol=1e-6, rtol=1e-5)
+
+
+def test_images_without_targets_say_no_object() -> None:
+    network, none = small_maskformer(), targets_of(torch.full((64, 64), 255))
+    losses = matched_losses(network.criterion, network(torch.randn(1, 3, 64, 64), torch.eye(2, 16)), [none])
+    assert float(losses["loss_mask"].detach()) == 0 == float(losses["loss_dice_0"].detach())
+    weighted_sum(losses).backward()
+    gradient = network.sem_seg_head.predictor.query_embed.weight.grad
+    assert gradient is not None and torch.isfinite(gradient).all() and gradient.any()

@@ -1,0 +1,140 @@
+"""Training a MaskFormer: taken up exactly, the same on two ranks, what learns, bad images, unseen classes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dataset.spec import IGNORE_INDEX
+from pipeline.stages.held_out import HeldOut
+from tests.training.small import ALONE, in_processes
+from tests.zsseg.small import small_maskformer
+from tests.zsseg.training.small import SMALL, begun, scenes_spec, small_job
+from training.board import read_log
+from training.ranks import Ranks
+from training.state import State
+from zsseg.checkpoint import read_checkpoint
+from zsseg.maskformer import MaskFormer
+from zsseg.sizes import NETWORKS
+from zsseg.training.optimizer import optimizer_for
+from zsseg.training.samples import label_table, seen_classes
+from zsseg.training.trainer import network_alone, start, train
+
+
+@pytest.fixture(autouse=True)
+def small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(NETWORKS, "tiny", SMALL)  # type: ignore[arg-type]
+
+
+def test_a_run_that_dies_goes_on_to_the_same_losses_and_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = small_job(tmp_path, "whole", ema=0.9)
+    train(whole, begun(whole), ALONE)
+    calls, forward = [0], MaskFormer.forward
+
+    def dying(self: MaskFormer, *given: torch.Tensor) -> object:
+        calls[0] += 1
+        if calls[0] == 4:
+            raise MemoryError
+        return forward(self, *given)
+
+    broken = small_job(tmp_path, "broken", ema=0.9, save_every=2)
+    with monkeypatch.context() as patched:
+        patched.setattr(MaskFormer, "forward", dying)
+        with pytest.raises(MemoryError):
+            train(broken, begun(broken), ALONE)
+    assert not (broken.out / "weights.safetensors").exists()
+    again = begun(broken)
+    assert again.iteration == 2
+    train(broken, again, ALONE)
+    assert read_log(broken.out) == read_log(whole.out) and len(read_log(whole.out)) == 4
+    names = ("weights.safetensors", "checkpoints/iteration_00000004.pt")
+    one, two = ((job.out / names[0]).read_bytes() for job in (whole, broken))
+    assert one == two
+    checkpoint = read_checkpoint(whole.out / names[0])
+    assert checkpoint.about == whole.about(4) and checkpoint.about.names == ("red", "blue")
+
+
+def without_dropout(state: State) -> State:
+    """It is drawn anew for each rank."""
+    for layer in state.network.modules():
+        if isinstance(layer, torch.nn.Dropout):
+            layer.p = 0.0
+        elif isinstance(layer, torch.nn.MultiheadAttention):
+            layer.dropout = 0.0
+    return state
+
+
+def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
+    """Masks are counted over all ranks; the loss of the classes is a mean of each rank's, so it is left out of it."""
+    alone = small_job(tmp_path, "alone", max_iters=2, batch=4)
+    train(alone, without_dropout(begun(alone)), ALONE)
+
+    def work(ranks: Ranks) -> None:
+        job = small_job(tmp_path, "shared", max_iters=2, batch=2, ranks=2)
+        train(job, without_dropout(begun(job, ranks)), ranks)
+
+    in_processes(2, work)
+    one, two = (read_log(tmp_path / name)[0] for name in ("alone", "shared"))
+    for name in ("loss_mask", "loss_dice", "loss_mask_0", "loss_dice_0"):
+        assert one[name] == pytest.approx(two[name], rel=1e-4)
+    assert one["loss_ce"] == pytest.approx(two["loss_ce"], rel=0.05)
+
+
+def test_a_bad_image_costs_only_itself_and_all_is_scored(tmp_path: Path) -> None:
+    job = small_job(tmp_path, held_out=HeldOut(["s1", "s2"], tmp_path / "images", tmp_path / "masks"))
+    job.pairs[2].image.write_bytes(b"broken")
+    report = train(job, begun(job), ALONE)
+    assert list(report.failures) == ["s2"] and "s2.png" in report.failures["s2"]
+    assert report.scores is not None and report.scores.seen is not None and report.scores.unseen is None
+    assert read_log(job.out)[-1]["miou_seen"] == report.scores.seen
+
+
+def test_nothing_tells_where_unseen_classes_are(tmp_path: Path) -> None:
+    spec = scenes_spec(tmp_path, unseen=(0,))
+    assert seen_classes(spec) == [1]
+    table = label_table(spec, seen_classes(spec))
+    assert table[2] == 0 and (np.delete(table, 2) == IGNORE_INDEX).all()
+
+
+def test_what_gets_no_gradient_does_not_learn(tmp_path: Path) -> None:
+    prompts = {"prefix_prompt": torch.ones(4, 16), "start_signal": torch.zeros(1, 16)}
+    network = small_maskformer(prompts=prompts, region_prompts=prompts)
+    job = small_job(tmp_path, max_iters=1)
+    state = start(job, network, ALONE)
+    named = dict(network.named_parameters())
+    frozen = [name for name, weight in named.items() if not weight.requires_grad]
+    assert sorted(frozen) == [
+        "_region_clip_adapter.non_object_embedding",
+        "_region_clip_adapter.prompt_learner.prefix_prompt",
+        "clip_adapter.prompt_learner.prefix_prompt",
+    ]
+    before = {name: weight.clone() for name, weight in named.items()}
+    train(job, state, ALONE)
+    still = {name for name, weight in named.items() if weight.equal(before[name])}
+    assert still >= set(frozen) and "clip_adapter.non_object_embedding" not in still and len(still) < len(named) / 4
+
+
+def test_rates_and_decays_of_a_backbone_that_starts_from_nothing() -> None:
+    network = small_maskformer()
+    groups = optimizer_for(network, backbone_factor=0.5, weight_decay=0.2).param_groups
+    found = {id(weight): (group["factor"], group["weight_decay"]) for group in groups for weight in group["params"]}
+    named = dict(network.named_parameters())
+    assert found[id(named["backbone.res3.0.conv1.weight"])] == (0.5, 0.2)
+    assert found[id(named["backbone.res3.0.conv1.norm.weight"])] == (0.5, 0.0)
+    assert found[id(named["sem_seg_head.predictor.input_proj.bias"])] == (1.0, 0.2)
+    assert found[id(named["sem_seg_head.predictor.query_embed.weight"])] == (1.0, 0.0)
+
+
+@pytest.mark.slow
+def test_it_learns_four_scenes_by_heart(tmp_path: Path) -> None:
+    held_out = HeldOut([f"s{index}" for index in range(4)], tmp_path / "images", tmp_path / "masks")
+    more = {"max_iters": 150, "batch": 4, "lr": 3e-3, "backbone_lr": 1.0, "clip_norm": 1.0, "sides": (64,), "crop": 64}
+    job = small_job(tmp_path, held_out=held_out, validate_every=150, short=64, longest=96, colours=False, **more)
+    report = train(job, begun(job), ALONE)
+    assert report.scores is not None and (report.scores.seen or 0) > 0.8
+    state = begun(job)
+    image = np.full((40, 50, 3), (90, 160, 90), np.uint8)
+    image[10:30, 20:40] = (200, 40, 40)
+    labels = network_alone(state.network.eval(), job.spec, job.every, 64, 96)(image)  # type: ignore[arg-type]
+    assert labels.shape == (40, 50) and labels[20, 30] == 1 and labels[2, 2] == 0
