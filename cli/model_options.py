@@ -65,8 +65,9 @@ def add_tag_options(parser: Parser, without_labels: bool = False) -> None:
     """
     goes_with = "--labels clip" + (", or without --labels" if without_labels else "")
 
-    def applies(_method: str, labels: list[str] | None) -> bool:
-        return without_labels if labels is None else labels == [BY_CLIP]
+    def applies(method: str, labels: list[str] | None) -> bool:
+        all_by_itself = method in METHODS and METHODS[method].unlabelled
+        return without_labels and not all_by_itself if labels is None else labels == [BY_CLIP]
 
     parser.packs.append(Pack("labels by CLIP (TagCLIP)", TagSettings, goes_with, applies))
 

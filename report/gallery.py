@@ -21,7 +21,7 @@ from common.parallel import ordered_map
 from dataset.mask_png import read_mask
 from dataset.spec import IGNORE_INDEX, DatasetSpec
 from dataset.voc_layout import find_image
-from pipeline.files.cam_file import load_cams
+from pipeline.files.cam_file import load_cams, read_groups
 from pipeline.stages.evaluate import check_shape
 from report.measure import Entry, ReportJob, truth_of
 from report.pictures import colour_labels, difference, heat_colours
@@ -40,6 +40,7 @@ class Pictures:
 
     photo       (H, W, 3) uint8 RGB
     keys, maps  (k,) classes and (k, H, W) maps in [0, 1], at most MOST_CAMS, strongest first
+    groups      (h, w) uint8, the group of each place, where the CAM file keeps them
     mask, truth (H, W) uint8
     problems    why something is not there
     """
@@ -52,6 +53,7 @@ class Pictures:
     truth: np.ndarray | None
     has_background: bool
     problems: tuple[str, ...] = ()
+    groups: np.ndarray | None = None
 
 
 def pictures_of(job: ReportJob, entry: Entry) -> Pictures:
@@ -61,6 +63,7 @@ def pictures_of(job: ReportJob, entry: Entry) -> Pictures:
     photo: np.ndarray | None = None
     keys: np.ndarray = np.empty(0, np.int64)
     maps: np.ndarray = np.empty((0, *mask.shape), np.float32)
+    groups: np.ndarray | None = None
     try:
         path = find_image(job.images, entry.id)
         photo = np.asarray(read_image(path))
@@ -74,10 +77,11 @@ def pictures_of(job: ReportJob, entry: Entry) -> Pictures:
         all_keys, all_maps = load_cams(path, job.cam_type, len(job.spec.classes))
         check_shape(path, all_maps.shape[1:], mask)
         strongest = np.argsort(-all_maps.mean(axis=(1, 2)), kind="stable")[:MOST_CAMS]
-        keys, maps = all_keys[strongest], all_maps[strongest]
+        keys, maps, groups = all_keys[strongest], all_maps[strongest], read_groups(path)
     except UserError as error:
         problems.append(str(error))
-    return Pictures(entry, photo, keys, maps, mask, truth_of(job, entry.id), job.spec.has_background, tuple(problems))
+    truth = truth_of(job, entry.id)
+    return Pictures(entry, photo, keys, maps, mask, truth, job.spec.has_background, tuple(problems), groups)
 
 
 def tile_size(count: int) -> int:
@@ -90,8 +94,9 @@ def tile_size(count: int) -> int:
 
 
 def tiles_of(pictures: Pictures, spec: DatasetSpec, size: int) -> list[bytes]:
-    """Photo, mask, truth, difference and one heat a CAM as WebP files; empty bytes for what is not there."""
-    photo, mask, truth = pictures.photo, pictures.mask, pictures.truth
+    """Photo, mask, truth, difference, one heat a CAM and, where they are kept, groups as WebP files; empty bytes for
+    what is not there."""
+    photo, mask, truth, groups = pictures.photo, pictures.mask, pictures.truth, pictures.groups
     labels = [colour_labels(_shrunk(mask, size, exact=True))]
     if truth is not None:
         wrong = difference(mask, truth, spec.num_labels, spec.has_background)
@@ -101,6 +106,11 @@ def tiles_of(pictures: Pictures, spec: DatasetSpec, size: int) -> list[bytes]:
         *(_webp(picture, lossless=True) for picture in labels),
         *([b"", b""] if truth is None else []),
         *(_webp(heat_colours(_shrunk(heat, HEAT_SIZE)), quality=HEAT_QUALITY) for heat in pictures.maps),
+        *(
+            []
+            if groups is None
+            else [_webp(colour_labels(_shrunk(groups + np.uint8(1), size, exact=True)), lossless=True)]
+        ),
     ]
 
 
@@ -145,6 +155,7 @@ class Spool:
                 "mask": [int(label) for label in np.unique(pictures.mask) if label != IGNORE_INDEX],
                 "cams": [int(key) + int(pictures.has_background) for key in pictures.keys],
                 "truth": pictures.truth is not None,
+                "groups": pictures.groups is not None,
                 "width": width,
                 "height": height,
                 "problem": "; ".join(pictures.problems),

@@ -2,10 +2,12 @@
 
 python -m scripts.segment scene.jpg --labels house tree --out output/photos            # the toy world's CLIP
 python -m scripts.segment photo.jpg --labels "golden retriever" person --model ViT-B-16 --pretrained openai --out DIR
+python -m scripts.segment photo.jpg --method segclip --model segclip.bin --dataset voc12 --out DIR --vis input_pred
 """
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ from cli.jobs import cam_job, crf_job, load_model
 from cli.options import DATASETS, Parser
 from common.errors import UserError
 from dataset.spec import BY_CLIP
+from pipeline.methods.table import METHODS
 
 if TYPE_CHECKING:
     from dataset.spec import DatasetSpec
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
     from pipeline.stages.crf import CrfJob, CrfResult
 
 PICTURES = ("mask", "overlay", "steps")  # of each photo
+MOST_SHOWN = 8  # classes on the sheet of stages
+OF_GROUPS = ("all_groups", "first_group", "final_group")
+VIEWS = ("input", "pred", "input_pred", *OF_GROUPS, "input_pred_label")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -32,9 +38,22 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("photos", type=Path, nargs="+", metavar="PHOTO", help="image files of any size")
     parser.add_argument(
-        "--labels", nargs="+", metavar="NAME", help="classes in the photos; clip or not given: ask CLIP"
+        "--labels",
+        nargs="+",
+        metavar="NAME",
+        help="classes in the photos; clip or not given: ask CLIP (with --method segclip not given: all classes)",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the pictures go")
+    parser.add_argument(
+        "--vis",
+        nargs="+",
+        choices=VIEWS,
+        default=[],
+        metavar="VIEW",
+        help="write these too, as NAME_VIEW.png: input, pred (labels before the CRF, in colours), input_pred (over the "
+        "photo), input_pred_label (with names); with --method segclip all_groups (one by one), first_group (on the "
+        "patches), final_group (of each pixel)",
+    )
     names = parser.add_argument_group("names and prompts")
     names.add_argument("--dataset", choices=DATASETS, help="of a data set; not given: toyworld, or any words")
     names.add_argument("--classes", type=Path, metavar="FILE", help="of a classes file, as for --dataset folder")
@@ -61,10 +80,16 @@ def _run(args: argparse.Namespace) -> int:
     from pipeline.stages import run as stage_run
     from pipeline.stages import tags
 
+    if set(args.vis) & set(OF_GROUPS):
+        if not hasattr(args, "keep_groups"):
+            raise UserError(f"--vis {next(view for view in args.vis if view in OF_GROUPS)}: goes with --method segclip")
+        args.keep_groups = True
     names = read_names(args.labels)
     spec = choose_spec(args, names)
     labels = None if names is None else label_indices(spec, names)
-    files = output_files(args.photos, args.out)
+    if labels is None and METHODS[args.method].unlabelled:
+        labels = tuple(range(len(spec.classes)))
+    files = output_files(args.photos, args.out, (*PICTURES, *dict.fromkeys(args.vis)))
     cams = load_model(cam_job(args, spec, args.out, by_clip=labels is None))
     tagging = tags.set_up(cams.clip, spec, args.out, model_options.tag_settings(args)) if labels is None else None
     need_writable(args.out, "--out")
@@ -87,6 +112,7 @@ def _run(args: argparse.Namespace) -> int:
     def show(mapped: "BatchImage", result: "CrfResult") -> None:
         image_id = mapped.sample.id
         contents[image_id] = write_pictures(job, spec, mapped, result, files[image_id], scores.get(image_id, []))
+        write_views(spec, mapped, result, {view: files[image_id][view] for view in args.vis}, cams.clip.patch_size)
 
     photos = {sample.id: sample.image for sample in samples}
     for outcome in stage_run.run(cams, job, samples, set(), job.empty_totals(), show=show):
@@ -121,8 +147,11 @@ def write_pictures(
     image, names = result.input, spec.label_names
     _, mask = full_size(job, result)
     photo = np.asarray(read_within(image.photo, LARGE))
-    cam, attn = (to_heat(resize_maps(maps, image.rgb.shape[:2]), image.kind) for maps in mapped.maps)
+    cam, attn = (to_heat(resize_maps(maps, image.rgb.shape[:2]), image.kind) for maps in mapped.maps[:2])
     values = mask_values(image.keys, job.has_background)[int(job.has_background) :]  # of the classes
+    if len(values) > MOST_SHOWN:
+        strongest = np.argsort(-attn.mean(axis=(1, 2)), kind="stable")[:MOST_SHOWN]
+        values, cam, attn = values[strongest], cam[strongest], attn[strongest]
     labels = enlarge_labels(mask, (photo.shape[0], photo.shape[1]))
     overlay = Image.fromarray(label_overlay(photo, labels, spec.has_background))
     sheet = photo_sheet(PhotoRoad(image.rgb, mask, values, cam, attn, scores, spec.has_background), names)
@@ -132,6 +161,47 @@ def write_pictures(
     text = ", ".join(f"{name} {100 * share:.1f} %" for _, name, share in shares(mask, names))
     by_clip = ", ".join(f"{names[value]} {score}" for value, score in zip(values, scores))
     return f"{text}   (labels by CLIP: {by_clip})" if scores else text
+
+
+def write_views(
+    spec: "DatasetSpec", mapped: "BatchImage", result: "CrfResult", files: dict[str, Path], patch: int
+) -> None:
+    """Write the pictures of --vis; the prediction is that of the maps, before the CRF. Groups were made with patches
+    of `patch` pixels."""
+    import numpy as np
+    from PIL import Image
+
+    from common.files import atomic_write
+    from common.images import LARGE, read_within
+    from dataset.mask_png import made_here
+    from pipeline.steps.maps import enlarge_labels
+    from pipeline.steps.masks import labels_at
+    from report.groups import group_overlay, group_sheet, on_patches, with_names
+    from report.pictures import colour_labels, label_overlay
+
+    if not files:
+        return
+    image, names = result.input, spec.label_names
+    photo = np.asarray(read_within(image.photo, LARGE))
+    size = (photo.shape[0], photo.shape[1])
+    labels = labels_at(mapped.maps[1], image.kind, image.keys, size, spec.has_background)
+    over_photo = label_overlay(photo, labels, spec.has_background)
+    groups, patches = (np.zeros(size, np.uint8),) * 2
+    if len(mapped.maps) > 2:
+        groups = enlarge_labels(mapped.maps[2], size)
+        patches = enlarge_labels(on_patches(mapped.maps[2], patch), size)
+    views = {
+        "input": lambda: photo,
+        "pred": lambda: colour_labels(labels),
+        "input_pred": lambda: over_photo,
+        "input_pred_label": lambda: with_names(over_photo, labels, names, spec.has_background),
+        "all_groups": lambda: np.asarray(group_sheet(photo, groups, labels, names)),
+        "first_group": lambda: group_overlay(photo, patches),
+        "final_group": lambda: group_overlay(photo, groups),
+    }
+    for view, path in files.items():
+        with atomic_write(path) as stream:
+            Image.fromarray(views[view]()).save(stream, "PNG", pnginfo=made_here())
 
 
 def read_names(texts: list[str] | None) -> list[str] | None:
@@ -185,13 +255,13 @@ def label_indices(spec: "DatasetSpec", names: list[str]) -> tuple[int, ...]:
     return tuple(dict.fromkeys(indices[name] for name in names))
 
 
-def output_files(photos: list[Path], folder: Path) -> dict[str, dict[str, Path]]:
+def output_files(photos: list[Path], folder: Path, kinds: Sequence[str] = PICTURES) -> dict[str, dict[str, Path]]:
     """The path of each picture by photo and kind; raises UserError where one would overwrite another, or a photo."""
     from common.files import is_file
 
     if is_file(folder):
         raise UserError(f"--out {folder}: a file; expected a folder to write into")
-    pictures = [{kind: folder / f"{photo.stem}_{kind}.png" for kind in PICTURES} for photo in photos]
+    pictures = [{kind: folder / f"{photo.stem}_{kind}.png" for kind in kinds} for photo in photos]
     taken: dict[Path, Path] = {photo.resolve(): photo for photo in photos}
     for photo, files in zip(photos, pictures):
         for path in files.values():

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from dataset.spec import IGNORE_INDEX
-from pipeline.steps.kinds import sharpened, to_probabilities
+from pipeline.steps.kinds import BOUNDLESS, sharpened, to_probabilities
 
 CONFIDENCE = 0.95  # below, a pixel is not trained on (paper, section 3.3, confidence-guided loss)
 
@@ -47,6 +47,17 @@ def mask_values(keys: np.ndarray, has_background: bool = True) -> np.ndarray:
     return values.astype(np.uint8)
 
 
+def labels_at(
+    maps: np.ndarray, kind: str, keys: np.ndarray, size: tuple[int, int], has_background: bool = True
+) -> np.ndarray:
+    """The labels (H, W) uint8 of maps (k, h, w) at another size: maps are scaled, class by class, and not the labels."""
+    if kind in BOUNDLESS and len(maps):
+        planes = np.concatenate([np.zeros_like(maps[:1]), maps]) if has_background else maps
+    else:
+        planes = contest(maps, kind, has_background)
+    return smooth_labels(planes, keys, size, has_background)[0]
+
+
 def confident(labels: np.ndarray, probabilities: np.ndarray, confidence: float = CONFIDENCE) -> np.ndarray:
     """The labels, with 255 where the highest of the (k+1, H, W) probabilities lies below `confidence`."""
     return np.where(probabilities.max(axis=0) < confidence, np.uint8(IGNORE_INDEX), labels)
@@ -75,7 +86,7 @@ def smooth_labels(
     class at a time, so that a large photo with many classes fits into memory.
     """
     values = mask_values(keys, has_background)
-    labels, highest = np.full(size, IGNORE_INDEX, np.uint8), np.full(size, -1, np.float32)
+    labels, highest = np.full(size, IGNORE_INDEX, np.uint8), np.full(size, -np.inf, np.float32)
     for value, plane in zip(values, probabilities):
         if plane.shape != size:
             plane = cv2.resize(plane, size[::-1], interpolation=cv2.INTER_LINEAR)

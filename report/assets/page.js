@@ -90,6 +90,7 @@ function tilesOf(image) {
   }
   image.cams.forEach((label, index) => tiles.append(
     picture(image, `CAM ${nameOf(label)}`, `where CLIP sees ${nameOf(label)} in ${image.id}`, [0, 4 + index])));
+  if (image.groups) tiles.append(picture(image, "groups", `groups of ${image.id}`, [4 + image.cams.length]));
   return tiles;
 }
 
