@@ -96,7 +96,8 @@ def tile_size(count: int) -> int:
 def tiles_of(pictures: Pictures, spec: DatasetSpec, size: int) -> list[bytes]:
     """Photo, mask, truth, difference, one heat a CAM and, where they are kept, groups as WebP files; empty bytes for
     what is not there."""
-    photo, mask, truth, groups = pictures.photo, pictures.mask, pictures.truth, pictures.groups
+    photo, mask, truth = pictures.photo, pictures.mask, pictures.truth
+    groups = [] if pictures.groups is None else [_shrunk(pictures.groups + np.uint8(1), size, exact=True)]
     labels = [colour_labels(_shrunk(mask, size, exact=True))]
     if truth is not None:
         wrong = difference(mask, truth, spec.num_labels, spec.has_background)
@@ -106,11 +107,7 @@ def tiles_of(pictures: Pictures, spec: DatasetSpec, size: int) -> list[bytes]:
         *(_webp(picture, lossless=True) for picture in labels),
         *([b"", b""] if truth is None else []),
         *(_webp(heat_colours(_shrunk(heat, HEAT_SIZE)), quality=HEAT_QUALITY) for heat in pictures.maps),
-        *(
-            []
-            if groups is None
-            else [_webp(colour_labels(_shrunk(groups + np.uint8(1), size, exact=True)), lossless=True)]
-        ),
+        *(_webp(colour_labels(one), lossless=True) for one in groups),
     ]
 
 

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# SegCLIP without labels: its scores on a data set beside the published ones.
+# SegCLIP without labels: its scores on a data set beside the published ones, or pictures of photos and their groups.
 #   bash scripts/run_segclip.sh evaluate DATA_ROOT WEIGHTS [DATASET]
+#   bash scripts/run_segclip.sh demo PHOTO WEIGHTS [DATASET]
 # DATASET    voc12 (when not given), context60 or cocoobject
 # DATA_ROOT  VOC2012, VOC2010 (with ImageSets/SegmentationContext) or COCO (with val2017); the masks of the last two
 #            are prepared before, the script says how
 # WEIGHTS    a SegCLIP checkpoint: the authors' segclip.bin, or weights of your own
 set -euo pipefail
-if [ "${1:-}" != evaluate ] || [ $# -lt 3 ]; then
-    sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
+if [ $# -lt 3 ] || { [ "$1" != evaluate ] && [ "$1" != demo ]; }; then
+    sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
     exit 2
 fi
 fail() {
@@ -21,6 +22,16 @@ context60) images=JPEGImages list=ImageSets/SegmentationContext/val.txt raw=trai
 cocoobject) images=val2017 list= raw=stuffthingmaps/val2017 published=26.5 ;;
 *) fail "DATASET $dataset: expected voc12, context60 or cocoobject" ;;
 esac
+if [ "$1" = demo ]; then
+    [ -f "$2" ] || fail "PHOTO $2: no such file"
+    [ -f "$3" ] || fail "WEIGHTS $3: no such file; give a SegCLIP checkpoint"
+    photo=$(realpath "$2") weights=$(realpath "$3")
+    cd "$(dirname "$0")/.."
+    . scripts/setup.sh
+    set_up requirements.txt
+    exec .venv/bin/python -m scripts.segment "$photo" --method segclip --model "$weights" --dataset "$dataset" \
+        --vis input pred input_pred all_groups first_group final_group input_pred_label --out "output/$dataset/demo"
+fi
 [ -d "$2/$images" ] || fail "DATA_ROOT $2: no folder $images in it; see the head of this script for what it holds"
 [ -f "$3" ] || fail "WEIGHTS $3: no such file; give a SegCLIP checkpoint"
 [ -z "$list" ] || [ -f "$2/$list" ] || fail "$2/$list: no such file; it lists the images to be scored, one id a line"

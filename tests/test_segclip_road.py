@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from benchmarks import plain_segclip as plain
 from clip.text import encode_prompts
 from dataset.mask_png import read_mask
 from pipeline.files.cam_file import read_made_by, read_maps
 from pipeline.steps.scores import confusion_matrix, scores_of
+from report.pictures import label_colours
 from segclip.load import load_segclip
 from tests.segclip.small import small_segclip
 from tests.support import Command, Ended
@@ -110,6 +112,30 @@ def test_a_class_list_of_ones_own_needs_no_labels(desk: Desk) -> None:
     assert ended.code == 0, ended.err
     stored = read_maps(desk.cams / "c.npz", "attn_highres", 3)
     assert stored.keys.tolist() == [0, 1, 2] and float(stored.maps.max(axis=0).min()) > 0  # nothing is background
+
+
+@pytest.mark.usefixtures("quick_crf")
+def test_the_demo_writes_the_published_pictures(desk: Desk) -> None:
+    """Without labels all classes are asked for; the prediction is the plain one, the groups are the network's."""
+    photo, out = desk.world / "JPEGImages/a.jpg", desk.root / "out"
+    options = ("--dataset", "voc12", "--model", desk.checkpoint, "--out", out, "--background_threshold", THRESHOLD)
+    views = ("input", "pred", "input_pred", "all_groups", "first_group", "final_group", "input_pred_label")
+    ended = desk.command("scripts.segment", photo, *METHOD, *options, "--vis", *views)
+    assert ended.code == 0 and "labels by CLIP" not in ended.out, ended.err
+    kinds = sorted(path.name.removeprefix("a_").removesuffix(".png") for path in out.iterdir())
+    assert kinds == sorted(("mask", "overlay", "steps", *views))
+    pictures = {view: np.asarray(Image.open(out / f"a_{view}.png").convert("RGB")) for view in views}
+    assert np.array_equal(pictures["input"], np.asarray(Image.open(photo)))
+    wanted = label_colours()[desk.plain_labels("a")]
+    assert (pictures["pred"] != wanted).any(axis=2).mean() < 2e-3 and len(np.unique(wanted)) > 2
+    assert not np.array_equal(pictures["input_pred"], pictures["input_pred_label"])
+    assert all(pictures[view].shape == (31, 40, 3) for view in views if view != "all_groups")
+    tinted = {tuple(pixel) for pixel in (pictures["final_group"].astype(int) - pictures["input"]).reshape(-1, 3)[::7]}
+    assert len(tinted) > 1
+
+    plain_clip = ("--labels", "dog", "--dataset", "voc12", "--model", "x.pt", "--out", out)
+    refused = desk.command("scripts.segment", photo, *plain_clip, "--vis", "first_group")
+    assert refused.code == 2 and refused.err == "error: --vis first_group: goes with --method segclip\n"
 
 
 def test_mistakes_are_one_line_each(desk: Desk, weights: Path) -> None:

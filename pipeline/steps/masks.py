@@ -50,7 +50,7 @@ def mask_values(keys: np.ndarray, has_background: bool = True) -> np.ndarray:
 def labels_at(
     maps: np.ndarray, kind: str, keys: np.ndarray, size: tuple[int, int], has_background: bool = True
 ) -> np.ndarray:
-    """The labels (H, W) uint8 of maps (k, h, w) at another size: maps are scaled, class by class, and not the labels."""
+    """The labels (H, W) uint8 of maps (k, h, w) at another size: the maps are scaled, class by class."""
     if kind in BOUNDLESS and len(maps):
         planes = np.concatenate([np.zeros_like(maps[:1]), maps]) if has_background else maps
     else:

@@ -107,6 +107,22 @@ def test_image_chart_holds_every_image_once(page: html.HtmlElement) -> None:
     assert sum(counts) == 5
 
 
+def test_groups_are_shown_where_they_were_kept(job: ReportJob, tmp_path: Path) -> None:
+    """In the palette's colours behind the background's, as the last tile of the image."""
+    path = job.cams / "b.npz"
+    with np.load(path) as arrays:
+        content = dict(arrays)
+    groups = np.random.default_rng(0).integers(0, 8, (12, 15)).astype(np.uint8)
+    np.savez(path, **content, groups=groups)
+    page = page_of(job, tmp_path / "report.html")
+    (record,) = (record for record in records(page) if record["id"] == "b")
+    assert [one["groups"] for one in records(page)].count(True) == 1 and record["groups"]
+    tiles = page.get_element_by_id(f"tiles-{record['index']}").text.split()
+    assert len(tiles) == 4 + len(record["cams"]) + 1
+    with Image.open(io.BytesIO(base64.b64decode(tiles[-1]))) as tile:
+        assert np.array_equal(np.asarray(tile.convert("RGB")), voc_palette()[groups + 1])
+
+
 def test_records_hold_each_images_own_numbers(world: Path, page: html.HtmlElement) -> None:
     found = records(page)
     assert [record["id"] for record in found] == sorted("abcde", key=lambda one: kept_share(world, one))

@@ -67,6 +67,7 @@ def test_segclip_lacks(voc: Path, tmp_path: Path) -> None:
     assert "no folder val2017 in it" in one_line(*recipe, voc, weights, "cocoobject")
     assert "SegmentationContext/val.txt: no such file" in one_line(*recipe, voc, weights, "context60")
     assert "WEIGHTS segclip.bin: no such file" in one_line(*recipe, voc, "segclip.bin")
+    assert "PHOTO x.jpg: no such file" in one_line("run_segclip.sh", "demo", "x.jpg", weights)
     (tmp_path / "coco/val2017").mkdir(parents=True)
     lacking = one_line(*recipe, tmp_path / "coco", weights, "cocoobject")
     assert "python -m scripts.prepare_dense cocoobject --raw" in lacking and "stuffthingmaps/val2017" in lacking
