@@ -53,9 +53,7 @@ def add_method_options(parser: Parser, defaults: Mapping[str, Any] | None = None
     )
     add_settings(parser, "every method", SharedSettings, defaults)
     for name, method in METHODS.items():
-        parser.packs.append(
-            Pack(name, method.settings, f"--method {name}", lambda asked, _labels, name=name: asked == name)  # type: ignore[misc]
-        )
+        parser.packs.append(Pack.of("method", name, method.settings))
 
 
 def add_tag_options(parser: Parser, without_labels: bool = False) -> None:
@@ -65,9 +63,9 @@ def add_tag_options(parser: Parser, without_labels: bool = False) -> None:
     """
     goes_with = "--labels clip" + (", or without --labels" if without_labels else "")
 
-    def applies(method: str, labels: list[str] | None) -> bool:
-        all_by_itself = method in METHODS and METHODS[method].unlabelled
-        return without_labels and not all_by_itself if labels is None else labels == [BY_CLIP]
+    def applies(asked: argparse.Namespace) -> bool:
+        all_by_itself = asked.method in METHODS and METHODS[asked.method].unlabelled
+        return without_labels and not all_by_itself if asked.labels is None else asked.labels == [BY_CLIP]
 
     parser.packs.append(Pack("labels by CLIP (TagCLIP)", TagSettings, goes_with, applies))
 

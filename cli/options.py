@@ -31,13 +31,18 @@ class Pack:
 
     settings   a dataclass whose fields are options (common/arguments.py)
     goes_with  the options that they depend on, as typed
-    applies    whether they apply, by `--method` and the values of `--labels` (None: not given)
+    applies    whether they apply, by what was typed: `method`, `proposals`, and `labels`, a list or None
     """
 
     title: str
     settings: type
     goes_with: str
-    applies: Callable[[str, list[str] | None], bool]
+    applies: Callable[[argparse.Namespace], bool]
+
+    @classmethod
+    def of(cls, option: str, value: str, settings: type, title: str = "") -> "Pack":
+        """Options that go with `--OPTION VALUE`, an option that decides; see `applies`."""
+        return cls(title or value, settings, f"--{option} {value}", lambda asked: getattr(asked, option) == value)
 
 
 class Parser(argparse.ArgumentParser):
@@ -52,9 +57,8 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:  # type: ignore[override]
         typed = [str(part) for part in (sys.argv[1:] if args is None else args)]
-        method, labels = _method_and_labels(typed, str(self.get_default("method")))
-        for pack in self.packs:
-            if pack.applies(method, labels):
+        for pack in self.packs:  # one may bring the option that the next depends on
+            if pack.applies(_deciding(typed, self)):
                 add_settings(self, pack.title, pack.settings)
         result, unknown = self.parse_known_args(typed, namespace)
         if unknown:
@@ -66,16 +70,16 @@ class Parser(argparse.ArgumentParser):
         return result
 
 
-def _method_and_labels(typed: Sequence[str], method: str) -> tuple[str, list[str] | None]:
-    """The values of `--method` and `--labels`; mistakes in them are reported later."""
+def _deciding(typed: Sequence[str], options: argparse.ArgumentParser) -> argparse.Namespace:
+    """The values of the options that packs depend on; mistakes in them are reported later."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--method", default=method)
+    for name in ("method", "proposals"):
+        parser.add_argument(f"--{name}", default=options.get_default(name))
     parser.add_argument("--labels", nargs="*")
     try:
-        args, _ = parser.parse_known_args([part for part in typed if part not in ("-h", "--help")])
+        return parser.parse_known_args([part for part in typed if part not in ("-h", "--help")])[0]
     except (argparse.ArgumentError, SystemExit):
-        return method, None
-    return args.method, args.labels
+        return parser.parse_args([])
 
 
 def _flag(setting: "Field[Any]") -> str:

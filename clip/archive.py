@@ -52,15 +52,18 @@ class _IgnoredDict(_Ignored):
 
 
 # What trainers save beside the weights: settings, paths, numbers.
-NO_TENSORS = (
-    "argparse.Namespace pathlib.PosixPath pathlib.WindowsPath pathlib._local.PosixPath pathlib._local.WindowsPath "
-    "numpy.core.multiarray.scalar numpy._core.multiarray.scalar numpy.core.multiarray._reconstruct "
-    "numpy._core.multiarray._reconstruct numpy.dtype numpy.ndarray datetime.datetime"
-).split()
-DICTIONARIES = (
-    "collections.defaultdict easydict.EasyDict pytorch_lightning.utilities.parsing.AttributeDict "
-    "lightning_fabric.utilities.data.AttributeDict lightning.fabric.utilities.data.AttributeDict"
-).split()
+NO_TENSORS = """
+argparse.Namespace pathlib.PosixPath pathlib.WindowsPath pathlib._local.PosixPath pathlib._local.WindowsPath
+datetime.datetime datetime.timedelta builtins.dict builtins.list builtins.int builtins.str builtins.frozenset
+builtins.slice torch.torch_version.TorchVersion numpy.dtype numpy.ndarray numpy.core.multiarray.scalar
+numpy._core.multiarray.scalar numpy.core.multiarray._reconstruct numpy._core.multiarray._reconstruct typing.Any
+omegaconf.dictconfig.DictConfig omegaconf.listconfig.ListConfig omegaconf.base.ContainerMetadata
+omegaconf.base.Metadata omegaconf.nodes.AnyNode
+""".split()
+DICTIONARIES = """
+collections.defaultdict easydict.EasyDict pytorch_lightning.utilities.parsing.AttributeDict
+lightning_fabric.utilities.data.AttributeDict lightning.fabric.utilities.data.AttributeDict
+""".split()
 HARMLESS: list[Any] = [
     *((_Ignored, name) for name in NO_TENSORS),
     *((_IgnoredDict, name) for name in DICTIONARIES),
@@ -105,7 +108,7 @@ def read_weights(path: Path) -> Weights:
         else:
             container, found = _read_clip(files.parts, path, mapped=False)
     config = config_beside(files, found.hugging_face)
-    notes = (*found.notes, *filter(None, [other_mean(config)]))
+    notes = (*found.notes, *filter(None, [other_mean(config.mean if config else None)]))
     return Weights(
         found.state, container, fingerprint(*files.parts), config, found.long_text, notes, found.name_in_file
     )

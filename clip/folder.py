@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ INDEXES = tuple(f"{name}{INDEX}" for name in SINGLE)
 PART = re.compile(r"-\d{5}-of-\d{5}\.")
 
 HF_CONFIG, OPEN_CLIP_CONFIG, HF_IMAGES = "config.json", "open_clip_config.json", "preprocessor_config.json"
-HF_TYPES = ("clip", "longclip")  # `model_type` of what OpenAI's towers run
+HF_TYPES = ("clip", "longclip", "clipseg")  # `model_type` of what OpenAI's towers run
 EPSILON = 1e-5  # of every layer norm
 MOST_JSON = 1 << 24  # bytes
 
@@ -161,12 +161,12 @@ def _numbers(values: Any) -> tuple[float, ...] | None:
     return tuple(map(float, values)) if isinstance(values, list) else None
 
 
-def other_mean(config: ModelConfig | None) -> str:
-    """A warning where a model was trained with another normalisation of its images than OpenAI's; else empty."""
-    if config is None or config.mean is None or all(abs(a - b) < 0.01 for a, b in zip(config.mean, MEAN)):
+def other_mean(mean: Sequence[float] | None) -> str:
+    """A warning for a model that was trained with another mean of its images than OpenAI's; else empty."""
+    if mean is None or all(abs(a - b) < 0.01 for a, b in zip(mean, MEAN)):
         return ""
-    mean = ", ".join(f"{value:.3g}" for value in config.mean)
-    return f"it was trained with images of mean ({mean}); here they get OpenAI's, and the maps may be weaker"
+    listed = ", ".join(f"{value:.3g}" for value in mean)
+    return f"it was trained with images of mean ({listed}); here they get OpenAI's, and the maps may be weaker"
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 
 from clip import hub
 from clip.archive import Weights, read_weights
-from clip.folder import WEIGHT_SUFFIXES
+from clip.folder import WEIGHT_SUFFIXES, other_mean
 from clip.learned_prompts import LearnedPrompts, read_learned_prompts
 from clip.model import (
     CLIP,
@@ -243,9 +243,9 @@ def _from_name(name: str, pretrained: str | None, activation: str, resnets: bool
     is_file = _looks_like_path(pretrained)
     path = Path(pretrained) if is_file else hub.download(name, pretrained)
     weights = read_weights(path)
+    tag = {} if is_file else hub.tag_config(name, pretrained)
     guessed = activation == "auto"
     if guessed:
-        tag = {} if is_file else hub.tag_config(name, pretrained)
         quick = config.get("quick_gelu") or tag.get("quick_gelu") or pretrained == "openai"
         told = _told_activation(weights)
         activation = told or ("quick_gelu" if quick else "gelu")
@@ -253,7 +253,7 @@ def _from_name(name: str, pretrained: str | None, activation: str, resnets: bool
         half = weights.state["visual.conv1.weight"].dtype == torch.float16
         guessed = told is None and activation == "gelu" and (is_file or half)
     clip = clip_of(weights, f"{name}/{pretrained}", activation, str(path), sizes)
-    _print_notes(path, weights.notes)
+    _print_notes(path, [*weights.notes, *filter(None, [other_mean(tag.get("mean"))])])
     if guessed:
         _warn_of_guess(path, activation)
     return clip

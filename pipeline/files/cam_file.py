@@ -1,12 +1,13 @@
 """The CAM file, read and written without pickle.
 
-Two forms, with different arrays (shapes in pipeline/__init__.py):
+Three forms, with different arrays (shapes in pipeline/__init__.py):
   patch grid  keys (k,), cam and attn (k, h, w) float16, size (2,) = (H, W)             the default, small
+  regions     keys (k,), scores (Q, k) float16, size, the regions (pipeline/steps/regions.py)  of such methods, small
   full size   keys (k,), highres and attn_highres (k, H, W) float16                     the reference's names
 Where the maps after an affinity would be the same as before it, the file holds `cam` or `highres` alone, unless they
 are CAMs. Maps of the kind "score" are float32. `groups` (h, w) uint8, where a method keeps them, says which group each
 place is of.
-Both hold `made_by`, the record of how the file was made (common/provenance.py). Every reader takes either form.
+All hold `made_by`, the record of how the file was made (common/provenance.py). Every reader takes any form.
 
 A file may come from anywhere: whatever its bytes, reading it ends in a valid value or a UserError.
 """
@@ -14,26 +15,25 @@ A file may come from anywhere: whatever its bytes, reading it ends in a valid va
 import hashlib
 import json
 import math
-import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from common.errors import StopRun, UserError, in_short
-from common.files import atomic_write, open_regular
+from common.errors import UserError, in_short
+from common.files import atomic_write
 from common.images import MOST_PIXELS
+from common.npz import MOST_BYTES, opened_npz
 from common.provenance import parse_record, record_text
 from dataset.spec import DatasetSpec
 from pipeline.steps.kinds import BOUNDLESS, KINDS, stored, to_heat
-from pipeline.steps.maps import Cams, resize_maps, resized_rows, shrink_maps
+from pipeline.steps.maps import Cams, resize_maps, resized_rows, shrink_maps, strips
+from pipeline.steps.regions import RegionMaps, regions_of
 
 CAM_TYPES = ("attn_highres", "highres")  # refined and unrefined; the reference's names, for either form of file
-MOST_BYTES = 1 << 30  # of all arrays of a file
-MOST_ARRAYS = 16
 MOST_KEYS = 255
 SLACK = 1e-3  # beyond [0, 1], for float16 and other programs' rounding
 _PATCH_NAMES = {"attn_highres": "attn", "highres": "cam"}
@@ -61,7 +61,12 @@ def save_cams(path: Path, cams: Cams, made_by: Mapping[str, Any], full_size: boo
     names = ("highres", "attn_highres") if full_size else ("cam", "attn")
     same = cams.attn is cams.cam and kind != "cam"
     for name, maps in zip(names, (cams.cam,) if same else (cams.cam, cams.attn)):
-        arrays[name] = _at_full_size(path, maps, cams, kind) if full_size else stored(maps, kind)
+        if full_size:
+            arrays[name] = _at_full_size(path, maps, cams, kind)
+        elif isinstance(maps, RegionMaps):
+            arrays |= maps.arrays()
+        else:
+            arrays[name] = stored(maps, kind)
     if not full_size:
         arrays["size"] = np.array(cams.size, np.int32)
     arrays["made_by"] = np.array(record_text(made_by))
@@ -71,13 +76,17 @@ def save_cams(path: Path, cams: Cams, made_by: Mapping[str, Any], full_size: boo
         np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
 
 
-def _at_full_size(path: Path, maps: np.ndarray, cams: Cams, kind: str) -> np.ndarray:
-    """(k, h, w) to (k, H, W) in the type of the kind, class by class."""
+def _at_full_size(path: Path, maps: np.ndarray | RegionMaps, cams: Cams, kind: str) -> np.ndarray:
+    """(k, h, w) to (k, H, W) in the type of the kind, class by class; regions in strips of rows."""
     height, width = cams.size
     dtype = stored(np.empty(0), kind).dtype
-    if 2 * dtype.itemsize * len(maps) * height * width > MOST_BYTES // 2:  # two arrays, and half for all else
-        raise UserError(f"{path}: maps of {len(maps)} x {height} x {width} are too large a file; use --save grid")
-    full = np.empty((len(maps), height, width), dtype)
+    if 2 * dtype.itemsize * len(cams.keys) * height * width > MOST_BYTES // 2:  # two arrays, and half for all else
+        raise UserError(f"{path}: maps of {len(cams.keys)} x {height} x {width} are too large a file; use --save grid")
+    full = np.empty((len(cams.keys), height, width), dtype)
+    if isinstance(maps, RegionMaps):
+        for rows in strips(cams.size, len(cams.keys)):
+            full[:, rows] = maps.rows(cams.size, rows)
+        return full
     for index in range(len(maps)):
         full[index] = resize_maps(maps[index : index + 1], cams.size)[0]
     return full
@@ -88,13 +97,13 @@ class StoredMaps:
     """One image's maps as they lie in a file.
 
     keys     (k,) int64, each once
-    maps     (k, h, w) on the patch grid, or (k, H, W); floats in [0, 1], of any size where they are logits
+    maps     (k, h, w) on the patch grid, or (k, H, W); floats in [0, 1], of any size where they are logits. Or regions
     size     (H, W) of the image
     made_by  the file's record; empty when it has none
     """
 
     keys: np.ndarray
-    maps: np.ndarray
+    maps: np.ndarray | RegionMaps
     size: tuple[int, int]
     made_by: Mapping[str, Any] = field(default_factory=dict)
 
@@ -105,6 +114,8 @@ class StoredMaps:
 
     def resized(self, size: tuple[int, int]) -> np.ndarray:
         """(k, *size) float32, straight from the form in the file; `size` is the image's or smaller."""
+        if isinstance(self.maps, RegionMaps):
+            return self.maps.resized(size)
         if self.maps.shape[1:] == size:
             return self.maps.astype(np.float32)
         return (shrink_maps if self.maps.shape[1:] == self.size else resize_maps)(self.maps, size)
@@ -113,6 +124,8 @@ class StoredMaps:
         """Some rows at full size, (k, rows, W) float32."""
         if rows == slice(0, self.size[0]):
             return self.resized(self.size)
+        if isinstance(self.maps, RegionMaps):
+            return self.maps.rows(self.size, rows)
         if self.maps.shape[1:] == self.size:
             return self.maps[:, rows].astype(np.float32)
         return resized_rows(self.maps, self.size, rows)
@@ -143,15 +156,20 @@ def read_maps(path: Path, cam_type: str, num_classes: int) -> StoredMaps:
             reason = f"class index {keys.max()} where the data set has {num_classes} classes; wrong --dataset?"
             raise _unfit(path, reason)
         made_by = _made_by(arrays)
-        name = _name_of(arrays, cam_type, kind_of(made_by))
-        maps = _maps(path, arrays, name, len(keys), kind_of(made_by))
+        maps: np.ndarray | RegionMaps
+        if "scores" in arrays:
+            name, maps = "scores", _region_maps(path, arrays, len(keys), kind_of(made_by))
+        else:
+            name = _name_of(arrays, cam_type, kind_of(made_by))
+            maps = _maps(path, arrays, name, len(keys), kind_of(made_by))
         size = maps.shape[1:]
-        if name in _PATCH_NAMES.values():
+        if name not in CAM_TYPES:
             entry = arrays["size"] if "size" in arrays else np.zeros(0)
             size = tuple(entry.tolist()) if entry.shape == (2,) and np.issubdtype(entry.dtype, np.integer) else (0, 0)
             if min(size) < 1 or math.prod(size) > MOST_PIXELS:
                 raise _unfit(path, "no image `size` (height, width)")
-        finer = max(maps.shape[1] / size[0], maps.shape[2] / size[1]) > 1  # other methods enlarge small images
+        # other methods enlarge small images
+        finer = isinstance(maps, np.ndarray) and max(maps.shape[1] / size[0], maps.shape[2] / size[1]) > 1
         if finer and kind_of(made_by) == "cam":
             raise _unfit(path, f"`{name}` of {maps.shape[1:]} for an image of {tuple(size)}")
         return StoredMaps(keys.astype(np.int64), maps, (int(size[0]), int(size[1])), made_by)
@@ -219,8 +237,21 @@ def _maps(path: Path, arrays: Any, name: str, count: int, kind: str) -> np.ndarr
     return maps
 
 
-def check_values(maps: np.ndarray, kind: str = "cam") -> None:
+def _region_maps(path: Path, arrays: Any, count: int, kind: str) -> RegionMaps:
+    """Raises UserError for scores that do not go with the regions, ValueError for damaged regions."""
+    regions, scores = regions_of(arrays), arrays["scores"]
+    if scores.dtype.kind != "f" or scores.shape != (len(regions), count):
+        raise _unfit(path, f"no `scores` of {len(regions)} regions and {count} classes")
+    if math.prod(regions.size) > MOST_PIXELS:
+        raise _unfit(path, f"regions of {regions.size} pixels")
+    maps = RegionMaps(regions, scores)
+    check_values(maps, kind)
+    return maps
+
+
+def check_values(maps: np.ndarray | RegionMaps, kind: str = "cam") -> None:
     """Raise ValueError when maps hold anything but numbers, in [0, 1] (with slack for rounding) but for BOUNDLESS."""
+    maps = maps.scores if isinstance(maps, RegionMaps) else maps
     if not np.isfinite(maps).all():
         raise ValueError("values that are not finite")
     bounded = kind not in BOUNDLESS and maps.size
@@ -239,29 +270,9 @@ def _made_by(arrays: Any) -> dict[str, Any]:
     return record
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """The arrays of an npz file by name, read on access; every kind of damage raises one UserError."""
-    try:
-        stream = open_regular(path)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such CAM file; run generate_cams.py first") from error
-    except (OSError, ValueError) as error:  # the latter for a name with a NUL byte
-        reason = in_short(getattr(error, "strerror", None) or error)
-        raise UserError(f"{path}: cannot be read ({reason}); expected a CAM file of generate_cams.py") from error
-    try:
-        with stream:
-            with zipfile.ZipFile(stream) as archive:  # what it claims, before memory is spent on it
-                entries = archive.infolist()
-            if len(entries) > MOST_ARRAYS or sum(entry.file_size for entry in entries) > MOST_BYTES:
-                raise ValueError(f"more than {MOST_ARRAYS} arrays or {MOST_BYTES >> 20} MiB")
-            stream.seek(0)
-            with np.load(stream, allow_pickle=False) as arrays:
-                yield arrays
-    except (UserError, StopRun):
-        raise
-    except Exception as error:  # zipfile, zlib, numpy and json raise a dozen kinds for wrong bytes
-        raise _unfit(path, f"damaged, or holds something else than plain arrays ({in_short(error)})") from error
+def _opened(path: Path) -> AbstractContextManager[Any]:
+    missing = "no such CAM file; run generate_cams.py first"
+    return opened_npz(path, missing, "a CAM file of generate_cams.py", "make it again")
 
 
 def _unfit(path: Path, reason: str) -> UserError:

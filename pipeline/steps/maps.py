@@ -1,28 +1,34 @@
 """The CAMs of an image, and the operations on maps that several of them share; without torch."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+
+if TYPE_CHECKING:
+    from pipeline.steps.regions import RegionMaps
 
 STRIP_VALUES = 1 << 24  # of maps that are held at full size together; 64 MB
 
 
 @dataclass(frozen=True)
 class Cams:
-    """The class activation maps of one image, on the patch grid.
+    """The class activation maps of one image, on the patch grid or as regions.
 
     keys    (k,) int64, 0-based class indices, background not among them
     cam     (k, h, w) float32, before the affinity; in [0, 1] unless the method gives logits
-    attn    (k, h, w) float32, after it
+    attn    (k, h, w) float32, after it; regions know no affinity, and both are the same
     size    (H, W) of the image in pixels
     groups  (h, w) uint8, the group of each place, where a method makes some and they are kept
     """
 
     keys: np.ndarray
-    cam: np.ndarray
-    attn: np.ndarray
+    cam: np.ndarray | RegionMaps
+    attn: np.ndarray | RegionMaps
     size: tuple[int, int]
     groups: np.ndarray | None = None
 
@@ -45,19 +51,26 @@ def _resized(maps: np.ndarray, size: tuple[int, int], interpolation: int) -> np.
     return resized
 
 
-def resized_rows(maps: np.ndarray, size: tuple[int, int], rows: slice) -> np.ndarray:
+def resized_rows(maps: np.ndarray, size: tuple[int, int], rows: slice, top: int = 0, height: int = 0) -> np.ndarray:
     """Rows of what `resize_maps` gives for the same maps and size, (k, rows, W) float32, to a rounding error.
 
+    top, height  where `maps` are only the rows from `top` on, at least those of `rows_below`, of maps of `height`
     For images whose maps at full size would take too much memory.
     """
-    lower, upper, weight = _neighbours(maps.shape[1], size[0], rows)
+    lower, upper, weight = _neighbours(height or maps.shape[1], size[0], rows)
     left, right, across = _neighbours(maps.shape[2], size[1], slice(0, size[1]))
     result = np.empty((len(maps), len(lower), size[1]), np.float32)
     for index in range(len(maps)):
         source = maps[index].astype(np.float32)
         wide = source[:, left] * (1 - across) + source[:, right] * across  # (h, W)
-        result[index] = wide[lower] * (1 - weight[:, None]) + wide[upper] * weight[:, None]
+        result[index] = wide[lower - top] * (1 - weight[:, None]) + wide[upper - top] * weight[:, None]
     return result
+
+
+def rows_below(count: int, length: int, rows: slice) -> slice:
+    """The rows among `count` that some of `length` rows are interpolated from."""
+    lower, upper, _ = _neighbours(count, length, rows)
+    return slice(int(lower[0]), int(upper[-1]) + 1)
 
 
 def _neighbours(count: int, length: int, places: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

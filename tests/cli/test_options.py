@@ -83,8 +83,8 @@ def test_a_settings_dataclass_is_a_group_of_options(parser: Parser, capsys: pyte
 def test_options_that_go_with_others(parser: Parser, capsys: pytest.CaptureFixture[str]) -> None:
     """They are taken when they apply; else it is said what they go with."""
     parser.add_argument("--method", choices=("one", "two"), default="one")
-    parser.packs.append(Pack("machine", Settings, "--method two", lambda method, labels: method == "two"))
-    parser.packs.append(Pack("other", Settings, "--labels clip", lambda method, labels: labels == ["clip"]))
+    parser.packs.append(Pack("machine", Settings, "--method two", lambda asked: asked.method == "two"))
+    parser.packs.append(Pack("other", Settings, "--labels clip", lambda asked: asked.labels == ["clip"]))
     assert "top_speed" not in vars(parser.parse_args([]))
     for argv in (["--top_speed", "1"], ["--method", "one", "--top_speed=1"], ["--labels", "a", "--top_speed", "1"]):
         with pytest.raises(SystemExit) as ended:

@@ -118,3 +118,16 @@ def test_open_clip_says_which_names_and_tags_have_quick_gelu() -> None:
     assert not hub.tag_config("ViT-B-16", "laion2b_s34b_b88k").get("quick_gelu")
     assert (hub.model_config("ViT-B-16-quickgelu") or {}).get("quick_gelu")
     assert hub.model_config("ViT-Q-99") is None and hub.model_config("../ViT-B-16") is None
+
+
+def test_a_tag_whose_images_had_another_mean_is_warned_about(
+    tmp_path: Path, state: State, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert hub.tag_config("ViT-L-14", "laion2b_s32b_b82k")["mean"] == (0.5, 0.5, 0.5)
+    path = Path(saved(tmp_path / "w.pt", state))
+    monkeypatch.setattr(hub, "model_config", lambda name: {**CONFIG, "quick_gelu": True})
+    monkeypatch.setattr(hub, "download", lambda name, tag: path)
+    for mean in ((0.5, 0.5, 0.5), (0.48145466, 0.4578275, 0.40821073)):
+        monkeypatch.setattr(hub, "tag_config", lambda name, tag, mean=mean: {"mean": mean})
+        load_clip("ViT", "laion")
+        assert ("images of mean (0.5, 0.5, 0.5)" in capsys.readouterr().err) == (mean[0] == 0.5)

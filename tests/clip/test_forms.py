@@ -5,11 +5,14 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import open_clip
 import pytest
 import torch
@@ -70,7 +73,8 @@ CONTAINERS: dict[str, Callable[[State], Any]] = {
     "torch.compile": lambda state: before("_orig_mod.", state),
     "Lightning": lambda state: {
         "state_dict": before("model.", state),
-        "hyper_parameters": argparse.Namespace(lr=0.1, out=Path("runs")),
+        "hyper_parameters": argparse.Namespace(lr=np.float64(0.1), out=Path("runs"), made=datetime(2024, 1, 1)),
+        "callbacks": {"best": np.array([1.0, 2.0]), "seen": defaultdict(list, {"a": [1]}), "torch": torch.__version__},
         **OTHERS,
     },
     "Lightning, compiled, in parallel": lambda state: {"state_dict": before("model._orig_mod.module.", state)},

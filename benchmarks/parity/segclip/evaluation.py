@@ -167,6 +167,7 @@ def photo_rows(place: Place, setting: str) -> Iterator[Row]:
             if path.is_file():
                 wanted = np.load(path)
                 mean = wanted["windows"]
+                assert isinstance(stored.maps, np.ndarray)
                 windows.add(stored.maps, mean[1:] - mean[:1] if spec.has_background else mean)
                 if "scores" in wanted:
                     full.add(to_probabilities(maps, stored.kind, spec.has_background), wanted["scores"])

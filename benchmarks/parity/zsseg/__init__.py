@@ -1,6 +1,6 @@
 """The parts of a golden folder of zsseg: text, regions, networks, prompts, data."""
 
 from benchmarks.parity.parts import Parts
-from benchmarks.parity.zsseg import network, prompts
+from benchmarks.parity.zsseg import network, prompts, regions
 
-PARTS: Parts = {**network.PARTS, **prompts.PARTS}
+PARTS: Parts = {**regions.PARTS, **network.PARTS, **prompts.PARTS}

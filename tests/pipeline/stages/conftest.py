@@ -42,7 +42,7 @@ class Loaded(ModelSource):
 
     clip: Clip | None = None
 
-    def load(self, worker: int = 0, resnets: bool = False) -> Clip:
+    def load(self, worker: int = 0, resnets: bool = False, method: object = None) -> Clip:
         assert self.clip is not None
         return self.clip
 

@@ -1,0 +1,49 @@
+"""The arrays of an npz file, read without pickle; every kind of damage raises one UserError.
+
+Imports numpy inside its function only.
+"""
+
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from common.errors import StopRun, UserError, in_short
+from common.files import open_regular
+
+MOST_BYTES = 1 << 30  # of all arrays of a file
+MOST_ARRAYS = 16
+
+
+@contextmanager
+def opened_npz(path: Path, missing: str, expected: str, remedy: str) -> Iterator[Any]:
+    """The arrays by name, read on access. Other errors of the block count as damage of the file, too.
+
+    missing   what to say of a file that is not there
+    expected  what the file should be: "a CAM file of generate_cams.py"
+    remedy    what to do about a damaged one: "make it again"
+    """
+    import numpy as np
+
+    try:
+        stream = open_regular(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: {missing}") from error
+    except (OSError, ValueError) as error:  # the latter for a name with a NUL byte
+        reason = in_short(getattr(error, "strerror", None) or error)
+        raise UserError(f"{path}: cannot be read ({reason}); expected {expected}") from error
+    try:
+        with stream:
+            with zipfile.ZipFile(stream) as archive:  # what it claims, before memory is spent on it
+                entries = archive.infolist()
+            if len(entries) > MOST_ARRAYS or sum(entry.file_size for entry in entries) > MOST_BYTES:
+                raise ValueError(f"more than {MOST_ARRAYS} arrays or {MOST_BYTES >> 20} MiB")
+            stream.seek(0)
+            with np.load(stream, allow_pickle=False) as arrays:
+                yield arrays
+    except (UserError, StopRun):
+        raise
+    except Exception as error:  # zipfile, zlib, numpy and json raise a dozen kinds for wrong bytes
+        reason = f"damaged, or holds something else than plain arrays ({in_short(error)})"
+        raise UserError(f"{path}: {reason}; expected {expected}, {remedy}") from error

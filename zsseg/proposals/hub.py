@@ -1,0 +1,54 @@
+"""Networks of transformers by folder or by name of the Hugging Face hub. No code in them is run."""
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError
+from common.provenance import source_of
+
+REACHED_S = 10  # within which the hub must answer
+FILES = "config.json, preprocessor_config.json and model.safetensors"
+
+
+def load_pretrained(name: str | None, load: Callable[..., Any], option: str, kinds: Collection[str]) -> Any:
+    """What `load` makes of a folder or name, after a look at which kind of network its configuration names.
+
+    load   takes the folder or name, and `local_files_only`
+    kinds  the `model_type`s that will do
+    Raises UserError, naming the option, for anything else, and at once where there is no network.
+    """
+    from huggingface_hub import HfApi
+    from transformers import AutoConfig
+    from transformers.utils import logging
+
+    expected = f"a folder with {FILES}, or a name of the Hugging Face hub"
+    if name is None:
+        raise UserError(f"{option} is needed: {expected}")
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    is_folder = Path(name).is_dir()
+    try:
+        try:
+            config, local = AutoConfig.from_pretrained(name, local_files_only=True), True
+        except OSError:
+            if is_folder:
+                raise
+            HfApi().repo_info(name, timeout=REACHED_S)  # fails at once where loading would try for minutes
+            config, local = AutoConfig.from_pretrained(name), False
+        if config.model_type not in kinds:
+            raise UserError(f"{option} {name}: a network of the kind {config.model_type}; expected {', '.join(kinds)}")
+        return load(name, local_files_only=local)
+    except UserError:
+        raise
+    except Exception as error:  # of many libraries: no network, no such name, damaged files
+        where = f"in this folder; expected {FILES}"
+        if not is_folder:
+            where = f"on this machine, and it cannot be downloaded; put {FILES} of it into a folder and pass that"
+        raise UserError(f"{option} {name}: no readable network {where}") from error
+
+
+def identity_of(name: str | None) -> str:
+    """What tells the weights of a folder from others, for records; empty for a name of the hub."""
+    files = sorted(Path(name).glob("*.safetensors")) if name else []
+    return " ".join(map(source_of, files))

@@ -1,0 +1,53 @@
+"""What a way to propose regions is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from pipeline.steps.regions import Regions
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo as regions are looked for in it.
+
+    rgb   (h, w, 3) uint8, at the size at which it is worked on
+    size  (H, W) of the photo in its file
+    """
+
+    id: str
+    rgb: np.ndarray
+    size: tuple[int, int]
+
+
+Propose = Callable[[Photo], "Regions"]
+
+
+@dataclass(frozen=True)
+class Proposer:
+    """A way to propose regions.
+
+    settings   the dataclass of its own settings, whose fields are its options (common/arguments.py)
+    load       its settings and a device to a function that proposes; raises UserError for weights that do not load.
+               Without `network` that function can be pickled, and the device is not looked at
+    complete   its settings with what names the files that it depends on, for records
+    network    whether it computes on the device
+    partition  whether its regions are label maps, or else masks that may overlap
+    source     the file that the regions of a photo are in, where they are read
+    remark     what people should know of its regions
+    """
+
+    settings: type
+    load: Callable[[Any, torch.device | None], Propose]
+    complete: Callable[[Any], Any] = lambda settings: settings
+    network: bool = False
+    partition: bool = False
+    source: Callable[[Any, str], Path] | None = None
+    remark: str = ""
