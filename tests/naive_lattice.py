@@ -77,3 +77,29 @@ def filtered(features: np.ndarray, plane: np.ndarray) -> np.ndarray:
     """The Gaussian filter with symmetric normalisation of a plane (N,): (N,) float64."""
     scale = 1 / np.sqrt(convolve(features, np.ones(features.shape[1])) + 1e-20)
     return scale * convolve(features, scale * plane)
+
+
+def features_of(image: np.ndarray, sxy: float, srgb: float | None = None) -> np.ndarray:
+    """Features (2, H*W) float32 of an (H, W, 3) image: x and y over sxy; with srgb (5, H*W): the colours over that."""
+    y, x = np.mgrid[: image.shape[0], : image.shape[1]].astype(F)
+    rows = [x / F(sxy), y / F(sxy)]
+    if srgb is not None:
+        rows += [image[..., colour].astype(F) / F(srgb) for colour in range(3)]
+    return np.stack(rows).reshape(len(rows), -1)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities (K, N) of logits (K, N)."""
+    powers = np.exp(logits - logits.max(axis=0))
+    return powers / powers.sum(axis=0)
+
+
+def mean_field(log_probs: np.ndarray, kernels: list[np.ndarray], compats: list[float], iterations: int) -> np.ndarray:
+    """Q (K, N) after some iterations; the features of each kernel (d, N), and its Potts weight."""
+    q = softmax(log_probs)
+    for _ in range(iterations):
+        logits = log_probs.astype(np.float64)
+        for features, compat in zip(kernels, compats):
+            logits += compat * np.stack([filtered(features, plane) for plane in q])
+        q = softmax(logits)
+    return q

@@ -131,6 +131,19 @@ def test_no_circle_of_imports() -> None:
         visit(name, ())
 
 
+def test_no_test_imports_a_private_name() -> None:
+    """A test that knows how a module is made inside fails when that changes, though all it does is right."""
+    private = [
+        f"{name_of(path)}: {node.module}.{alias.name}"
+        for path in (ROOT / "tests").rglob("*.py")
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.ImportFrom) and room_of(str(node.module))
+        for alias in node.names
+        if alias.name.startswith("_")
+    ]
+    assert not private, "\n".join(private)
+
+
 def test_no_header_claims_what_may_be_imported() -> None:
     """The table above is the one place that says it."""
     claims = [name_of(path) for path in SOURCES if "May import" in (ast.get_docstring(parsed(path)) or "")]

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from pipeline.crf.dense_crf import BACKENDS, _bilateral_features, dense_crf, reference_image
+from pipeline.crf.dense_crf import BACKENDS, dense_crf, reference_image
 from pipeline.crf.settings import CrfSettings
+from tests.naive_lattice import features_of
 
 ROOT = Path(__file__).resolve().parents[3]
 DEFAULT = CrfSettings()
@@ -91,7 +92,7 @@ def test_agrees_with_the_library_above_a_million_vertices() -> None:
     from pipeline.crf.lattice import build
 
     image = random_image(481, 641)
-    assert build(_bilateral_features(image, 67, 3)).size > 1 << 20
+    assert build(features_of(image, 67, 3)).size > 1 << 20
     assert_agree(image, cam_probs(2, 481, 641))
 
 

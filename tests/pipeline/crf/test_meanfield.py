@@ -5,13 +5,8 @@ import numpy as np
 import pytest
 
 from pipeline.crf.lattice import build
-from pipeline.crf.meanfield import _filtered, gaussian_filter, infer
-from tests.naive_lattice import filtered
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(axis=0))
-    return powers / powers.sum(axis=0)
+from pipeline.crf.meanfield import gaussian_filter, infer
+from tests.naive_lattice import filtered, mean_field, softmax
 
 
 def random_features(dims: int, count: int) -> np.ndarray:
@@ -25,9 +20,12 @@ def random_log_probs(labels: int, count: int) -> np.ndarray:
 @pytest.mark.parametrize("dims", [2, 5])
 @pytest.mark.parametrize("count", [1, 30, 64])
 def test_filter_of_ones_is_that_of_the_naive_lattice(dims: int, count: int) -> None:
-    features = random_features(dims, count)
-    ones = np.ones((1, count), np.float32)
-    found = _filtered(gaussian_filter(build(features)), ones)
+    """Read from one iteration: where label 1 is certain, its message is the filter of ones times the weight."""
+    features, doubt, compat = random_features(dims, count), -30.0, -20.0
+    log_probs = np.zeros((2, count), np.float32)
+    log_probs[0] = doubt
+    q = infer(log_probs, [gaussian_filter(build(features))], [compat], 1).astype(np.float64)
+    found = (doubt - np.log(q[0] / q[1])) / compat
     assert found == pytest.approx(filtered(features, np.ones(count)), abs=2e-6)
 
 
@@ -35,12 +33,7 @@ def test_filter_of_ones_is_that_of_the_naive_lattice(dims: int, count: int) -> N
 def test_two_iterations_are_those_of_naive_filters(labels: int) -> None:
     kernels, compats = [random_features(2, 42), random_features(5, 42)], [3.0, 0.7]
     log_probs = random_log_probs(labels, 42)
-    expected = softmax(log_probs)
-    for _ in range(2):
-        logits = log_probs.astype(np.float64)
-        for features, compat in zip(kernels, compats):
-            logits += compat * np.stack([filtered(features, plane) for plane in expected])
-        expected = softmax(logits)
+    expected = mean_field(log_probs, kernels, compats, 2)
     filters = [gaussian_filter(build(features)) for features in kernels]
     assert infer(log_probs, filters, compats, 2) == pytest.approx(expected, abs=2e-5)
 
