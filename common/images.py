@@ -3,10 +3,11 @@
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from io import BytesIO
 from math import sqrt
 from pathlib import Path
 from threading import Lock
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
@@ -60,12 +61,15 @@ def read_within(path: Path, most_pixels: int) -> Image.Image:
     return read_at(path, lambda size: working_size(size, most_pixels))
 
 
-def read_at(path: Path, working: Callable[[tuple[int, int]], tuple[int, int]]) -> Image.Image:
+def read_at(
+    path: Path, working: Callable[[tuple[int, int]], tuple[int, int]], data: bytes | None = None
+) -> Image.Image:
     """The same image, or a smaller copy made of area averages. Raises as read_image does.
 
     working  returns the size (H', W') of the copy of an image of size (H, W): the same, or smaller
+    data     as in `opened`
     """
-    with opened(path) as image:
+    with opened(path, data=data) as image:
         orientation = _orientation(image)
         size = _upright_size(image, orientation)
         if (smaller := working(size)) != size:
@@ -101,13 +105,16 @@ def one_at_a_time(pixels: int) -> AbstractContextManager[object]:
 
 
 @contextmanager
-def opened(path: Path, formats: tuple[str, ...] = FORMATS, what: str = "image") -> Iterator[Image.Image]:
+def opened(
+    path: Path, formats: tuple[str, ...] = FORMATS, what: str = "image", data: bytes | None = None
+) -> Iterator[Image.Image]:
     """Open an image file without decoding it; errors of the file, also in the block, become a UserError.
 
     what  the word for the file in messages: "image" or "mask"
+    data  the bytes of the file, where they come out of an archive; `path` is only its name then
     """
     try:
-        with open_regular(path) as stream, _known(stream, formats) as image:
+        with open_regular(path) if data is None else BytesIO(data) as stream, _known(stream, formats) as image:
             if _pixels(image) > MOST_PIXELS:
                 raise Image.DecompressionBombError
             yield image
@@ -117,7 +124,7 @@ def opened(path: Path, formats: tuple[str, ...] = FORMATS, what: str = "image") 
         raise UserError(f"{path}: {_reason(error, path, what)}") from error
 
 
-def _known(stream: BinaryIO, formats: tuple[str, ...]) -> Image.Image:
+def _known(stream: IO[bytes], formats: tuple[str, ...]) -> Image.Image:
     """The image in a stream, by PIL's readers. `Image.open` would apply PIL's own limit of pixels, and warn.
 
     That limit and the filters of warnings belong to the whole process, in which others may use PIL too.

@@ -73,7 +73,9 @@ def gather(layer: SemanticLayer, tokens: Tensor, noise: Tensor | None = None, mi
     values = layer.v_conv(channels).transpose(1, 2)
     logits = centres @ keys.transpose(1, 2)
     hard = one_hot(logits) if noise is None else drawn(logits, noise)
-    gathered = hard @ values / hard.sum(dim=-1, keepdim=True).clamp(min=1)
+    counts = hard.sum(dim=-1, keepdim=True)
+    counts = torch.where(counts > 0.5, counts, 1.0)  # clamp(min=1) may stop the gradient of a group of one patch
+    gathered = hard @ values / counts
     return Gathered(centres, logits, logits.softmax(dim=1), hard, layer.proj_o(centres + gathered))
 
 

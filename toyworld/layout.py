@@ -1,6 +1,7 @@
-"""Scenes as files in the VOC layout."""
+"""Scenes as files in the VOC layout, with captions beside (captions.jsonl)."""
 
 import io
+import json
 from pathlib import Path
 
 import cv2
@@ -10,20 +11,27 @@ from PIL import Image
 
 from common.files import atomic_write, write_text
 from dataset.mask_png import voc_palette
+from toyworld.captions import CONCEPTS, captions_of
 from toyworld.names import CLASSES
 from toyworld.scenes import Scene, draw_scene
 
+CAPTIONS = 5  # of a scene, as many as COCO has
 JPEG_QUALITY = 95  # without chroma subsampling: the CRF's colour kernel is 3 levels wide
 
 
 def write_dataset(out: Path, seed: int, count: int) -> list[str]:
-    """Draw `count` scenes and write images, annotations, masks and, last, the split file. Returns the ids.
+    """Draw `count` scenes and write images, annotations, masks, captions and, last, the split file. Returns the ids.
 
     The same seed writes the same bytes; scene i does not depend on `count`.
     """
-    ids = [f"toy_{seed}_{index:04d}" for index in range(count)]
+    ids, captions = [f"toy_{seed}_{index:04d}" for index in range(count)], []
     for index, image_id in enumerate(ids):
-        write_scene(out, image_id, draw_scene(seed, index))
+        scene = draw_scene(seed, index)
+        write_scene(out, image_id, scene)
+        present = np.isin(CONCEPTS, (*scene.classes, *scene.backgrounds))
+        told = captions_of(seed, index, present, CAPTIONS)
+        captions.append(json.dumps({"image": f"{image_id}.jpg", "captions": told}) + "\n")
+    write_text(out / "captions.jsonl", "".join(captions))
     write_text(out / "ImageSets" / "Segmentation" / "train.txt", "".join(f"{image_id}\n" for image_id in ids))
     return ids
 

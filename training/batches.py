@@ -27,13 +27,39 @@ def shuffled(seed: int, position: int, size: int) -> int:
     return int(_order(seed, epoch, size)[place])
 
 
-class Batches:
-    """The batches of one rank, without end, each with the next positions of the run in turn.
+class Counted:
+    """The batches of one rank, without end: those of `loader`, which begins behind the ones that were yielded.
+
+    readers  processes that read ahead; 0: batches are read when they are asked for
+    pin      whether they lie in memory from which a GPU copies faster
+    """
+
+    def __init__(self, readers: int = 0, pin: bool = False) -> None:
+        self.readers, self.pin, self.yielded = readers, pin, 0
+
+    def loader(self, **how: Any) -> DataLoader:
+        """A loader of the batches from number `yielded` on, made with the keywords `how` and its own."""
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self.loader(num_workers=self.readers, pin_memory=self.pin, worker_init_fn=_start_reader):
+            self.yielded += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """How many batches were yielded."""
+        return {"yielded": self.yielded}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on after so many batches."""
+        self.yielded = state["yielded"]
+
+
+class Batches(Counted):
+    """Each batch has the next positions of the run in turn.
 
     samples  the sample at each position of the run
     collate  makes a batch of a list of them
-    readers  processes that read ahead; 0: batches are read when they are asked for
-    pin      whether they lie in memory from which a GPU copies faster
     """
 
     def __init__(
@@ -46,35 +72,17 @@ class Batches:
         readers: int = 0,
         pin: bool = False,
     ) -> None:
+        super().__init__(readers, pin)
         self.samples, self.collate, self.batch, self.rank, self.ranks = samples, collate, batch, rank, ranks
-        self.readers, self.pin = readers, pin
-        self.yielded = 0
 
     def positions(self, number: int) -> list[int]:
         """The positions of this rank's batch of a 0-based number."""
         first = (number * self.ranks + self.rank) * self.batch
         return list(range(first, first + self.batch))
 
-    def __iter__(self) -> Iterator[Any]:
-        loader: DataLoader = DataLoader(
-            self.samples,
-            batch_sampler=map(self.positions, count(self.yielded)),
-            num_workers=self.readers,
-            collate_fn=self.collate,
-            pin_memory=self.pin,
-            worker_init_fn=_start_reader,
-        )
-        for batch in loader:
-            self.yielded += 1
-            yield batch
-
-    def state_dict(self) -> dict[str, int]:
-        """How many batches were yielded."""
-        return {"yielded": self.yielded}
-
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on after so many batches."""
-        self.yielded = state["yielded"]
+    def loader(self, **how: Any) -> DataLoader:
+        numbers = map(self.positions, count(self.yielded))
+        return DataLoader(self.samples, batch_sampler=numbers, collate_fn=self.collate, **how)
 
 
 def _start_reader(_index: int) -> None:

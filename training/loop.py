@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from common.errors import StopRun
 from training.board import Board
 from training.ranks import Ranks
 from training.signals import waiting
-from training.state import State, write_checkpoint
+from training.state import State, checkpoints, write_checkpoint
 
 _CHANCE = 2  # what a random number is for; users of the same seed take others
 
@@ -54,6 +55,8 @@ class Training:
     settings        what a run must share to be taken up, in values as JSON has them
     accumulate      batches before the weights change
     clip_norm       longest gradient; None: any
+    most_skipped    steps in a row whose loss or gradient is not finite, which are skipped; one more ends the run. 0: no
+                    step is skipped
     dtype           of the forward pass
     save_every, validate_every  iterations; both also happen after the last one
     keep            checkpoints that stay
@@ -71,6 +74,7 @@ class Training:
     seed: int = 0
     accumulate: int = 1
     clip_norm: float | None = None
+    most_skipped: int = 0
     dtype: torch.dtype = torch.float32
     save_every: int = 1000
     validate_every: int = 1000
@@ -85,6 +89,7 @@ def train(training: Training, state: State, ranks: Ranks) -> None:
 
     A run that is taken up from a checkpoint ends with the same weights as one without a break, on one machine.
     Ctrl-C and SIGTERM end the run after the step at work: a checkpoint is written, then KeyboardInterrupt is raised.
+    Raises StopRun, without a checkpoint, when more than `most_skipped` steps in a row were skipped.
     """
     model, end = ranks.wrapped(state.network), training.iterations
     model.train()
@@ -100,6 +105,8 @@ def train(training: Training, state: State, ranks: Ranks) -> None:
             losses, stopped = _gathered(losses, bool(signal.number), ranks)
             if board:
                 board.step(state.iteration, {"loss": losses["loss"], "lr": rate, **losses})
+            if training.most_skipped and state.in_a_row > training.most_skipped:
+                raise StopRun(_diverged(training, state))
             last = state.iteration == end
             if (state.iteration % training.validate_every == 0 or last) and not stopped:
                 training.validate(state.result, state.iteration, board)
@@ -131,15 +138,44 @@ def step(
                 losses = training.objective(model, batch)
             state.scaler.scale(losses["loss"] / len(prepared)).backward()
         results.append({name: value.detach() / len(prepared) for name, value in losses.items()})
-    if training.clip_norm is not None:
+    losses = {name: torch.stack([losses[name] for losses in results]).sum(0) for name in results[0]}
+    if training.clip_norm is not None or training.most_skipped:
         state.scaler.unscale_(state.optimizer)
-        nn.utils.clip_grad_norm_(state.network.parameters(), training.clip_norm)
+        longest = float("inf") if training.clip_norm is None else training.clip_norm
+        length = nn.utils.clip_grad_norm_(state.network.parameters(), longest)
+        if training.most_skipped and _to_be_skipped(state, losses["loss"], length, ranks):
+            return losses
     state.scaler.step(state.optimizer)
     state.scaler.update()
     training.after_step()
     if state.average:
         state.average.update_parameters(state.network)
-    return {name: torch.stack([losses[name] for losses in results]).sum(0) for name in results[0]}
+    return losses
+
+
+def _to_be_skipped(state: State, loss: Tensor, length: Tensor, ranks: Ranks) -> bool:
+    """Whether a loss on any rank, or the gradient, is not a finite number; such steps are counted.
+
+    Gradients that float16 cannot hold are left to the scaler, which skips the step and scales less.
+    """
+    bad = ~torch.isfinite(loss)
+    if not state.scaler.is_enabled():
+        bad = bad | ~torch.isfinite(length)
+    skip = bool(ranks.sum(bad.float()) > 0)
+    if skip and state.scaler.is_enabled():
+        state.scaler.update()  # it has seen this step's gradients
+    state.skipped, state.in_a_row = state.skipped + skip, (state.in_a_row + 1) * skip
+    return skip
+
+
+def _diverged(training: Training, state: State) -> str:
+    """What to say when the losses are no numbers any more."""
+    last = checkpoints(training.out)
+    where = f"the weights before are in {last[0]}" if last else "no checkpoint was written before"
+    return (
+        f"the loss was not a finite number in {state.in_a_row} steps in a row, up to step {state.iteration} "
+        f"({state.skipped} skipped in all); {where}; try a lower rate, a longer warm-up or float32"
+    )
 
 
 def chance(seed: int, *place: int) -> int:

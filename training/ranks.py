@@ -35,6 +35,16 @@ class Ranks:
             dist.all_reduce(values)
         return values
 
+    def gather(self, values: Tensor) -> Tensor:
+        """The rows (B, ...) of all ranks, as many of each, in the order of the ranks; with gradients.
+
+        The gradient of a rank's rows is the sum of what all ranks' losses give for them.
+        """
+        if self.count == 1:
+            return values
+        rows = values.new_zeros(self.count, *values.shape)
+        return _Summed.apply(torch.cat([rows[: self.index], values[None], rows[self.index + 1 :]])).flatten(0, 1)
+
     def wait(self) -> None:
         """Go on when all ranks are here."""
         if self.count > 1:

@@ -27,3 +27,14 @@ def cosine(iteration: int, base: float, total: int, final_share: float, warmup: 
         return base * (iteration + 1) / warmup
     along = (iteration - warmup) / max(1, total - warmup)
     return base * (final_share + (1 - final_share) * (1 + math.cos(math.pi * along)) / 2)
+
+
+def warm_cosine(iteration: int, base: float, total: int, warmup: float) -> float:
+    """A linear warm-up to `base` over a share of the run, then half a cosine down to 0, as SegCLIP's published code.
+
+    Both are of the share of the run that is done after the iteration, so that the last rate is 0.
+    """
+    done = (iteration + 1) / total
+    if done < warmup:
+        return base * done / warmup
+    return base * (1 + math.cos(math.pi * (done - warmup) / max(1 - warmup, 1e-9))) / 2

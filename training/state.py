@@ -40,7 +40,11 @@ class Data(Protocol):
 
 @dataclass
 class State:
-    """A network on its device, what trains it, and how far it is: `iteration` steps are done."""
+    """A network on its device, what trains it, and how far it is: `iteration` steps are done.
+
+    skipped   steps of the run whose loss was not a finite number, so that they changed nothing
+    in_a_row  how many of these came last, one after the other
+    """
 
     network: nn.Module
     optimizer: Optimizer
@@ -48,6 +52,8 @@ class State:
     scaler: torch.amp.GradScaler
     average: AveragedModel | None = None
     iteration: int = 0
+    skipped: int = 0
+    in_a_row: int = 0
 
     @property
     def result(self) -> nn.Module:
@@ -61,13 +67,15 @@ class State:
     def saved(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """What a checkpoint holds."""
         parts = {name: part.state_dict() for name, part in self._parts().items()}
-        return {"format": FORMAT, "settings": dict(settings), "iteration": self.iteration, **parts}
+        counts = {"iteration": self.iteration, "skipped": self.skipped, "in_a_row": self.in_a_row}
+        return {"format": FORMAT, "settings": dict(settings), **counts, **parts}
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Go back to where `saved` was called."""
         for name, part in self._parts().items():
             part.load_state_dict(saved[name])
         self.iteration = int(saved["iteration"])
+        self.skipped, self.in_a_row = int(saved.get("skipped", 0)), int(saved.get("in_a_row", 0))
 
 
 def fresh_state(

@@ -73,6 +73,13 @@ def test_segclip_lacks(voc: Path, tmp_path: Path) -> None:
     assert "python -m scripts.prepare_dense cocoobject --raw" in lacking and "stuffthingmaps/val2017" in lacking
 
 
+def test_segclip_lacks_what_it_learns_from(tmp_path: Path) -> None:
+    (tmp_path / "clip.pt").touch()
+    recipe = ("run_segclip.sh", "pretrain")
+    assert "CLIP ViT-B-16: no such file" in one_line(*recipe, "ViT-B-16", tmp_path)
+    assert "DATA gone: no such folder" in one_line(*recipe, tmp_path / "clip.pt", "gone")
+
+
 def test_the_network_of_voc12_needs_a_validation_list(voc: Path, tmp_path: Path) -> None:
     (voc / VOC_SETS / "val.txt").unlink()
     assert "val.txt: no such file; the network is scored on it (or SEGMENTOR=no)" in one_line(

@@ -1,5 +1,6 @@
 """The data set on disk: repeatable, exact, in the VOC layout."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from lxml import etree
 from PIL import Image
 
 from scripts import make_toyworld
+from toyworld.captions import CONCEPTS
 from toyworld.layout import write_dataset
 from toyworld.scenes import draw_scene
 from toyworld.spec import CLASSES, SPEC
@@ -30,6 +32,7 @@ def test_same_seed_same_bytes_whatever_the_count(data: Path, tmp_path: Path) -> 
     write_dataset(tmp_path, seed=5, count=3)
     again, whole = files_of(tmp_path), files_of(data)
     again.pop("ImageSets/Segmentation/train.txt")
+    assert whole["captions.jsonl"].startswith(again.pop("captions.jsonl"))
     assert len(again) == 9
     assert all(whole[name] == content for name, content in again.items())
 
@@ -39,6 +42,16 @@ def test_layout_lists_every_image_once(data: Path) -> None:
     assert len(set(ids)) == len(ids) == COUNT
     for folder, suffix in (("JPEGImages", "jpg"), ("Annotations", "xml"), ("SegmentationClass", "png")):
         assert sorted(path.name for path in (data / folder).iterdir()) == [f"{i}.{suffix}" for i in sorted(ids)]
+
+
+def test_captions_name_only_what_is_there(data: Path) -> None:
+    rows = [json.loads(line) for line in (data / "captions.jsonl").read_text().splitlines()]
+    assert len(rows) == COUNT and all(len(row["captions"]) == 5 for row in rows)
+    for index, row in enumerate(rows):
+        scene = draw_scene(5, index)
+        assert row["image"] == f"toy_5_{index:04d}.jpg"
+        named = {name for name in CONCEPTS for caption in row["captions"] if name in caption}
+        assert named and named <= {*scene.classes, *scene.backgrounds}
 
 
 def test_masks_hold_exactly_the_annotated_classes_and_boxes(data: Path) -> None:

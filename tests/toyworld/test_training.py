@@ -13,9 +13,10 @@ import torch
 from torch.nn import functional as F
 
 from scripts import train_toyworld_clip
+from toyworld.captions import CONCEPTS, TEMPLATES, caption, content
 from toyworld.spec import BACKGROUNDS, CLASSES, WEIGHTS
 from toyworld.training import affinity, data, losses, train
-from toyworld.training.captions import CONCEPTS, TEMPLATES, Vocabulary, caption, content
+from toyworld.training.captions import Vocabulary
 from toyworld.training.export import deflated, openai_state_dict, write_weights
 from toyworld.training.model import Architecture, ToyClip
 from training.board import read_log

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from training.schedule import cosine, polynomial
+from training.schedule import cosine, polynomial, warm_cosine
 
 DEEPLAB = {"base": 0.005, "total": 4000, "power": 0.9, "least": 1e-4}
 SEGFORMER = {"base": 2.4e-5, "total": 8000, "power": 1.0, "warmup": 1500}
@@ -31,3 +31,11 @@ def test_cosine() -> None:
     assert rates[:4] == [0.5, 1.0, 1.5, 2.0] and rates[4] == 2.0
     for iteration in range(4, 25):
         assert rates[iteration] == pytest.approx(0.2 + 0.9 * (1 + math.cos(math.pi * (iteration - 4) / 20)))
+
+
+def test_the_warm_up_is_a_share_of_the_run_and_the_last_rate_is_0() -> None:
+    """The first rates of a published run of 400 steps, then half a cosine."""
+    rates = [warm_cosine(iteration, 4e-3, 400, 0.15) for iteration in range(400)]
+    assert rates[:3] == pytest.approx([6.6666667e-5, 1.3333333e-4, 2e-4]) and max(rates) == rates[59] == 4e-3
+    assert rates[59 + 170] == pytest.approx(2e-3) and rates[399] == pytest.approx(0, abs=1e-12)
+    assert warm_cosine(0, 1.0, 10, 0.0) < 1

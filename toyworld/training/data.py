@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from clip.image import NORMALISATIONS
+from toyworld.captions import CONCEPTS, TEMPLATES, caption, content
 from toyworld.scenes import Style, draw_scene
 from toyworld.spec import TRAINING_SEEDS
-from toyworld.training.captions import CONCEPTS, TEMPLATES, Vocabulary, caption, content
+from toyworld.training.captions import Vocabulary
 from toyworld.training.losses import Weights
 
 COLOUR_GAIN = 0.12  # how far each channel's brightness is varied

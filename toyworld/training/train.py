@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.version import VERSION
-from toyworld.training.captions import CONCEPTS, Vocabulary, caption
+from toyworld.captions import CONCEPTS, caption
+from toyworld.training.captions import Vocabulary
 from toyworld.training.data import Lesson, Lessons, Phase
 from toyworld.training.losses import image_losses, patch_losses
 from toyworld.training.model import Architecture, ToyClip
