@@ -4,10 +4,11 @@ python -m scripts.train_zsseg --preset voc-15-R101c --dataset voc20 --img_root V
     --split_file train.txt --masks MASKS --clip ViT-B-16.pt --pretrained R-103.pth --out output/voc20/zsseg
 python -m scripts.train_zsseg --dataset toyworld --masks output/toyworld/data/SegmentationClass --network tiny \
     --crop 96 --short_side 96 --max_iters 1000 --lr 1e-3 --backbone_lr 1 --out output/toyworld/zsseg
-python -m scripts.train_zsseg --eval_only --weights FILE --dataset voc20 --val_split val.txt --gt_root MASKS ...
+python -m scripts.train_zsseg --eval_only --dataset voc20 --val_split val.txt --gt_root MASKS --out output/voc20/zsseg
 """
 
 import argparse
+import json
 import os
 import sys
 from dataclasses import replace
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from clip.load import Clip
     from dataset.spec import DatasetSpec
     from pipeline.steps.scores import SplitScores
+    from training.pairs import Pair
     from training.ranks import Ranks
     from training.state import State
     from zsseg.training.trainer import Job
@@ -48,6 +50,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         default="seen",
         help="the classes that the data set's zero-shot split leaves with labels, or all (for pseudo masks)",
     )
+    parser.add_argument(
+        "--eval_only",
+        action="store_true",
+        help="train nothing: score weights.safetensors of --out, or --weights, on --val_split",
+    )
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="with --eval_only: of ours, or a published file")
     add_run_options(parser)
     add_settings(parser, "network and learning", Settings)
     add = parser.add_argument_group("CLIP, whose text embeddings the queries are compared with").add_argument
@@ -75,7 +83,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     check_run(args)
-    if args.masks is None:
+    if args.eval_only and args.val_split is None:
+        raise UserError("--eval_only: goes with --val_split FILE and --gt_root DIR, what to score")
+    if args.weights and not args.eval_only:
+        raise UserError(f"--weights {args.weights}: goes with --eval_only; to start from weights pass --pretrained")
+    if args.masks is None and not args.eval_only:
         raise UserError("--masks is needed: a folder of mask PNGs with the data set's values")
     if args.ema >= 1:
         raise UserError(f"--ema {args.ema:g}: expected a decay below 1, such as 0.999")
@@ -84,7 +96,34 @@ def _run(args: argparse.Namespace) -> int:
     from training.ranks import start_ranks
 
     with start_ranks(args.device) as ranks:
-        return _train(args, ranks)
+        return _evaluate(args, ranks) if args.eval_only else _train(args, ranks)
+
+
+def _evaluate(args: argparse.Namespace, ranks: "Ranks") -> int:
+    """Score a checkpoint on the held-out images, the network alone."""
+    from cli.lookup import dataset_spec
+    from pipeline.steps.scores import split_scores
+    from zsseg.checkpoint import read_checkpoint
+    from zsseg.names import class_names
+    from zsseg.training.trainer import WEIGHTS, network_alone, score_all
+    from zsseg.words import query_text
+
+    spec, path = dataset_spec(args.dataset, args.classes), args.weights or args.out / WEIGHTS
+    checkpoint, images = read_checkpoint(path), held_out(args)
+    assert images is not None
+    settings = settings_from(args, Settings, names=(), images=0, ranks=ranks.count)
+    clip, _ = _clip(args, spec, settings, ranks)
+    templates = args.templates if args.templates != "auto" or checkpoint.about else settings.published.queries
+    text = query_text(checkpoint, path, clip, class_names(spec), templates, spec.template)
+    about, sides = checkpoint.about, (settings.short, settings.longest)
+    if about and not (args.short_side or args.long_side):
+        sides = about.short, about.longest
+    trained = f"{about.iterations} iterations, {len(about.names)} classes" if about else "a published file"
+    print(f"weights {path} ({trained}) on {len(images.ids)} images, short side {sides[0]}")
+    predict = network_alone(checkpoint.network.to(ranks.device), spec, text, *sides)
+    scores, failures = score_all(images, spec, predict, ranks)
+    print(f"mIoU {100 * scores.miou:.1f}{_scores(split_scores(scores.iou, spec.unseen_labels))}, the network alone")
+    return console.list_failures(sorted(failures.items())) if ranks.first else EXIT_OK
 
 
 def _train(args: argparse.Namespace, ranks: "Ranks") -> int:
@@ -99,6 +138,7 @@ def _train(args: argparse.Namespace, ranks: "Ranks") -> int:
     need_dir(args.masks, "--masks", "one mask PNG an image")
     classes = list(range(len(spec.classes))) if args.learn == "all" else seen_classes(spec)
     pairs, failures = training_pairs(selection.ids, selection.paths.images, args.masks, spec.num_labels)
+    pairs, without = _with_classes(args.masks, pairs, [index + int(spec.has_background) for index in classes])
     names = tuple(spec.classes[index] for index in classes)
     settings = settings_from(args, Settings, names=names, images=len(pairs), ranks=ranks.count)
     if settings.crop % 32:
@@ -127,10 +167,27 @@ def _train(args: argparse.Namespace, ranks: "Ranks") -> int:
     need_writable(args.out, "--out")
     state = _state(args, job, clip, ranks)
     _announce(args, job, state, ranks, clip)
+    if without:
+        print(f"left out {without} images without a class to learn, by the counts beside {args.masks}")
     report = train(job, state, ranks)
     print(f"{args.out / WEIGHTS}: {settings.network} after {state.iteration} iterations{_scores(report.scores)}")
     failed = [*selection.problems, *failures, *sorted(report.failures.items())]
     return console.list_failures(failed) if ranks.first else EXIT_OK
+
+
+def _with_classes(masks: Path, pairs: "list[Pair]", labels: list[int]) -> "tuple[list[Pair], int]":
+    """The pairs whose masks hold one of these labels, and how many do not, where scripts.prepare_zsseg counted them."""
+    counts = masks.with_name(f"{masks.name}_label_count.json")
+    if not counts.is_file():
+        return pairs, 0
+    try:
+        held = {str(name): set(values) for name, values in dict(json.loads(counts.read_text(encoding="utf-8"))).items()}
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{counts}: not the labels of each mask; make it with scripts.prepare_zsseg") from error
+    kept = [pair for pair in pairs if held.get(f"{pair.id}.png", set(labels)) & set(labels)]
+    if not kept:
+        raise UserError(f"{counts}: no mask holds a class to learn; masks of another data set?")
+    return kept, len(pairs) - len(kept)
 
 
 def _clip(args: argparse.Namespace, spec: "DatasetSpec", settings: Settings, ranks: "Ranks") -> "tuple[Clip, str]":

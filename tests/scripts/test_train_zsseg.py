@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from scripts import train_zsseg
 from tests.segmentor.small import write_scenes
-from tests.support import tree
+from tests.support import openai_state, tiny_model, tree
 from tests.zsseg.training.small import SMALL
 from training.board import read_log
 from zsseg.checkpoint import read_checkpoint
@@ -39,6 +39,9 @@ def test_a_run_from_the_command_line_and_its_repeat(
     assert checkpoint.about.words["templates"] == "single" and checkpoint.about.iterations == 3
     log = read_log(tmp_path / "out")
     assert [line["iteration"] for line in log] == [1, 2, 3, 3] and f"seen {100 * log[-1]['miou_seen']:.1f}" in told
+    evaluated = [*call, "--eval_only"]
+    assert train_zsseg.main(evaluated) == 0
+    assert f"mIoU {100 * log[-1]['miou']:.1f}, seen {100 * log[-1]['miou_seen']:.1f}" in capsys.readouterr().out
     before = {name: content for name, content in tree(tmp_path / "out").items() if "tensorboard" not in name}
     assert train_zsseg.main(call) == 0
     assert {name: content for name, content in tree(tmp_path / "out").items() if "tensorboard" not in name} == before
@@ -59,7 +62,22 @@ def test_learned_prompts_and_earlier_weights(data: list[str], tmp_path: Path) ->
     assert again.keys() == first.keys() - learner and all(again[name].equal(first[name]) for name in again)
 
 
-def test_mistakes_are_one_line(data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_without_a_class_to_learn_are_left_out(
+    data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts = tmp_path / "masks_label_count.json"
+    counts.write_text('{"s0.png": [0], "s1.png": [0, 2], "s2.png": [1]}')  # one is not counted
+    assert train_zsseg.main([*data, "--max_iters", "1"]) == 0
+    told = capsys.readouterr().out
+    assert "3 images with masks" in told and "left out 1 images" in told
+    counts.write_text("[1")
+    assert train_zsseg.main([*data, "--out", "a"]) == 2
+    assert "masks_label_count.json: not the labels of each mask" in capsys.readouterr().err
+
+
+def test_mistakes_are_one_line(
+    data: list[str], weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def says(*more: str) -> str:
         capsys.readouterr()
         assert train_zsseg.main([*data, *more]) == 2
@@ -85,4 +103,13 @@ def test_mistakes_are_one_line(data: list[str], tmp_path: Path, capsys: pytest.C
     state = {name: value for name, value in state.items() if "res3" not in name and "backbone" in name}
     save_file(state, tmp_path / "less.safetensors")
     assert "tensors are missing (res3.0.conv1.norm.bias" in says("--pretrained", "less.safetensors", "--out", "a")
+    wide = torch.load(weights, weights_only=True)
+    for name in ("text_projection", "visual.proj"):
+        wide[name] = torch.ones(len(wide[name]), 48)
+    torch.save(wide, tmp_path / "wide.pt")
+    evaluated = ["--eval_only", "--activation", "quick_gelu", "--val_split", "val.txt", "--gt_root", "masks"]
+    assert "queries have 32 numbers, the text embeddings of wide.pt 48" in says(*evaluated, "--clip", "wide.pt")
+    torch.save(openai_state(tiny_model(seed=1)), tmp_path / "other.pt")
+    assert "trained with another CLIP" in says(*evaluated, "--clip", "other.pt")
+    assert "goes with --val_split" in says("--eval_only")
     assert "leave one of them out" in says("--prompts", "x", "--templates", "single", "--out", "a")
