@@ -1,7 +1,7 @@
 """Images + masks of seen classes -> zsseg's MaskFormer, which finds masks of any class and names it by CLIP's text.
 
 python -m scripts.train_zsseg --preset voc-15-R101c --dataset voc20 --img_root VOC2012/JPEGImages \
-    --split_file train.txt --masks MASKS --clip ViT-B-16.pt --pretrained R-103.pth --out output/voc20/zsseg
+    --split_file train.txt --masks MASKS --clip ViT-B-16.pt --pretrained R-103.pkl --out output/voc20/zsseg
 python -m scripts.train_zsseg --dataset toyworld --masks output/toyworld/data/SegmentationClass --network tiny \
     --crop 96 --short_side 96 --max_iters 1000 --lr 1e-3 --backbone_lr 1 --out output/toyworld/zsseg
 python -m scripts.train_zsseg --eval_only --dataset voc20 --val_split val.txt --gt_root MASKS --out output/voc20/zsseg

@@ -1,8 +1,13 @@
 """ImageNet weights for the backbone to start from, by file or by torchvision's name."""
 
+import pickle
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from clip.archive import read_tensors
@@ -10,7 +15,14 @@ from common.errors import UserError, in_short
 from zsseg.checkpoint import fill, read_checkpoint
 from zsseg.maskformer import MaskFormer
 
-EXPECTED = "a backbone's ImageNet weights with torchvision's or detectron2's names (.pth, .safetensors)"
+EXPECTED = "a backbone's ImageNet weights with torchvision's or detectron2's names (.pth, .safetensors, .pkl)"
+ARRAY_PARTS: Mapping[tuple[str, str], Any] = {  # what a pickled array is made of
+    ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("_codecs", "encode"): lambda text, _encoding: text.encode("latin1"),
+    ("collections", "OrderedDict"): OrderedDict,
+}
 TORCHVISION = {  # parts of names: theirs and ours
     "conv1.": "stem.conv1.",
     "bn1.": "stem.conv1.norm.",
@@ -85,9 +97,31 @@ def _tensors(source: str) -> dict[str, Tensor]:
     if not path.is_file():
         return _from_torchvision(source)
     try:
-        return read_tensors(path, EXPECTED).state
+        return _arrays(path) if path.suffix == ".pkl" else read_tensors(path, EXPECTED).state
     except UserError as error:
         raise UserError(f"--pretrained {error}") from error
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Unpickles arrays and containers; every other name is refused, so that nothing is run."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        found = ARRAY_PARTS.get((module.replace("numpy._core", "numpy.core"), name))
+        if found is None:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return found
+
+
+def _arrays(path: Path) -> dict[str, Tensor]:
+    """The arrays of a pickle under `model`, which is detectron2's form of backbones (R-50.pkl, R-103.pkl)."""
+    try:
+        with path.open("rb") as stream:
+            content = _ArrayUnpickler(stream, encoding="latin1").load()
+        arrays = content["model"]
+        return {str(name): torch.from_numpy(np.array(value)) for name, value in arrays.items()}
+    except Exception as error:  # whatever wrong bytes lead to
+        reason = in_short(error) or type(error).__name__
+        raise UserError(f"{path}: cannot be read as arrays ({reason}); expected {EXPECTED}") from error
 
 
 def _from_torchvision(name: str) -> dict[str, Tensor]:
