@@ -209,3 +209,22 @@ def pooled_patch_features(visual: VisionTransformer, last_output: Tensor) -> Ten
 def class_token_features(visual: VisionTransformer, last_output: Tensor) -> Tensor:
     """(B, 1+N, D) -> (B, E): CLIP's own image feature, not normalised."""
     return visual.ln_post(last_output[:, 0]) @ visual.proj
+
+
+def last_block_of_class_token(visual: VisionTransformer, last_input: Tensor) -> Tensor:
+    """`class_token_features` of the last block's output, (B, 1+N, D) -> (B, E), where no other token is needed.
+
+    Only the class token asks, and goes through the MLP.
+    """
+    block, asking = visual.transformer.resblocks[-1], last_input[:, :1]
+    layer, normed = block.attn, block.ln_1(last_input)
+    width = normed.shape[-1]
+    weights, biases = layer.in_proj_weight.split((width, 2 * width)), layer.in_proj_bias.split((width, 2 * width))
+    query = F.linear(normed[:, :1], weights[0], biases[0])
+    keys_values = F.linear(normed, weights[1], biases[1])
+    # (B, 1, D) -> (B, heads, 1, D/heads); (B, T, 2D) -> two of (B, heads, T, D/heads)
+    query = query.unflatten(-1, (layer.num_heads, -1)).transpose(1, 2)
+    key, value = keys_values.unflatten(-1, (2, layer.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    mixed = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+    tokens = asking + block.ls_1(layer.out_proj(mixed))
+    return class_token_features(visual, tokens + block.ls_2(block.mlp(block.ln_2(tokens))))

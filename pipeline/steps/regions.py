@@ -128,7 +128,7 @@ class RunLengths:
         return _at_size(self.size, size, rows, lambda own: self._own_sums(scores, own))
 
     def _own_sums(self, scores: np.ndarray, rows: slice) -> np.ndarray:
-        total, covering = _added(self, scores, rows)
+        total, covering = added(self, scores, rows)
         return total / np.maximum(covering, 1)
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -174,7 +174,8 @@ class SoftMasks:
 
     def sums(self, scores: np.ndarray, size: tuple[int, int], rows: slice) -> np.ndarray:
         """Rows of maps (k, H, W) float32: the scores (Q, k) of all regions by their weights, of a sum of at most 1."""
-        return _at_size(self.size, size, rows, lambda own: _at_most_one(_added(self, scores, own)[0]))
+        maps = _at_size(self.size, size, rows, lambda own: added(self, scores, own)[0])
+        return maps / np.maximum(maps.sum(axis=0), 1)
 
     def arrays(self) -> dict[str, np.ndarray]:
         more = {} if self.probabilities is None else {"probabilities": self.probabilities.astype(np.float32)}
@@ -193,7 +194,7 @@ def box_of(mask: np.ndarray) -> Box | None:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def _added(regions: RunLengths | SoftMasks, scores: np.ndarray, rows: slice) -> tuple[np.ndarray, np.ndarray]:
+def added(regions: RunLengths | SoftMasks, scores: np.ndarray, rows: slice) -> tuple[np.ndarray, np.ndarray]:
     """(k, rows, w): the masks' rows, each times its scores, added up; and (rows, w), the masks themselves added up.
 
     A bounded number of masks is unpacked at a time.
@@ -208,10 +209,6 @@ def _added(regions: RunLengths | SoftMasks, scores: np.ndarray, rows: slice) -> 
         total += weights[part].T @ planes.astype(np.float32)
     total = total.reshape(-1, height, width)
     return total[:-1], total[-1]
-
-
-def _at_most_one(maps: np.ndarray) -> np.ndarray:
-    return maps / np.maximum(maps.sum(axis=0), 1)
 
 
 def _at_size(
