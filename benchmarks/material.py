@@ -16,7 +16,8 @@ from common.errors import UserError
 from common.files import atomic_write, write_text
 from common.outcome import Outcome
 from dataset.spec import Sample
-from dataset.voc_layout import read_split, voc_paths, voc_samples
+from dataset.split_file import read_split
+from dataset.voc_layout import voc_paths, voc_samples
 from pipeline.methods.method import CamSettings
 from pipeline.stages.cams import CamJob, ModelSource
 from toyworld.spec import WEIGHTS

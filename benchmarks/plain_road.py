@@ -23,7 +23,8 @@ from common.arguments import positive
 from common.errors import EXIT_OK
 from common.images import read_image
 from dataset.spec import Sample
-from dataset.voc_layout import read_split, voc_paths, voc_samples
+from dataset.split_file import read_split
+from dataset.voc_layout import voc_paths, voc_samples
 from voc12.spec import SPEC
 
 MEAN_BGR = (104.008, 116.669, 122.675)

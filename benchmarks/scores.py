@@ -18,7 +18,8 @@ from benchmarks.toyworld import cams_by, score_seed
 from common.arguments import positive
 from common.errors import EXIT_OK
 from common.images import read_image
-from dataset.voc_layout import read_split, voc_paths, voc_samples
+from dataset.split_file import read_split
+from dataset.voc_layout import voc_paths, voc_samples
 from toyworld.spec import SPEC, VALIDATION_SEED, WEIGHTS
 
 WAYS: dict[str, list[str]] = {

@@ -8,11 +8,14 @@ from cli.datasets import FOLDER, spec_of
 from common.errors import UserError
 from common.files import need_dir
 from dataset.classes_file import read_classes
-from dataset.folder import Images, find_images, images_of, read_ids, restricted
+from dataset.folder import Images, find_images, images_of, restricted
+from dataset.ids import without_suffix
 from dataset.labels import read_labels_argument
 from dataset.matching import match, print_errors, repeated_images
+from dataset.references import split_ids
 from dataset.spec import BY_PATH, EVERY_CLASS, LABELLED_SPLIT, VOC, DatasetSpec, Sample
-from dataset.voc_layout import VocPaths, read_split, voc_paths, voc_samples
+from dataset.split_file import read_references, read_split
+from dataset.voc_layout import VocPaths, voc_paths, voc_samples
 
 
 def dataset_spec(name: str, classes: Path | None = None) -> DatasetSpec:
@@ -102,7 +105,9 @@ def select(
     if img_root is None:
         if gt_root is None or split_file is None or images_needed:
             raise UserError(f"--img_root is needed with --dataset {name}: {spec.images}")
-        ids = read_ids(split_file) if spec.layout == BY_PATH else read_split(split_file)
+        ids = read_split(split_file)
+        if spec.layout == BY_PATH:
+            ids = list(dict.fromkeys(map(without_suffix, read_references(split_file))))
         return Selection(spec, VocPaths(gt_root, None, split_file, gt_root), ids)
     if spec.layout == BY_PATH or (spec.layout == LABELLED_SPLIT and split_file is None and labels is not None):
         return _folder_images(spec, img_root, split_file, gt_root, labels)
@@ -117,7 +122,7 @@ def select(
             remedy = f"{example}; python -m scripts.prepare_{spec.name} makes one"
             raise UserError(f"--split_file is needed with --dataset {spec.name}: {remedy}")
         paths = VocPaths(img_root, None, split_file, gt_root)
-    selection = Selection(spec, paths, read_split(paths.split))
+    selection = Selection(spec, paths, read_split(paths.split, labelled=spec.layout == LABELLED_SPLIT))
     return selection if labels is None else selection.labelled_by(labels)
 
 
@@ -125,10 +130,9 @@ def _folder_images(
     spec: DatasetSpec, img_root: Path, split_file: Path | None, gt_root: Path | None, labels: str | None
 ) -> Selection:
     """All images of a folder, or those of the split file."""
-    ids = read_ids(split_file) if split_file else None
     images = find_images(img_root)
+    ids = None if split_file is None else split_ids(images, split_file)
     if ids is not None:
-        ids = list(dict.fromkeys(images.spelled(ids)))
         images = restricted(images, ids)
     paths = VocPaths(img_root, None, split_file or img_root, gt_root)
     selection = Selection(spec, paths, list(images.paths) if ids is None else ids, images.problems)

@@ -139,8 +139,8 @@ def add_data_options(parser: argparse.ArgumentParser, truth: bool) -> None:
         "--split_file",
         type=Path,
         metavar="FILE",
-        help="text file, one image id a line; not given: ImageSets/Segmentation/train.txt beside the images, or, "
-        "for a folder, all of its images",
+        help="text file, one image id or path a line (also irn's lists and VOC's of a class); not given: "
+        "ImageSets/Segmentation/train.txt beside the images, or, for a folder, all of its images",
     )
     if truth:
         group.add_argument(
@@ -157,9 +157,9 @@ def add_data_options(parser: argparse.ArgumentParser, truth: bool) -> None:
     group.add_argument(
         "--labels",
         metavar="LABELS",
-        help="a file (`id name name` text, image,labels CSV, JSON Lines, COCO json), a folder of VOC XML, `folders` "
-        "(the first folder of each image is its class), classes for every image as a,b, or `clip`: "
-        "CLIP names them (TagCLIP, in generate_cams.py); not given: the data set's own",
+        help="a file (`id name name` text, a table, JSON, COCO, CVAT, Label Studio and others: docs/labels.md), a "
+        "folder (VOC XML, labelme, YOLO), `folders` (the first folder of each image is its class), classes for every "
+        "image as a,b, or `clip`: CLIP names them (TagCLIP, in generate_cams.py); not given: the data set's own",
     )
 
 

@@ -5,7 +5,7 @@ Category ids run from 1 to 90 with gaps; in ascending order they are the classes
 
 from coco14.spec import CLASSES, OFFICIAL_NAMES
 from common.errors import UserError
-from dataset.ids import image_id, split_id
+from dataset.ids import reference, split_id, without_suffix
 from dataset.readers.coco import CocoFile, CocoImage
 from dataset.text_files import shown
 
@@ -34,7 +34,7 @@ def images_by_id(coco: CocoFile) -> dict[str, CocoImage]:
     Raises UserError when two images have one id, or an id would leave the image folder or break a line of a split file.
     """
     where = str(coco.path)
-    keys = [split_id(image_id(image.file_name, where), where) for image in coco.images]
+    keys = [split_id(without_suffix(reference(image.file_name, where)), where) for image in coco.images]
     if len(set(keys)) < len(keys):
         twice = next(key for number, key in enumerate(keys) if key in keys[:number])
         raise UserError(f"{coco.path}: two images are called {twice}; expected file names that differ")

@@ -2,26 +2,19 @@
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.errors import UserError
 from common.files import need_dir
-from dataset.ids import IMAGE_SUFFIXES, image_id, plain_id, unfit
+from dataset.ids import IMAGE_SUFFIXES, PICTURE_SUFFIXES, plain_id, unfit
 from dataset.mask_png import is_made_here
 from dataset.names import one_form
-from dataset.text_files import files_below
-from dataset.voc_layout import image_file, inside, read_lines
+from dataset.text_files import files_below, is_systems
+from dataset.voc_layout import image_file, inside
 
 EXPECTED = "a folder of jpg, png, webp, tif or bmp images, at any depth"
-# Pictures that are not read: each is named as a problem, so that none is lost in silence.
-OTHER_PICTURES = (".gif", ".heic", ".heif", ".avif", ".jp2", ".svg", ".raw", ".dng")
-# Folders and files of systems, in lower case: thumbnails, waste baskets, what zip programs of macOS add.
-SYSTEM = set(
-    "@eadir @tmp #recycle #snapshot @recycle @recently-snapshot $recycle.bin __macosx lost+found "
-    "thumbs.db ehthumbs.db desktop.ini".split()
-) | {"system volume information"}
 OUTPUT = Path("output")  # the default folder of results, below the working folder
 
 
@@ -32,16 +25,18 @@ class Images:
     paths      by id, which is the path below the folder without suffix and with `/`; in the order of the ids
     twice      the files of ids that several files have
     problems   (id or name, reason) of files that cannot be used
+    others     by id, the images that a split leaves out
     """
 
     paths: dict[str, Path] = field(default_factory=dict)
     twice: dict[str, list[str]] = field(default_factory=dict)
     problems: list[tuple[str, str]] = field(default_factory=list)
+    others: dict[str, Path] = field(default_factory=dict)
 
-    def spelled(self, ids: Iterable[str]) -> list[str]:
-        """The ids as the files spell them: `ü` may be one character or two (macOS). Ids without image stay."""
-        spelling = {one_form(key): key for key in reversed(self.paths)}
-        return [key if key in self.paths else spelling.get(one_form(key), key) for key in ids]
+    @property
+    def all_paths(self) -> dict[str, Path]:
+        """Those of other splits too."""
+        return self.others | self.paths
 
 
 def find_images(root: Path) -> Images:
@@ -91,11 +86,6 @@ def find_images(root: Path) -> Images:
     return images
 
 
-def is_systems(name: str) -> bool:
-    """Whether a file or folder of that name is hidden, or belongs to a system."""
-    return name[0] == "." or name.lower() in SYSTEM
-
-
 def _below(root: Path, path: Path) -> str:
     return path.relative_to(root).as_posix()
 
@@ -103,7 +93,7 @@ def _below(root: Path, path: Path) -> str:
 def _add(images: Images, root: Path, path: Path) -> None:
     relative = _below(root, path)
     if path.suffix not in IMAGE_SUFFIXES:
-        if path.suffix.lower() in (*OTHER_PICTURES, *IMAGE_SUFFIXES):
+        if path.suffix.lower() in PICTURE_SUFFIXES:  # none is lost in silence
             images.problems.append((relative, f"{path}: save it as .jpg or .png; pictures of this kind are not read"))
         return
     key = relative.removesuffix(path.suffix)
@@ -132,11 +122,6 @@ def images_of(root: Path, ids: Sequence[str]) -> Images:
     return images
 
 
-def read_ids(path: Path) -> list[str]:
-    """The ids of a user's own split file, one a line: the whole line, so that names may hold spaces; suffix or not."""
-    return read_lines(path, image_id)
-
-
 def restricted(images: Images, ids: Sequence[str]) -> Images:
     """The images and problems of these ids only."""
     kept = set(ids)
@@ -144,4 +129,5 @@ def restricted(images: Images, ids: Sequence[str]) -> Images:
         {key: path for key, path in images.paths.items() if key in kept},
         {key: names for key, names in images.twice.items() if key in kept},
         [(key, reason) for key, reason in images.problems if key in kept or key.rpartition(".")[0] in kept],
+        {key: path for key, path in images.paths.items() if key not in kept},
     )

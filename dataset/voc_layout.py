@@ -4,17 +4,17 @@ Errors in a file are UserErrors that name it.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
-from common.files import is_file, need_dir, need_file
-from dataset.ids import IMAGE_SUFFIXES, plain_id
+from common.files import is_file, need_dir
+from dataset.ids import IMAGE_SUFFIXES
 from dataset.names import hint, one_form
 from dataset.readers.voc_xml import read_names
 from dataset.spec import Sample
-from dataset.text_files import numbered_lines, read_text, shown
+from dataset.text_files import shown
 
 
 @dataclass(frozen=True)
@@ -42,24 +42,6 @@ def voc_paths(img_root: Path, split_file: Path | None = None, gt_root: Path | No
     split = split_file or root / "ImageSets" / "Segmentation" / "train.txt"
     masks = gt_root or root / "SegmentationClass"
     return VocPaths(img_root, root / "Annotations", split, masks if gt_root or masks.is_dir() else None)
-
-
-def read_split(path: Path) -> list[str]:
-    """The ids of a split file, one a line (what follows an id on its line is not read), each once, in order.
-
-    Raises UserError when the file is missing, not text, empty, or holds an id that leaves the image folder.
-    """
-    return read_lines(path, lambda line, where: plain_id(line.split()[0], where))
-
-
-def read_lines(path: Path, id_of: Callable[[str, str], str]) -> list[str]:
-    """The ids of a split file: what `id_of` makes of a line and the place it stands; raises UserError, see above."""
-    expected = "a text file with one image id a line"
-    lines = numbered_lines(read_text(need_file(path, "--split_file", expected), expected))
-    ids = dict.fromkeys(id_of(line, f"{path}, line {number}") for number, line in lines)
-    if not ids:
-        raise UserError(f"{path}: an empty split; expected one image id a line")
-    return list(ids)
 
 
 def read_labels(xml: Path, classes: Sequence[str]) -> tuple[int, ...]:

@@ -109,7 +109,8 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
 def _images(args: argparse.Namespace) -> tuple[Path, list[str], list[tuple[str, str]]]:
     """The folder of images, the ids to predict, and (id, reason) of what cannot be used."""
     from cli.lookup import select
-    from dataset.folder import find_images, read_ids, restricted
+    from dataset.folder import find_images, restricted
+    from dataset.references import split_ids
 
     if args.dataset != FOLDER:
         selection = select(args.dataset, args.img_root, args.split_file, None, images_needed=True)
@@ -119,7 +120,7 @@ def _images(args: argparse.Namespace) -> tuple[Path, list[str], list[tuple[str, 
     images = find_images(args.img_root)
     if args.split_file is None:
         return args.img_root, list(images.paths), images.problems
-    ids = list(dict.fromkeys(images.spelled(read_ids(args.split_file))))
+    ids = split_ids(images, args.split_file)
     return args.img_root, ids, restricted(images, ids).problems
 
 

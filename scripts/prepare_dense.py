@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from dataset.annotations import MaskJob, annotation_of, find_files
-    from dataset.voc_layout import read_split
+    from dataset.split_file import read_split
 
     spec = spec_of(args.dataset)
     raw = spec.raw

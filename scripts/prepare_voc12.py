@@ -39,7 +39,7 @@ def _run(args: argparse.Namespace) -> int:
     from cli.preparing import make_masks
     from common.files import write_text
     from dataset.annotations import MaskJob
-    from dataset.voc_layout import read_split
+    from dataset.split_file import read_split
     from voc12.sbd import ARCHIVE, SPLIT_SIZES, check_root, find_sbd, mask_ids, read_source, sources
 
     root = check_root(args.root)

@@ -11,7 +11,8 @@ from PIL import Image
 from clip.image import patch_grid, prepare_image
 from clip.load import Clip, load_clip
 from common.images import read_image
-from dataset.voc_layout import read_labels, read_split
+from dataset.split_file import read_split
+from dataset.voc_layout import read_labels
 from pipeline.files.cam_file import load_cams
 from pipeline.methods.clip_es import ClipEsSettings
 from pipeline.methods.method import CamSettings, TextSet

@@ -41,7 +41,7 @@ def read_coco(path: Path) -> CocoFile:
 
 def recognises(source: LabelSource) -> bool:
     """Whether it is JSON with one of the parts of an instances file."""
-    return isinstance(source.json, dict) and any(part in source.json for part in PARTS)
+    return isinstance(source.json, dict) and sum(part in source.json for part in PARTS) > 1
 
 
 def read(source: LabelSource) -> LabelTable:
@@ -69,6 +69,7 @@ def parse_coco(path: Path, content: Any) -> CocoFile:
     for index, entry in enumerate(content["annotations"]):
         image = _integer(path, "annotations", index, entry, "image_id")
         category = _integer(path, "annotations", index, entry, "category_id")
+        entry["image_id"], entry["category_id"] = image, category
         if image not in grouped or category not in categories:
             missing = f"image {image}" if image not in grouped else f"category {category}"
             raise UserError(f"{path}: annotations[{index}] is of {missing}, which the file does not hold")
@@ -77,14 +78,22 @@ def parse_coco(path: Path, content: Any) -> CocoFile:
 
 
 def _image(path: Path, index: int, entry: Any) -> CocoImage:
+    """LVIS names its images by their address alone, of which the last folder and the file count."""
     image = _integer(path, "images", index, entry, "id")
+    if "file_name" not in entry and isinstance(entry.get("coco_url"), str):
+        entry = {**entry, "file_name": "/".join(entry["coco_url"].split("/")[-2:])}
     name = _string(path, "images", index, entry, "file_name")
     height, width = (_integer(path, "images", index, entry, key) if key in entry else 0 for key in ("height", "width"))
     return CocoImage(image, name, (height, width))
 
 
 def _integer(path: Path, part: str, index: int, entry: Any, key: str) -> int:
+    """A whole number, which pandas writes as 7.0 and others as "7"."""
     value = entry.get(key) if isinstance(entry, dict) else None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, str) and value.isdecimal() and len(value) < 20:
+        value = int(value)
     if type(value) is not int or abs(value) >= 1 << 63:
         raise UserError(f"{path}: {part}[{index}] has no whole number `{key}`; expected {EXPECTED}")
     return value

@@ -20,6 +20,7 @@ from common.images import read_image
 from common.outcome import Outcome
 from common.parallel import ordered_map
 from common.provenance import record_text, source_of
+from dataset.ids import is_picture
 from dataset.spec import DatasetSpec, Sample
 from dataset.voc_layout import find_image
 from pipeline.files.tag_journal import Entry, Journal
@@ -128,24 +129,28 @@ def unlabelled(folder: Path, ids: Iterable[str]) -> tuple[list[Sample], list[tup
     samples, failures = [], []
     for image_id in ids:
         try:
-            quoted(image_id)
-            samples.append(Sample(image_id, find_image(folder, image_id), ()))
+            sample = Sample(image_id, find_image(folder, image_id), ())
+            quoted(sample)
+            samples.append(sample)
         except UserError as error:
             failures.append((image_id, str(error)))
     return samples, failures
 
 
 def write_labels(path: Path, tagged: Iterable[Tags | Sample]) -> None:
-    """Write `id 45 49 50` a line (0-based class indices): the COCO split format that the CAM stage reads.
-
-    Ids that are more than a plain word stand in double quotes.
-    """
-    lines = [" ".join([quoted(image.id), *map(str, image.labels)]) for image in tagged]
+    """Write `id 45 49 50` a line (0-based class indices): the COCO split format that the CAM stage reads."""
+    samples = [image.sample if isinstance(image, Tags) else image for image in tagged]
+    lines = [" ".join([quoted(sample), *map(str, sample.labels)]) for sample in samples]
     write_text(path, "".join(f"{line}\n" for line in lines))
 
 
-def quoted(image_id: str) -> str:
-    """The id as the label file holds it. Raises UserError for one that cannot be held."""
-    if any(sign in image_id for sign in '"\r\n'):
-        raise UserError(f"{image_id!r}: a name that a label file cannot hold; rename the image")
-    return image_id if re.fullmatch(r"[^\s#:][^\s:]*", image_id) else f'"{image_id}"'
+def quoted(sample: Sample) -> str:
+    """The id as the label file holds it: in double quotes where it is more than a plain word.
+
+    An id that looks like a file name, as that of `photo.jpg.png`, stands with its suffix. Raises UserError for one that
+    a label file cannot hold.
+    """
+    name = f"{sample.id}{sample.image.suffix}" if is_picture(sample.id) else sample.id
+    if any(sign in name for sign in '"\r\n'):
+        raise UserError(f"{name!r}: a name that a label file cannot hold; rename the image")
+    return name if re.fullmatch(r"[^\s#:<{\[][^\s:]*", name) else f'"{name}"'

@@ -9,7 +9,8 @@ from PIL import Image
 from benchmarks.plain_clip_es import PlainModel, box_mask, load_plain, plain_maps, save
 from clip.image import prepare_image
 from clip.load import load_clip
-from dataset.voc_layout import read_labels, read_split
+from dataset.split_file import read_split
+from dataset.voc_layout import read_labels
 from pipeline.methods.clip_es import ClipEsSettings
 from pipeline.methods.method import CamSettings, TextSet
 from pipeline.methods.table import compute_maps

@@ -9,7 +9,7 @@ from PIL import Image
 
 from benchmarks import plain_road
 from dataset.spec import Sample
-from dataset.voc_layout import read_split
+from dataset.split_file import read_split
 from tests.support import Command, write_world
 
 

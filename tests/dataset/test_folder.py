@@ -192,11 +192,11 @@ def test_samples_in_the_order_of_the_ids_with_labels_in_that_of_the_file(own: Pa
 
 
 def test_what_does_not_fit_is_told_left_out_and_failed(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    selection = chosen(own, written(own, "a dog\nb\nx cat\ny cat\n"))
+    selection = chosen(own, written(own, "a dog\nx cat\ny cat\n"))
     told = capsys.readouterr().err.splitlines()
     assert told == [
         f"warning: 2 images without labels in {own}/labels.txt, left out: b, sub/c",
-        f"warning: 2 labels without images in {own}/photos, left out: x (line 3), y (line 4)",
+        f"warning: 2 labels without images in {own}/photos, left out: x (line 2), y (line 3)",
     ]
     assert selection.ids == ["a"]
     assert [key for key, _ in selection.problems] == ["b", "sub/c", "x", "y"]

@@ -90,12 +90,17 @@ MISTAKES: dict[str, tuple[Callable[[], object], list[str], int, str]] = {
         2,
         "photos: 1 id of several images: a (a.jpg, a.png)",
     ),
-    "a folder without XML": (nothing, options(labels="photos"), 2, "--labels photos: no XML file in it"),
+    "a folder without XML": (
+        nothing,
+        options(labels="photos"),
+        2,
+        "--labels photos: no XML, JSON, YOLO or other label file",
+    ),
     "labels of other images": (
-        write("labels.csv", "image,labels\nphotos/a.jpg,dog\n"),
+        write("labels.csv", "image,labels\nphotos/c.jpg,dog\n"),
         options(),
         2,
-        "labels are for ids such as 'photos/a', images have ids such as 'a'",
+        "labels are for ids such as 'photos/c.jpg', images have ids such as 'a'",
     ),
     "folders that are no classes": (
         lambda: (Path("photos/dogs").mkdir(), Path("photos/a.jpg").rename("photos/dogs/a.jpg")),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dataset.readers.voc_xml import read_names
-from dataset.voc_layout import read_split
+from dataset.split_file import read_split
 from tests.support import Command
 from voc12.spec import SPEC
 

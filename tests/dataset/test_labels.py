@@ -9,65 +9,72 @@ from PIL import Image
 
 from cli.lookup import select
 from common.errors import UserError
-from dataset.ids import image_id
-from dataset.labels import read_label_file, read_labels_argument
+from dataset.folder import Images
+from dataset.ids import reference
+from dataset.labels import read_labels_argument
+from dataset.matching import match
 from dataset.names import hint
-from dataset.spec import DatasetSpec, prompts_with
+from dataset.references import find_references
+from dataset.spec import DatasetSpec, Sample, prompts_with
+from pipeline.stages.tags import write_labels
+from tests.label_files import CLASSES, FORMATS, NOTHING, PART, PHOTOS, WANTED, write_form
 from tests.support import annotation
 
-CLASSES = ("dog", "traffic light", "person")
 SPEC = DatasetSpec("mine", CLASSES, prompts_with(CLASSES, {}), ("sky",), True, 0.4)
-WANTED = {"a": ("person", "dog"), "sub/b c": ("traffic light",)}
-
-FORMATS: dict[str, tuple[str, str]] = {
-    "words": ("labels.txt", '# mine\na person dog\n\n"sub/b c" "traffic light"\n'),
-    "words with suffix": ("labels.lst", 'a.jpg person dog\n"sub/b c.PNG" "traffic light"'),
-    "colon": ("labels.txt", "a: person, dog\nsub/b c.webp: traffic light\n"),
-    "quoted colon": ("labels.txt", 'a: person, dog\n"sub/b c": traffic light\n'),
-    "byte order mark, Windows line ends": ("labels.txt", '\ufeffa person dog\r\n"sub/b c" "traffic light"\r\n'),
-    "csv": ("labels.csv", "image,labels\na.jpg,person;dog\nsub/b c.jpg,traffic light\n"),
-    "csv, other columns, quotes": (
-        "labels.csv",
-        'labels,by,Image\n"person; dog",me,./a.jpg\ntraffic  light,,sub/b c\n',
-    ),
-    "csv by its header": ("labels", "image,labels\na,person;dog;person\nsub//b c,traffic light;\n"),
-    "json lines": (
-        "labels.jsonl",
-        '{"image": "a.jpg", "labels": ["person", "dog"]}\n\n{"image": "sub/b c", "labels": ["traffic light"]}\n',
-    ),
-    "json lines in .json": (
-        "labels.json",
-        '{"image": "a.jpg", "labels": ["person", "dog"]}\n{"image": "sub/b c", "labels": ["traffic light"]}\n',
-    ),
-    "coco": (
-        "instances.json",
-        json.dumps(
-            {
-                "images": [{"id": 7, "file_name": "a.jpg"}, {"id": 3, "file_name": "sub/b c.jpg"}],
-                "annotations": [
-                    {"id": 1, "image_id": 7, "category_id": 5},
-                    {"id": 2, "image_id": 3, "category_id": 9},
-                    {"id": 3, "image_id": 7, "category_id": 2},
-                    {"id": 4, "image_id": 7, "category_id": 5},
-                ],
-                "categories": [
-                    {"id": 5, "name": "person"},
-                    {"id": 2, "name": "dog"},
-                    {"id": 9, "name": "traffic light"},
-                ],
-            }
-        ),
-    ),
-}
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_formats(name: str, tmp_path: Path) -> None:
-    file, text = FORMATS[name]
-    (tmp_path / file).write_text(text, encoding="utf-8", newline="")
-    table = read_label_file(tmp_path / file)
-    assert {key: entry.names for key, entry in table.entries.items()} == WANTED
-    assert not table.repeated and not table.problems
+    source = write_form(tmp_path, {file: text.encode() for file, text in FORMATS[name].items()})
+    images = Images({key: tmp_path / file for key, file in PHOTOS.items()})
+    table = read_labels_argument(str(source), SPEC, [])
+    result = match(SPEC, tmp_path, images, table)
+    result.print_lines()
+    found = {sample.id: {CLASSES[label] for label in sample.labels} for sample in result.samples}
+    wanted = {key: names for key, names in WANTED.items() if name not in PART or key == "a"}
+    assert found == {**wanted, **({"n": set()} if name in NOTHING else {})}, table
+    assert {key for key, _ in result.problems} == PHOTOS.keys() - found.keys()
+
+
+IMAGES = {
+    "photo": "photo.jpg",
+    "photo.jpg": "photo.jpg.png",
+    "train/x": "train/x.JPG",
+    "val/x": "val/x.jpg",
+    " y ": " y .png",
+}
+
+
+@pytest.mark.parametrize(
+    ("references", "wanted"),
+    [
+        (["photo.jpg", "photo.jpg.png"], ["photo", "photo.jpg"]),  # names of files
+        (["photo", "photo.jpg"], ["photo", "photo.jpg"]),  # ids
+        (["photo.jpg"], ["photo"]),
+        (["Train/X.jpg", "data/val/x.jpg"], ["train/x", "val/x"]),
+        (["x.jpg"], [None]),  # fits two
+        ([" y ", "y.png"], [" y ", None]),
+        (["y.png"], [None]),
+        (["a/train/x.jpg", "b/train/x.jpg"], [None, None]),  # both fit one
+        (["a/train/x.jpg", "b/test/x.jpg"], ["train/x", None]),
+        (["train/x.bmp", "c/train/x.jpg"], ["train/x", None]),  # a path comes before a file name
+    ],
+)  # fmt: skip
+def test_references(references: list[str], wanted: list[str | None]) -> None:
+    found = find_references({key: Path(file) for key, file in IMAGES.items()}, references)
+    assert [found.ids.get(text) for text in references] == wanted
+
+
+def test_ids_that_are_written_are_read_back(tmp_path: Path) -> None:
+    """Names that look like others, with spaces at either end, of signs that label files use."""
+    names = ["photo.jpg", "photo.jpg.png", " a .png", "b.PNG.tif", "#c.jpg", "d: e.jpg", "{f}.jpg", "g/h, i;j.webp",
+        "0.jpg",
+             "k|l.jpg", "[m].jpg", "<n>.jpg"]  # fmt: skip
+    images = Images({name.rpartition(".")[0]: Path(name) for name in names})
+    samples = [Sample(key, path, (number % 3,)) for number, (key, path) in enumerate(images.paths.items())]
+    write_labels(tmp_path / "tags.txt", samples)
+    result = match(SPEC, tmp_path, images, read_labels_argument(str(tmp_path / "tags.txt"), SPEC, []))
+    assert result.samples == samples and not result.problems and not result.errors and not result.warnings
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
@@ -86,20 +93,42 @@ def test_names_are_compared_in_one_unicode_form(form: str, tmp_path: Path) -> No
         assert [sample.labels for sample in selection.samples()[0]] == [(0,)], labels
 
 
-def test_voc_annotations(tmp_path: Path) -> None:
-    for key, names in WANTED.items():
-        path = tmp_path / f"{key}.xml"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(annotation([*names, names[0]]))
+def test_a_damaged_annotation_costs_its_image(tmp_path: Path) -> None:
+    (tmp_path / "a.xml").write_text(annotation(["dog"]))
     (tmp_path / "bad.xml").write_text("<annotation>")
     table = read_labels_argument(str(tmp_path), SPEC, [])
-    assert {key: entry.names for key, entry in table.entries.items()} == WANTED
+    assert list(table.entries) == ["a"]
     assert [key for key, _ in table.problems] == ["bad"] and "damaged XML" in table.problems[0][1]
 
 
-def test_folders_and_the_same_for_all() -> None:
-    folders = read_labels_argument("folders", SPEC, ["dog/x", "traffic light/2024/y", "z"])
-    assert [entry.names for entry in folders.entries.values()] == [("dog",), ("traffic light",), ()]
+@pytest.mark.parametrize(
+    ("ids", "wanted"),
+    [
+        (["dog/x", "traffic light/2024/y", "z"], ["dog", "traffic light", None]),
+        (["train/dog/x", "val/Traffic_Light/y", "test/z"], ["dog", "Traffic_Light", None]),
+        (["train/dog/x", "dog/y"], ["train", "dog"]),  # no splits above the classes
+    ],
+)
+def test_folders(ids: list[str], wanted: list[str | None]) -> None:
+    entries = read_labels_argument("folders", SPEC, ids).entries
+    assert [entries[key].names[0] if key in entries else None for key in ids] == wanted
+
+
+@pytest.mark.parametrize(
+    ("ids", "wanted"),
+    [
+        (["train/a", "person/b"], ["train", "person"]),
+        (["train/2024/a"], ["train"]),
+        (["train/train/a", "train/person/a"], ["train", "person"]),
+    ],
+)
+def test_a_class_may_be_called_train(ids: list[str], wanted: list[str]) -> None:
+    """As VOC's is: by the other folders it is known what is meant."""
+    spec = DatasetSpec("mine", ("train", "person"), (("train",), ("person",)), ("sky",), True, 0.4)
+    assert [entry.names[0] for entry in read_labels_argument("folders", spec, ids).entries.values()] == wanted
+
+
+def test_the_same_for_all() -> None:
     every = read_labels_argument(" person,traffic light", SPEC, ["x", "y.png"])
     assert {key: entry.names for key, entry in every.entries.items()} == dict.fromkeys(
         ("x", "y.png"), ("person", "traffic light")
@@ -114,21 +143,18 @@ def test_more_names_than_a_file_name_may_have_letters() -> None:
 
 @pytest.mark.parametrize(
     ("image", "wanted"),
-    [("a.jpg", "a"), ("./a/b.JPEG", "a/b"), ("a//b.webp", "a/b"), ("a.b", "a.b"), ("a.jpg.png", "a.jpg")],
-)
-def test_ids(image: str, wanted: str) -> None:
-    assert image_id(image, "here") == wanted
+    [("a.jpg", "a.jpg"), ("./a/b.JPEG", "a/b.JPEG"), ("a//b", "a/b"), (r"C:\\x\\a.jpg", "x/a.jpg"), (" a ", " a "),
+     ("/home/me/a.jpg", "home/me/a.jpg"), ("s3://bucket/x/a%20b.jpg", "x/a b.jpg"),
+     ("/data/local-files/?d=x/a.jpg", "x/a.jpg")],
+)  # fmt: skip
+def test_how_files_name_images(image: str, wanted: str) -> None:
+    assert reference(image, "here") == wanted
 
 
-@pytest.mark.parametrize("image", ["../a.jpg", "a/../../b", "/etc/passwd", "", "."])
-def test_ids_that_leave_the_folder(image: str) -> None:
-    with pytest.raises(UserError, match=r"labels\.csv, line 4: id .* leaves the image folder"):
-        image_id(image, "labels.csv, line 4")
-
-
-def test_backslashes_are_answered_with_what_to_type() -> None:
-    with pytest.raises(UserError, match=r"^labels\.csv, line 4: use / instead of \\ in .*, as in 'trip/b\.jpg'$"):
-        image_id("trip\\b.jpg", "labels.csv, line 4")
+@pytest.mark.parametrize("image", ["../a", "a/../../b", "a/..", "", ".", "/", "..", "  ", "C:\\"])
+def test_names_that_lead_nowhere(image: str) -> None:
+    with pytest.raises(UserError, match=r"labels\.csv, line 4: (id .* leaves the image folder|no image is named)"):
+        reference(image, "labels.csv, line 4")
 
 
 def test_clip_names_the_classes_in_one_command_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,38 +174,87 @@ def coco(**changed: object) -> str:
 # file name, content, what the one line says
 DAMAGED: list[tuple[str, str | bytes, str]] = [
     ("l.txt", 'a dog\nb "dog', "l.txt, line 2: a quote is not closed"),
-    ("l.txt", "a dog\n../b dog", "l.txt, line 2: id '../b' leaves"),
+    ("l.txt", "a dog\nb/../../c dog", "l.txt, line 2: id 'b/../../c' leaves"),
+    ("l.txt", "a dog\nb: ;", "l.txt, line 2: only separators where labels are expected"),
     ("l.txt", "", "l.txt: no labels in it"),
     ("l.txt", "# nothing\n", "l.txt: no labels in it"),
+    ("l.txt", "a\nb\n", "l.txt: no labels in it"),
     ("l.txt", "a dog\nb \xe9".encode("latin-1"), "l.txt, line 2: not UTF-8"),
     ("l.txt", "a dog".encode("utf-16"), "l.txt: UTF-16 text; save it as UTF-8"),
     ("cls_labels.npy", b"\x93NUMPY\x01\x00v\x00{'descr'", "not UTF-8"),
     ("l.bin", b"a\x00b", "l.bin: a binary file"),
     ("l.xml", "<annotation/>", "one XML file; for VOC annotations give the folder"),
-    ("l.csv", "name,classes\na,dog\n", "l.csv, line 1: expected the header image,labels"),
-    ("l.csv", "image;labels\na;dog\n", "l.csv, line 1: expected the header image,labels (commas"),
+    ("l.xml", "<annotations><track/></annotations>", "l.xml: no images but tracks of a video; export it as"),
+    ("l.csv", "name,width\na,3\n", "l.csv, line 1: no column for the image; expected a header such as image,labels"),
+    ("l.csv", "image,width\na,640\n", "l.csv, line 1: no column of labels"),
     ("l.csv", "image,labels\na,dog,person\n", "l.csv, line 2: 3 columns where the header has 2; join several"),
-    ("l.csv", "image,labels\na\n", "l.csv, line 2: 1 columns"),
+    ("l.csv", "image,labels\na\n", "l.csv, line 2: 1 column where"),
     ("l.csv", 'image,labels\na,dog\n"b,dog\n', "not CSV"),
-    ("l.csv", "image,labels\n../a,dog\n", "l.csv, line 2: id '../a' leaves"),
-    ("l.csv", "", "l.csv, line 1: expected the header"),
-    ("l.csv", "image,labels,labels\na,dog,person\n", "l.csv, line 1: expected the header image,labels"),
+    ("l.csv", "image,labels\na,dog\nb,;;\n", "l.csv, line 3: only separators where labels are expected"),
+    ("l.csv", "image,labels\na,dog\n,person\n", "l.csv, line 3: labels without an image"),
+    ("l.csv", "image,labels\na,\"['dog', '']\"\n", "l.csv, line 2: an empty name among the labels"),
+    ("l.csv", "image,labels,more_labels\na,dog,person\n", "l.csv, "
+        "line 1: the field 'more_labels' looks like labels; call"),
+    ("l.csv", "image,image,labels\na,b,dog\n", "l.csv, line 1: 2 fields 'image'; keep one"),
+    ("l.csv", "image,dog,person\na,1,2\n", "l.csv, line 2: column 'person' holds '2', not 0 or 1"),
+    ("l.csv", "image,dog,person\na,1,0\nb,-1,1\n", "l.csv, line 3: holds -1 beside 0 and 1"),
+    ("l.csv", "ImageID,LabelName\na,/m/01\n", "l.csv: classes are codes such as /m/01g317; put class-descriptions.csv"),
+    ("l.csv", "", "l.csv, line 1: no column for the image"),
     ("l.jsonl", '{"image": "a", "labels": ["dog"]}\n{"image": ', "l.jsonl, line 2: not JSON"),
-    ("l.jsonl", '{"image": "a", "labels": "dog"}', "l.jsonl, line 1: `labels` is not a list of names"),
-    ("l.jsonl", '{"image": "a", "labels": [3]}', "l.jsonl, line 1: `labels` is not a list of names"),
-    ("l.jsonl", '{"file": "a"}', "l.jsonl, line 1: no `image`"),
+    ("l.jsonl", '{"image": "a", "labels": [[{}]]}', "l.jsonl, line 1: an object without a name among the labels"),
+    ("l.jsonl", '{"image": "a", "labels": [0.5]}', "l.jsonl, line 1: 0.5 is no name and no index of a class"),
+    ("l.jsonl", '{"image": "a", "labels": null}', "l.jsonl, line 1: `labels` is not a list of names; write []"),
+    ("l.jsonl", '{"image": "a", "labels": ["dog"], "labels": ["person"]}', "l.jsonl, line 1: 'labels' stands twice"),
+    ("l.jsonl", '{"image": "a", "labels": ["dog"], "extra_tags": ["x"]}',
+        "l.jsonl, line 1: the field 'extra_tags' looks like"),
+    ("l.jsonl", '{"file": "a"}', "l.jsonl, line 1: no `labels`"),
+    ("l.jsonl", '{"labels": ["dog"]}', "l.jsonl, line 1: no `image`"),
     ("l.jsonl", "[" * 100_000, "l.jsonl, line 1: not JSON"),
-    ("l.json", '["a"]', "l.json: neither COCO's instances"),
+    ("l.json", '{"x": 3}', "l.json: JSON of no known form"),
+    ("l.json", '["a"]', "l.json: JSON of no known form"),
     ("l.json", '{"images": [', "l.json, line 1: not JSON"),
-    ("l.json", '{"images": []}', "l.json: no list `annotations`"),
-    ("l.json", coco(images=[{"id": "1", "file_name": "a"}]), "l.json: images[0] has no whole number `id`"),
+    ("l.json", '{"images": [], "categories": []}', "l.json: no list `annotations`"),
+    ("l.json", '{"images": [],\n"categories": [],\n"images": []}', "l.json, line 3: 'images' stands twice"),
+    ("l.json", coco(images=[{"id": "x", "file_name": "a"}]), "l.json: images[0] has no whole number `id`"),
     ("l.json", coco(images=[{"id": 1}]), "l.json: images[0] has no text `file_name`"),
     ("l.json", coco(images=[*COCO_PARTS["images"]] * 2), "l.json: two images or two categories have the same id"),
     ("l.json", coco(annotations=[{"image_id": 1, "category_id": 2}]), "annotations[0] is of category 2, which"),
     ("l.json", coco(annotations=[{"image_id": 5, "category_id": 1}]), "annotations[0] is of image 5, which"),
     ("l.json", coco(annotations=["x"]), "annotations[0] has no whole number `image_id`"),
-    ("l.json", coco(images=[{"id": 1, "file_name": "../a"}]), "image id 1: id '../a' leaves"),
-]
+    ("l.json", coco(images=[{"id": 1, "file_name": "b/../../a"}]), "image id 1: id 'b/../../a' leaves"),
+    ("l.json", '{"classes": ["dog"], "labels": {"a": [3]}}', "l.json, image 'a': label '3', and `classes` has 1 names"),
+    ("l.json", '[{"data": {"image": "a.jpg"}, "annotations": [{"result": [{"type": "rectanglelabels", '
+        '"value": {}}]}]}]',
+     "l.json, task 1: a region without label"),
+    ("y.yaml", "names: {0: dog", "y.yaml, line 1: not YAML"),
+    ("y.yaml", "path: x", "y.yaml: no `names`"),
+]  # fmt: skip
+
+
+def test_nameless_objects_cost_their_images(tmp_path: Path) -> None:
+    """In forms with a file or an element an image."""
+    (tmp_path / "x.xml").write_text('<annotations><image name="a.jpg"><box/><box label="dog"/></image></annotations>')
+    (tmp_path / "v").mkdir()
+    (tmp_path / "v/a.xml").write_text("<annotation><object><name> </name></object></annotation>")
+    (tmp_path / "v/b.xml").write_text("<annotation><objects><object><name>dog</name></object></objects></annotation>")
+    (tmp_path / "j").mkdir()
+    (tmp_path / "j/a.json").write_text('{"shapes": [{"label": ""}, {"label": "dog"}], "imagePath": "a.jpg"}')
+    for source, reasons in (
+        ("x.xml", ["image 1 has a box without label"]),
+        ("v", ["object 1 has no name", "<objects> looks like labels"]),
+        ("j", ["shape 1 has no label"]),
+    ):
+        table = read_labels_argument(str(tmp_path / source), SPEC, [])
+        assert not table.entries and len(table.problems) == len(reasons)
+        assert all(reason in problem for reason, (_, problem) in zip(reasons, table.problems)), table.problems
+
+
+def test_damaged_yolo_files_cost_their_images(tmp_path: Path) -> None:
+    (tmp_path / "data.yaml").write_text("names: [dog]")
+    for name, text in (("a", "0 0.5 0.5 0.1 0.1\n1 0 0 0 0"), ("b", "0 0.5"), ("c", "")):
+        (tmp_path / f"{name}.txt").write_text(text)
+    table = read_labels_argument(str(tmp_path), SPEC, [])
+    assert dict(table.problems).keys() == {"a", "b"} and "a.txt, line 2: class 1" in table.problems[0][1]
 
 
 @pytest.mark.parametrize(("file", "content", "message"), DAMAGED)

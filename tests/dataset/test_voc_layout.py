@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from dataset.voc_layout import find_image, read_labels, read_split, voc_paths, voc_samples
+from dataset.split_file import read_split
+from dataset.voc_layout import find_image, read_labels, voc_paths, voc_samples
 from tests.support import annotation
 
 CLASSES = ("cat", "dog", "horse", "tvmonitor")

@@ -15,7 +15,8 @@ from PIL import Image
 
 from common.errors import UserError
 from common.images import image_size, read_image
-from dataset.voc_layout import find_image, read_labels, read_split
+from dataset.split_file import read_split
+from dataset.voc_layout import find_image, read_labels
 from pipeline.files.cam_file import read_maps, save_cams
 from pipeline.steps.maps import Cams
 from tests.endurance import soak

@@ -15,8 +15,7 @@ from scipy.io import savemat  # type: ignore[import-untyped]
 
 from clip import text_cache
 from dataset.classes_file import MAX_NAME, read_classes
-from dataset.folder import read_ids
-from dataset.voc_layout import read_split
+from dataset.split_file import read_references, read_split
 from pipeline.files.tag_journal import Journal
 from tests.fuzz.support import any_bytes, check_ids, read_or_refuse
 from voc12.sbd import read_source
@@ -57,12 +56,14 @@ def test_a_right_classes_file_is_read(groups: dict[str, list[str]], background: 
 
 # --- split files ----------------------------------------------------------------------------------
 
-SPLITS = [b"2007_000032\n2007_000039\n", b"sub/a 1\r\nb -1\r\n", "\ufeffgrün\n# so\nmy photo.jpg\n".encode(), b"a\rb\r"]
+SPLITS = [b"2007_000032\n2007_000039\n", b"sub/a 1\r\nb -1\r\n", "\ufeffgrün\n# so\nmy photo.jpg\n".encode(), b"a\rb\r",
+          b"/JPEGImages/a.jpg /SegmentationClass/a.png\n", b"C:\\x\\b.jpg\n../c.png\n",
+              b"a -1\nb 0\nc 1\n"]  # fmt: skip
 
 
 @given(any_bytes(*SPLITS))
 def test_any_split(data: bytes) -> None:
-    for read in (read_split, read_ids):
+    for read in (read_split, read_references):
         ids = read_or_refuse(read, Path("s.txt"), data)
         assert ids is None or ids
         check_ids(ids or [])
@@ -74,7 +75,7 @@ NAMES = st.lists(st.text("aü7_-", min_size=1, max_size=6), min_size=1, max_size
 @given(st.lists(NAMES, min_size=1, max_size=9, unique=True), st.sampled_from(("\n", "\r\n", "\r")))
 def test_a_right_split_is_read(ids: list[str], end: str) -> None:
     Path("s.txt").write_bytes(end.join(ids).encode())
-    assert read_split(Path("s.txt")) == read_ids(Path("s.txt")) == ids
+    assert read_split(Path("s.txt")) == read_references(Path("s.txt")) == ids
 
 
 # --- SBD's .mat files -----------------------------------------------------------------------------

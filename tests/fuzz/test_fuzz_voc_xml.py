@@ -49,7 +49,8 @@ def test_any_tree(root: Any) -> None:
         [(name.text or "").strip() for name in item if name.tag == "name"] for item in root if item.tag == "object"
     ]
     texts = [normalize("NFC", text) for names in objects for text in names]
-    assert said == (tuple(dict.fromkeys(texts)) if all(names and all(names) for names in objects) else None)
+    right = root.tag == "annotation" and all(names and all(names) for names in objects)
+    assert said == (tuple(dict.fromkeys(texts)) if right else None)
 
 
 def bombs() -> dict[str, str]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import coco14.spec
-from dataset.folder import read_ids
+from dataset.split_file import read_references
 from report.gallery import Spool, draw, pictures_of, tiles_of
 from report.measure import Entry, Findings, ReportJob, least_certain, measure
 from report.page import Report, write_report
@@ -165,7 +165,7 @@ def downloaded(driver: Any, selector: str, folder: Path) -> list[str]:
     press(driver, selector)
     for _ in range(600):
         if (folder / name).is_file() and not list(folder.glob("*.crdownload")):
-            return read_ids(folder / name)
+            return read_references(folder / name)
         time.sleep(0.05)
     raise AssertionError(f"{name} was not downloaded")
 

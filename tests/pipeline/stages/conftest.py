@@ -9,7 +9,8 @@ import pytest
 
 from clip.load import Clip
 from dataset.spec import DatasetSpec, Sample
-from dataset.voc_layout import read_split, voc_paths, voc_samples
+from dataset.split_file import read_split
+from dataset.voc_layout import voc_paths, voc_samples
 from pipeline.methods.method import CamSettings
 from pipeline.stages.cams import CamJob, CamWork, ModelSource, set_up
 from voc12.spec import SPEC
