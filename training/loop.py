@@ -55,8 +55,6 @@ class Training:
     settings        what a run must share to be taken up, in values as JSON has them
     accumulate      batches before the weights change
     clip_norm       longest gradient; None: any
-    most_skipped    steps in a row whose loss or gradient is not finite, which are skipped; one more ends the run. 0: no
-                    step is skipped
     dtype           of the forward pass
     save_every, validate_every  iterations; both also happen after the last one
     keep            checkpoints that stay
@@ -64,6 +62,8 @@ class Training:
     after_step      called after each change of the weights, before the running mean follows them
     validate        called on every rank with the network to score, the iterations that are done, and the board (None
                     but on the first rank)
+    most_skipped    steps in a row whose loss or gradient is not finite, which are skipped; one more ends the run. 0: no
+                    step is skipped
     """
 
     objective: Objective
@@ -74,7 +74,6 @@ class Training:
     seed: int = 0
     accumulate: int = 1
     clip_norm: float | None = None
-    most_skipped: int = 0
     dtype: torch.dtype = torch.float32
     save_every: int = 1000
     validate_every: int = 1000
@@ -82,6 +81,7 @@ class Training:
     prepare: Callable[[Sequence[Any], int], Sequence[Any]] = lambda batches, iteration: batches
     after_step: Callable[[], None] = lambda: None
     validate: Callable[[nn.Module, int, Board | None], None] = lambda network, iteration, board: None
+    most_skipped: int = 0
 
 
 def train(training: Training, state: State, ranks: Ranks) -> None:
