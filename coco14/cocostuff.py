@@ -23,7 +23,9 @@ def spoken(name: str) -> str:
     return thing if which in ("", "other", "stuff") else f"{which} {thing}"
 
 
+UNSEEN = (19, 23, 28, 29, 36, 51, 76, 88, 94, 112, 133, 136, 137, 157, 160)  # zero-shot split of SPNet (2019)
 NEVER_USED = {11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90}  # of the raw values 0 to 181
+USED = sorted(set(range(182)) - NEVER_USED)
 
 SPEC = DatasetSpec(
     name="cocostuff",
@@ -32,12 +34,16 @@ SPEC = DatasetSpec(
     background_prompts=(),
     has_background=False,
     box_threshold=0.7,  # that of the same images in coco14
-    # cow to wall-concrete (zero-shot split of SPNet, 2019)
-    unseen=(19, 23, 28, 29, 36, 51, 76, 88, 94, 112, 133, 136, 137, 157, 160),
+    unseen=UNSEEN,  # cow to wall-concrete
+    unseen_sets=(
+        ("novel_thing", tuple(index for index in UNSEEN if index < len(THINGS))),
+        ("novel_stuff", tuple(index for index in UNSEEN if index >= len(THINGS))),
+    ),
+    numbers=tuple(value + 1 for value in USED),
     images="the folder of COCO's images (train2017)",
     raw=RawData(
         holds="stuffthingmaps (train2017 and val2017, or one of them) of stuffthingmaps_trainval2017.zip",
-        forms=(RawForm(in_order(sorted(set(range(182)) - NEVER_USED), (255,)), beside=("TrainIds.png",)),),
+        forms=(RawForm(in_order(USED, (255,)), beside=("TrainIds.png",)),),
         counts={"train2017": 118_287, "val2017": 5_000, "both": 123_287},
     ),
 )

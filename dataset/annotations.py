@@ -117,6 +117,8 @@ class MaskJob:
     overwrite   replace existing masks
     keep_any    keep existing masks that this command did not make
     files       by id, the annotation file: a mask is made again when its file was replaced
+    option      that names the folder, for messages
+    skip_empty  a mask of 255 alone is not written
     """
 
     name: str
@@ -125,6 +127,8 @@ class MaskJob:
     overwrite: bool = False
     keep_any: bool = False
     files: Mapping[str, Path] = field(default_factory=dict)
+    option: str = "--masks_out"
+    skip_empty: bool = False
 
     def record(self, image_id: str) -> dict[str, str]:
         """The record of a mask that is written."""
@@ -147,14 +151,17 @@ def _prepared(job: MaskJob, image_id: str) -> tuple[Outcome, tuple[int, ...]]:
         with suppress(UserError):  # a damaged mask is made again
             made_by, mask = mask_made_by(target), read_mask(target)
     if mask is not None and not job.keep_any and f'"prepared": "{job.name}"' not in made_by:
-        raise UserError(f"{target}: not made here for {job.name}; pass another --masks_out, or --overwrite")
+        raise UserError(f"{target}: not made here for {job.name}; pass another {job.option}, or --overwrite")
     try:
         record = record_text(job.record(image_id))
         if mask is not None and (job.keep_any or made_by == record):
             outcome = Outcome(image_id, "kept")
         else:
             outcome, mask = Outcome(image_id, "made"), job.read(image_id)
-            if target is not None:
+            if target is not None and job.skip_empty and (mask == IGNORE_INDEX).all():
+                target.unlink(missing_ok=True)  # of an annotation that was replaced
+                outcome = Outcome(image_id, "kept")
+            elif target is not None:
                 write_mask(target, mask, made_by=record)
     except UserError as error:
         return Outcome(image_id, "failed", str(error)), ()

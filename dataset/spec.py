@@ -57,6 +57,8 @@ class DatasetSpec:
     segclip_prompts     K tuples as above for SegCLIP; (): the plain prompts
     segclip_threshold   score below which SegCLIP sees background (ICML 2023, where it was published)
     unseen              indices of the classes that the field's zero-shot split leaves without labels; (): no such split
+    unseen_sets         parts of the unseen classes that have scores of their own: (name, indices)
+    numbers             by which the data set's own files of predictions name the classes; (): the indices
     layout              VOC: folders and splits of VOC; LABELLED_SPLIT: the lines of a split file hold the labels too;
                         BY_PATH: all images below a folder, labels and masks are given
     images              what --img_root is, to people
@@ -79,6 +81,8 @@ class DatasetSpec:
     segclip_prompts: tuple[tuple[str, ...], ...] = ()
     segclip_threshold: float = 0.8
     unseen: tuple[int, ...] = ()
+    unseen_sets: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    numbers: tuple[int, ...] = ()
     layout: str = BY_PATH
     images: str = "the folder of your images"
     make_images: Callable[[], Path] | None = None
@@ -106,6 +110,15 @@ class DatasetSpec:
     def unseen_labels(self) -> tuple[int, ...]:
         """Mask values of the unseen classes. The background, where there is one, is among the seen."""
         return tuple(index + int(self.has_background) for index in self.unseen)
+
+    @property
+    def label_sets(self) -> dict[str, tuple[int, ...]]:
+        """Mask values of the sets of classes that are scored by themselves: "base", the seen ones; none: no split."""
+        if not self.unseen:
+            return {}
+        first, unseen = int(self.has_background), set(self.unseen_labels)
+        parts = {name: tuple(index + first for index in indices) for name, indices in self.unseen_sets}
+        return {"base": tuple(label for label in range(self.num_labels) if label not in unseen), **parts}
 
     @property
     def has_usual_masks(self) -> bool:

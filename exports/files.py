@@ -39,6 +39,7 @@ class Job:
     copy            copy files; otherwise they are relative links
     polygons        outlines in place of exact masks, where a format holds both
     ignored         the class that the pixels of 255 become; "": they stay 255, or are left without a label
+    numbers         by mask value, the numbers of the classes in the data set's own files, where these differ
     """
 
     out: Path
@@ -48,6 +49,7 @@ class Job:
     copy: bool = False
     polygons: bool = False
     ignored: str = ""
+    numbers: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def classes(self) -> dict[int, str]:

@@ -17,6 +17,7 @@ FORMATS = {  # name: module, imported when it is asked for, so that --help is qu
     "label-studio": "exports.label_studio",
     "labelme": "exports.labelme",
     "mmsegmentation": "exports.mmsegmentation",
+    "sem-seg-json": "exports.sem_seg_json",
     "ultralytics": "exports.ultralytics",
     "voc": "exports.voc",
     "yolo-seg": "exports.yolo_seg",

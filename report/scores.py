@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from common.files import write_text
 from dataset.spec import DatasetSpec
-from pipeline.steps.scores import Scores, scores_of, split_scores
+from pipeline.steps.scores import Scores, scores_of, set_scores, split_scores
 
 TITLES = {
     "cam": "CAM (unrefined)",
@@ -44,10 +45,14 @@ def summary(
     if spec.unseen:
         means = split_scores(scores.iou, spec.unseen_labels)
         result |= {"miou_seen": means.seen, "miou_unseen": means.unseen, "hiou": means.harmonic}
+        sets = {name: set_scores(confusion, labels, scores.absent) for name, labels in spec.label_sets.items()}
+        result["sets"] = {name: asdict(of_set) for name, of_set in sets.items()}
     return result | {
         "classes": dict(zip(spec.label_names, scores.iou)),
+        "accuracies": dict(zip(spec.label_names, scores.accuracy)),
         "pixel_accuracy": scores.pixel_accuracy,
         "mean_accuracy": scores.mean_accuracy,
+        "weighted_iou": scores.weighted_iou,
         "coverage": scores.coverage,
         "precision": scores.precision,
         "pixels": int(confusion.sum()),
@@ -95,6 +100,7 @@ def print_table(result: dict[str, Any], per_class: bool = True, splits: bool = F
         background = ", the background among them" if "background" in result["classes"] else ""
         seen, unseen, both = (_percent(result[name]) for name in ("miou_seen", "miou_unseen", "hiou"))
         print(f"  mIoU of seen classes{background} {seen}   of unseen ones {unseen}   hIoU {both}")
+        _print_sets(result["sets"])
     if "background" in result:
         sweep = result["background"]
         swept = "  ".join(f"{value}: {_percent(miou).strip()}" for value, miou in sweep["miou_by_value"].items())
@@ -104,6 +110,15 @@ def print_table(result: dict[str, Any], per_class: bool = True, splits: bool = F
         coverage, precision = _percent(result["coverage"]), _percent(result["precision"])
         print(f"  coverage {coverage}   precision of what is covered {precision}")
     _print_absent(result["absent"], result["absent_classes"])
+
+
+def _print_sets(sets: dict[str, dict[str, float | None]]) -> None:
+    """Sets beyond the seen classes, and what of the pixels of each set is right."""
+    for name, scores in sets.items():
+        means = "" if name == "base" else f"mIoU {_percent(scores['miou'])}   of all others "
+        means += "" if name == "base" else f"{_percent(scores['others_miou'])}   hIoU {_percent(scores['harmonic'])}   "
+        pixels = f"pixel accuracy {_percent(scores['pixel_accuracy'])}"
+        print(f"  {name}: {means}{pixels}   of all others {_percent(scores['others_pixel_accuracy'])}")
 
 
 def _print_absent(rule: str, left_out: Sequence[str]) -> None:

@@ -78,6 +78,7 @@ def _run(args: argparse.Namespace) -> int:
         args.copy,
         args.polygons,
         args.ignored,
+        dict(enumerate(spec.numbers, int(spec.has_background))),
     )
     result = export(form, job, items)
     _tell(args, form, result)

@@ -45,6 +45,8 @@ class Scores:
     """What a confusion matrix says; shares in [0, 1].
 
     iou             by label; None for classes that do not count, by the rule for absent ones
+    accuracy        by label, the share of its pixels that are right; None for classes that the ground truth never shows
+    weighted_iou    IoU of the labels, weighted by their shares of the ground truth (detectron2's fwIoU)
     coverage        share of the scored pixels that were predicted at all (not 255)
     precision       share of those predicted pixels that are right
     absent          that rule, one of ABSENT_RULES
@@ -56,6 +58,8 @@ class Scores:
     mean_accuracy: float
     coverage: float
     precision: float
+    accuracy: tuple[float | None, ...]
+    weighted_iou: float
     absent: str = "truth"
 
 
@@ -67,13 +71,16 @@ def scores_of(confusion: np.ndarray, absent: str = "truth") -> Scores:
     counted = shown if absent == "truth" else union > 0
     by_label = np.full(len(true), np.nan)
     by_label[counted] = right[counted] / union[counted]
+    accuracy = np.divide(right, true, out=np.full(len(true), np.nan), where=shown)
     return Scores(
         miou=float(by_label[counted].mean()) if counted.any() else 0.0,
-        iou=tuple(None if np.isnan(value) else float(value) for value in by_label),
+        iou=_optional(by_label),
         pixel_accuracy=_share(right.sum(), true.sum()),
-        mean_accuracy=float((right[shown] / true[shown]).mean()) if shown.any() else 0.0,
+        mean_accuracy=float(accuracy[shown].mean()) if shown.any() else 0.0,
         coverage=_share(predicted.sum(), true.sum()),
         precision=_share(right.sum(), predicted.sum()),
+        accuracy=_optional(accuracy),
+        weighted_iou=_share(float((true[shown] * by_label[shown]).sum()), true.sum()),
         absent=absent,
     )
 
@@ -100,6 +107,38 @@ def split_scores(iou: Sequence[float | None], unseen: Collection[int]) -> SplitS
         total = seen_mean + unseen_mean
         harmonic = 2 * seen_mean * unseen_mean / total if total else 0.0
     return SplitScores(seen_mean, unseen_mean, harmonic)
+
+
+@dataclass(frozen=True)
+class SetScores:
+    """Scores of a set of labels, and of all others; None where none of them counts.
+
+    pixel_accuracy  share of their pixels in the ground truth that are right
+    harmonic        of both means of IoU
+    """
+
+    miou: float | None
+    others_miou: float | None
+    pixel_accuracy: float | None
+    others_pixel_accuracy: float | None
+    harmonic: float | None
+
+
+def set_scores(confusion: np.ndarray, labels: Collection[int], absent: str = "truth") -> SetScores:
+    """Scores of a set of labels in a (C, C+1) confusion matrix of all of them, by one of ABSENT_RULES."""
+    inside = np.isin(np.arange(len(confusion)), sorted(labels))
+    others = np.flatnonzero(~inside).tolist()
+    means = split_scores(scores_of(confusion, absent).iou, others)
+    right, true = np.diag(confusion), confusion.sum(axis=1)
+    own, rest = (
+        _share(right[part].sum(), true[part].sum()) if true[part].any() else None for part in (inside, ~inside)
+    )
+    return SetScores(means.seen, means.unseen, own, rest, means.harmonic)
+
+
+def _optional(values: np.ndarray) -> tuple[float | None, ...]:
+    """None in place of NaN."""
+    return tuple(None if np.isnan(value) else float(value) for value in values)
 
 
 def _share(part: float, total: float) -> float:

@@ -109,6 +109,8 @@ def test_seen_and_unseen(capsys: pytest.CaptureFixture[str]) -> None:
     found = summary("masks", SPLIT_SPEC, scores_of(WITH_A_DOG, "union"), 1, SPLIT, WITH_A_DOG)
     assert found["miou_seen"] == pytest.approx((3 / 4 + 1) / 2) and found["miou_unseen"] == pytest.approx((1 + 0) / 2)
     assert found["hiou"] == pytest.approx(2 * 0.875 * 0.5 / 1.375)
+    base = found["sets"]["base"]
+    assert list(found["sets"]) == ["base"] and base["harmonic"] == found["hiou"] and base["miou"] == found["miou_seen"]
     assert "hIoU" not in told(found, capsys)
     line = "mIoU of seen classes, the background among them  87.5   of unseen ones  50.0   hIoU  63.6"
     assert line in told(found, capsys, splits=True)

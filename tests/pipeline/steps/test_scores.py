@@ -15,6 +15,7 @@ from pipeline.steps.scores import (
     confusion_matrix,
     least_winning,
     scores_of,
+    set_scores,
     split_scores,
     sweep_confusions,
 )
@@ -279,3 +280,27 @@ def test_the_least_winning_score_parts_all_half_floats(setting: float) -> None:
 )
 def test_settings_that_are_swept(cam_type: str, threshold: float, settings: tuple[float, ...]) -> None:
     assert backgrounds_for(cam_type, threshold) == pytest.approx(settings)
+
+
+def test_scores_of_a_set_are_those_of_its_labels_and_of_all_others() -> None:
+    """Label 5 is only predicted, label 3 neither shown nor predicted."""
+    truth, predicted = random_labels(7, [0, 1, 2, 4, 255]), random_labels(8, [0, 1, 2, 4, 5])
+    confusion, known = confusion_matrix(truth, predicted, LABELS), truth != 255
+    iou, right, shown = {}, {}, {}
+    for label in range(LABELS):
+        own, found = known & (truth == label), known & (predicted == label)
+        iou[label] = (own & found).sum() / (own | found).sum() if (own | found).any() else None
+        right[label], shown[label] = (own & found).sum(), own.sum()
+    total = known.sum()
+    scores = scores_of(confusion, "union")
+    assert scores.weighted_iou == pytest.approx(sum(shown[c] / total * iou[c] for c in (0, 1, 2, 4)))
+    assert scores.accuracy == (*(pytest.approx(right[c] / shown[c]) for c in (0, 1, 2)), None, scores.accuracy[4], None)
+    for absent, others in (("union", (0, 4, 5)), ("truth", (0, 4))):
+        own, rest = (np.mean([iou[c] for c in labels]) for labels in ((1, 2), others))
+        found = set_scores(confusion, (1, 2, 3), absent)
+        assert (found.miou, found.others_miou) == (pytest.approx(own), pytest.approx(rest))
+        assert found.harmonic == pytest.approx(2 / (1 / own + 1 / rest))
+        assert found.pixel_accuracy == pytest.approx((right[1] + right[2]) / (shown[1] + shown[2]))
+        assert found.others_pixel_accuracy == pytest.approx((right[0] + right[4]) / (shown[0] + shown[4]))
+    nothing = set_scores(confusion, (3,))
+    assert nothing.miou is nothing.pixel_accuracy is nothing.harmonic is None
