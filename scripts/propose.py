@@ -76,13 +76,16 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
 
 
 def job_of(args: argparse.Namespace) -> "ProposalJob":
+    from cli.lookup import dataset_spec
     from pipeline.stages.proposals import ProposalJob
 
     proposer = PROPOSERS[args.proposals]
+    settings = options.settings_from(args, proposer.settings)
+    settings = proposer.with_classes(settings, dataset_spec(args.dataset, args.classes), None, None, "auto")
     folder = "/".join(args.img_root.resolve().parts[-2:]) if args.dataset == "folder" and args.img_root else ""
     return ProposalJob(
         args.proposals,
-        proposer.complete(options.settings_from(args, proposer.settings)),
+        proposer.complete(settings),
         args.out,
         args.max_side,
         args.device,

@@ -16,16 +16,22 @@ MEAN, DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet
 
 @dataclass(frozen=True)
 class Queries:
-    """What a network finds in a photo.
+    """What a network finds in a photo of (H, W).
 
-    image          (H, W, 3) uint8 RGB, resized
-    masks          (Q, H, W) float32 in [0, 1], at that size
+    logits         (Q, h, w) float32 of the masks, on a quarter of the padded photo's grid
     probabilities  (Q, C) float32 of the classes; what is left to 1 is "no object"
+    size, padded   (H, W) of the photo, and of it with its padding
     """
 
-    image: np.ndarray
-    masks: Tensor
+    logits: Tensor
     probabilities: Tensor
+    size: tuple[int, int]
+    padded: tuple[int, int]
+
+    def masks(self) -> Tensor:
+        """(Q, H, W) float32 in [0, 1]."""
+        whole = F.interpolate(self.logits[None], size=self.padded, mode="bilinear", align_corners=False)[0]
+        return whole[:, : self.size[0], : self.size[1]].sigmoid()
 
 
 def resized_size(size: tuple[int, int], short: int, longest: int) -> tuple[int, int]:
@@ -71,9 +77,9 @@ def find_queries(network: MaskFormer, image: np.ndarray, text: Tensor) -> Querie
     """
     images = network_input([image], text.device)
     found = network(images, text)
-    masks = F.interpolate(found.mask_logits[-1].float(), size=images.shape[-2:], mode="bilinear", align_corners=False)
-    masks = masks[0, :, : image.shape[0], : image.shape[1]].sigmoid()
-    return Queries(image, masks, found.class_logits[-1, 0].float().softmax(dim=-1)[:, :-1])
+    probabilities = found.class_logits[-1, 0].float().softmax(dim=-1)[:, :-1]
+    size, padded = (image.shape[0], image.shape[1]), (images.shape[-2], images.shape[-1])
+    return Queries(found.mask_logits[-1, 0].float(), probabilities, size, padded)
 
 
 def labels_at(scores: Tensor, size: tuple[int, int]) -> np.ndarray:

@@ -31,7 +31,8 @@ def test_queries_have_the_size_of_the_photo_and_no_object_is_dropped() -> None:
     network, image = small_maskformer(), np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
     text = torch.nn.functional.normalize(torch.randn(5, 16), dim=-1)  # other classes than in the training
     found = find_queries(network, image, text)
-    assert found.masks.shape == (6, 50, 70) and found.masks.min() >= 0 and found.masks.max() <= 1
+    masks = found.masks()
+    assert masks.shape == (6, 50, 70) and masks.min() >= 0 and masks.max() <= 1
     with torch.no_grad():
         logits = network(network_input([image]), text).class_logits[-1, 0]
     exponents = (logits - logits.max(dim=1, keepdim=True).values).exp()

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from dataset.spec import DatasetSpec
     from pipeline.steps.regions import Regions
 
 
@@ -42,6 +43,8 @@ class Proposer:
     partition  whether its regions are label maps, or else masks that may overlap
     source     the file that the regions of a photo are in, where they are read
     remark     what people should know of its regions
+    with_classes  of one that gives class probabilities: its settings, the data set's spec and the CLIP (--model,
+               --pretrained, --activation) to its settings for these; called before `complete`
     """
 
     settings: type
@@ -51,3 +54,4 @@ class Proposer:
     partition: bool = False
     source: Callable[[Any, str], Path] | None = None
     remark: str = ""
+    with_classes: Callable[[Any, DatasetSpec, str | None, str | None, str], Any] = lambda settings, *_: settings

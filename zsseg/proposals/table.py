@@ -1,6 +1,6 @@
 """The ways to propose regions by name. A new one is a file in this folder, a line here, and a test."""
 
-from zsseg.proposals import felzenszwalb, folder, sam, selective_search, universal
+from zsseg.proposals import felzenszwalb, folder, maskformer, sam, selective_search, universal
 from zsseg.proposals.proposer import Proposer
 
 PROPOSERS: dict[str, Proposer] = {
@@ -9,4 +9,5 @@ PROPOSERS: dict[str, Proposer] = {
     "folder": folder.PROPOSER,
     "sam": sam.PROPOSER,
     "universal": universal.PROPOSER,
+    "maskformer": maskformer.PROPOSER,
 }

@@ -121,12 +121,12 @@ def train(job: Job, state: State, ranks: Ranks) -> Report:
         settings.record(),
         settings.seed,
         settings.accumulate,
-        settings.clip_norm or None,
-        DTYPES[settings.precision],
-        job.save_every,
-        job.validate_every,
-        job.keep,
-        prepare,
+        clip_norm=settings.clip_norm or None,
+        dtype=DTYPES[settings.precision],
+        save_every=job.save_every,
+        validate_every=job.validate_every,
+        keep=job.keep,
+        prepare=prepare,
         validate=partial(_validate, job, ranks, report),
     )
     loop.train(training, state, ranks)
@@ -146,7 +146,7 @@ def network_alone(network: MaskFormer, spec: DatasetSpec, text: Tensor, short: i
 
     def predict(image: np.ndarray) -> np.ndarray:
         found = find_queries(network, resized(image, short, longest), text)
-        scores = torch.einsum("qc,qhw->chw", found.probabilities, found.masks)
+        scores = torch.einsum("qc,qhw->chw", found.probabilities, found.masks())
         if spec.has_background:
             scores = torch.cat([scores.new_full((1, *scores.shape[1:]), 0.5), scores])
         return labels_at(scores, (image.shape[0], image.shape[1]))

@@ -80,7 +80,7 @@ def features(place: Place, name: str) -> Iterator[Row]:
         logits.add(found.class_logits[-1, 0], wanted["class_logits"])
         if "aux_mask_logits" in wanted:
             aux_masks.add(found.mask_logits[:-1, 0], wanted["aux_mask_logits"])
-        binary = (find_queries(network, image, text).masks > 0.5).flatten(1).sum(1)
+        binary = (find_queries(network, image, text).masks() > 0.5).flatten(1).sum(1)
         areas.add(binary, wanted["mask_area"])
         valid.add(binary > 0, wanted["valid"])
     yield pictures.row(f"{name}: resized photos", 0.0)

@@ -1,0 +1,126 @@
+"""Masks by zsseg's own MaskFormer (scripts/train_zsseg.py, or a published checkpoint), with class probabilities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from common.arguments import option, positive
+from common.errors import UserError
+from zsseg.proposals.proposer import Photo, Propose, Proposer
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from dataset.spec import DatasetSpec
+    from pipeline.steps.regions import SoftMasks
+    from zsseg.maskformer import MaskFormer
+
+SHORT, LONGEST = 640, 2560  # sides where the file does not say
+
+
+@dataclass(frozen=True)
+class MaskFormerSettings:
+    """Which network, the words that its queries are compared with, and the size at which it looks at photos.
+
+    names       the groups of names of the classes
+    template    the data set's own
+    pretrained, identity  of the CLIP; of both files
+    """
+
+    weights: str | None = option(
+        None,
+        "weights.safetensors of scripts.train_zsseg, or a published checkpoint",
+        flag="--maskformer",
+        type=str,
+        metavar="FILE",
+    )
+    clip: str | None = option(
+        None,
+        "the CLIP it was trained with, a file or an open_clip name; not given: --model, or the data set's own",
+        flag="--maskformer_clip",
+        type=str,
+        metavar="FILE|NAME",
+    )
+    templates: str = option(
+        "auto",
+        "sentences of its queries; auto: what its file says, and `single` for a published one without learned prompts",
+        flag="--maskformer_templates",
+        choices=("auto", "single", "vild14", "imagenet80", "dataset"),
+    )
+    short: int | None = option(
+        None, "short side of photos; not given: what the file says, or 640", flag="--short_side", type=positive
+    )
+    longest: int | None = option(
+        None, "the long side at most; not given: what the file says, or 2560", flag="--long_side", type=positive
+    )
+    names: tuple[tuple[str, ...], ...] = ()
+    template: str = "{}"
+    pretrained: str | None = None
+    activation: str = "auto"
+    identity: str = ""
+
+
+def with_classes(
+    settings: MaskFormerSettings, spec: DatasetSpec, model: str | None, pretrained: str | None, activation: str
+) -> MaskFormerSettings:
+    """The settings for the classes of a data set, and its CLIP where none is given; `model` is that of --model."""
+    from zsseg.names import class_names
+
+    if settings.clip is None:
+        clip, tag = (model, pretrained) if model else spec.clip
+        settings = replace(settings, clip=clip, pretrained=pretrained or tag, activation=activation)
+    return replace(settings, names=class_names(spec), template=spec.template)
+
+
+def load(settings: MaskFormerSettings, device: torch.device | None) -> Propose:
+    network, text, short, longest = _network(settings, str(device or "cpu"))
+    return partial(propose, network, text, short, longest)
+
+
+@lru_cache(maxsize=1)
+def _network(settings: MaskFormerSettings, device: str) -> tuple[MaskFormer, Tensor, int, int]:
+    """The network, the (K, D) text embeddings of the classes, and the sides of photos."""
+    from clip.load import load_clip
+    from zsseg.checkpoint import read_checkpoint
+    from zsseg.words import query_text
+
+    path = Path(_needed(settings))
+    checkpoint = read_checkpoint(path)
+    assert settings.clip is not None
+    pretrained = settings.pretrained or (None if Path(settings.clip).exists() else "openai")
+    clip = load_clip(settings.clip, pretrained, device, settings.activation, resnets=True)
+    text = query_text(checkpoint, path, clip, settings.names, settings.templates, settings.template)
+    about = checkpoint.about
+    short, longest = (about.short, about.longest) if about else (SHORT, LONGEST)
+    return checkpoint.network.to(device), text, settings.short or short, settings.longest or longest
+
+
+def propose(network: MaskFormer, text: Tensor, short: int, longest: int, photo: Photo) -> SoftMasks:
+    """Soft masks of the photo at the size at which the network looks at it."""
+    from pipeline.steps.regions import SoftMasks
+    from zsseg.inference import find_queries, resized
+
+    image = resized(photo.rgb, short, longest)
+    found = find_queries(network, image, text)
+    logits, probabilities = found.logits.cpu().numpy(), found.probabilities.cpu().numpy()
+    return SoftMasks((image.shape[0], image.shape[1]), logits, found.padded, probabilities)
+
+
+def _needed(settings: MaskFormerSettings) -> str:
+    if settings.weights is None:
+        raise UserError("--maskformer is needed: weights.safetensors of scripts.train_zsseg, or a published checkpoint")
+    return settings.weights
+
+
+def complete(settings: MaskFormerSettings) -> MaskFormerSettings:
+    from common.provenance import source_of
+
+    files = [Path(_needed(settings)), *(path for path in [Path(settings.clip or "")] if path.is_file())]
+    return replace(settings, identity=" ".join(map(source_of, files)))
+
+
+PROPOSER = Proposer(MaskFormerSettings, load, complete, network=True, with_classes=with_classes)
