@@ -86,7 +86,7 @@ def _run(args: argparse.Namespace) -> int:
 def _splits(args: argparse.Namespace, spec: "DatasetSpec") -> "dict[str, tuple[RawForm, dict[str, Path]]]":
     """The form and the annotation files by image id of every split. Raises UserError where there is none."""
     from dataset.annotations import find_files
-    from dataset.voc_layout import read_split
+    from dataset.split_file import read_split
 
     raw = spec.raw
     assert raw is not None
