@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clip.load import Clip
@@ -71,11 +71,23 @@ class Words:
     Learned prompts stand in place of the templates.
 
     unit  whether the embeddings of a name's sentences are of unit length before their mean is taken
+    separate  every name has an embedding of its own; else a list of names has one, their mean
     """
 
     names: Sequence[Sequence[str]]
     templates: Sequence[str]
     unit: bool = True
+    separate: bool = False
+
+    @property
+    def counts(self) -> list[int]:
+        """How many embeddings each list of names has."""
+        return [len(names) if self.separate else 1 for names in self.names]
+
+    def one_by_one(self) -> "Words":
+        """The same with one list an embedding."""
+        names = [(name,) for names in self.names for name in names]
+        return replace(self, names=names, separate=False) if self.separate else self
 
     def sentences(self) -> list[list[str]]:
         """Every name in every template, K lists."""

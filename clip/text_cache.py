@@ -29,8 +29,9 @@ FORMAT = 1
 def cached_words(clip: Clip, words: Words) -> Tensor:
     """Names to (K, E) float32 unit embeddings: inside the CLIP's learned prompts, or else in their templates.
 
-    All methods get their text embeddings here.
+    One for each list of names, or for each name where they are separate. All methods get their text embeddings here.
     """
+    words = words.one_by_one()
     learned = clip.learned
     if learned is None:
         return cached_prompts(clip, words.sentences(), unit=words.unit)

@@ -63,10 +63,32 @@ class CamSettings(SharedSettings):
 
 @dataclass(frozen=True)
 class TextSet:
-    """foreground (K, E) and background (b, E) unit text embeddings, on CLIP's device."""
+    """foreground (K, E) and background (b, E) unit text embeddings, on CLIP's device.
+
+    counts  how many rows each of the K classes has, where a class may have several (`Words.separate`); (): one
+    """
 
     foreground: Tensor
     background: Tensor
+    counts: tuple[int, ...] = ()
+
+    @property
+    def classes(self) -> int:
+        return len(self.counts) or len(self.foreground)
+
+    def words_of(self, present: Sequence[int]) -> tuple[Tensor, list[int]]:
+        """The rows (Q, E) of the background and these classes, and which each belongs to.
+
+        0 is the background, then come the classes, from 1 on; from 0 on without background rows.
+        """
+        import torch
+
+        counts = self.counts or (1,) * len(self.foreground)
+        first = 1 if len(self.background) else 0
+        chosen = [(sum(counts[:label]), counts[label], first + index) for index, label in enumerate(present)]
+        rows = [row for start, count, _ in chosen for row in range(start, start + count)]
+        owners = [owner for _, count, owner in chosen for _ in range(count)]
+        return torch.cat([self.background, self.foreground[rows]]), [0] * len(self.background) + owners
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pipeline.methods import clip_es, maskclip, maskclip_v, segclip
+from pipeline.methods import clearclip, clip_es, maskclip, maskclip_v, naclip, resclip, sc_clip, sclip, segclip
 from pipeline.methods.method import CamSettings, Method, TextSet
 
 if TYPE_CHECKING:
@@ -19,6 +19,11 @@ METHODS: dict[str, Method] = {
     "maskclip": maskclip.METHOD,
     "maskclip-v": maskclip_v.METHOD,
     "segclip": segclip.METHOD,
+    "sclip": sclip.METHOD,
+    "clearclip": clearclip.METHOD,
+    "naclip": naclip.METHOD,
+    "resclip": resclip.METHOD,
+    "sc-clip": sc_clip.METHOD,
 }
 
 

@@ -162,8 +162,10 @@ def set_up(job: CamJob, worker: int = 0, processes: int = 1) -> CamWork:
 
 def text_set(clip: Clip, spec: DatasetSpec, settings: CamSettings) -> TextSet:
     """Text embeddings of a data set's classes and background prompts, as the method asks for them."""
-    embeddings = cached_words(clip, METHODS[settings.method].words(spec, settings.options))
-    return TextSet(embeddings[: len(spec.prompts)], embeddings[len(spec.prompts) :])
+    words = METHODS[settings.method].words(spec, settings.options)
+    embeddings, counts = cached_words(clip, words), words.counts[: len(spec.prompts)]
+    rows = sum(counts)
+    return TextSet(embeddings[:rows], embeddings[rows:], tuple(counts) if words.separate else ())
 
 
 def finished_ids(work: CamWork, samples: Iterable[Sample]) -> set[str]:
