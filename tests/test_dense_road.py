@@ -216,13 +216,13 @@ def test_clip_es_on_pascal_context(desk: Desk) -> None:
     assert ended.code == 0, ended.err
     stored = read_maps(scenes.cams / "2008_c.npz", "attn_highres", 59)
     assert stored.kind == "cam" and stored.keys.tolist() == [1, 46, 58] and np.isfinite(stored.maps).all()
-    assert scenes.run("eval_cam_with_crf", "--confidence", 0.01).code == 0
+    scored = ("--gt_root", scenes.home / "truth", "--absent", "union")  # masks keep their scores
+    assert scenes.run("eval_cam_with_crf", "--confidence", 0.01, *scored).code == 0
     assert np.unique(scenes.mask("2008_b")).tolist() == [19]
     assert set(np.unique(scenes.mask("2008_c")).tolist()) <= {1, 46, 58} and len(np.unique(scenes.mask("2008_c"))) > 1
     ended = scenes.run("eval_cam")
     assert ended.code == 0 and "exponent" not in ended.out
-    truth = ("--gt_root", scenes.home / "truth", "--absent", "union", "--json", "direct.json")
-    ended = scenes.run("scripts.run", *labels, "--confidence", 0.01, *truth)
+    ended = scenes.run("scripts.run", *labels, "--confidence", 0.01, *scored, "--json", "direct.json")
     assert ended.code == 0 and json.loads(Path("direct.json").read_text())["absent"] == "union", ended.err
     assert made(scenes.home / "direct") == made(scenes.masks)
 

@@ -22,6 +22,7 @@ from clip.image import MEAN, STD, Preparation, normalised, prepare_image
 from clip.load import Clip, load_clip
 from clip.templates import IMAGENET80, Words
 from clip.text import encode_prompts
+from coco14.cocoobject import SPEC as COCO_OBJECT
 from common.images import read_image
 from pipeline.methods import clearclip, naclip, resclip, sc_clip, sclip
 from pipeline.methods.windowed import LONGEST, centred, merged_cosines
@@ -30,13 +31,14 @@ from pipeline.steps.dense_classes import class_values, labels_above, without_sma
 from pipeline.steps.pamr import pamr
 from pipeline.steps.residual_attention import Mixing, first_labels, label_map, residual_output
 from pipeline.steps.tensors import to_numpy
+from voc12.context60 import SPEC as CONTEXT60
 from voc12.spec import SPEC as VOC21
 from voc12.voc20 import SPEC as VOC20
 
 METHODS = {"sclip": sclip, "clearclip": clearclip, "naclip": naclip, "resclip": resclip, "scclip": sc_clip}
 DEEP = ("resclip", "scclip")  # these need twelve blocks
 RENORMALISED = ("naclip", "resclip")  # their stored probabilities are divided by their sum
-SPECS = {"voc21": VOC21, "voc20": VOC20}
+SPECS = {"voc21": VOC21, "voc20": VOC20, "context60": CONTEXT60, "coco_object": COCO_OBJECT}
 WINDOWS = {"square": (slice(0, 224), slice(0, 224)), "tall": (slice(100, 330), slice(30, 200))}
 ATTENTIONS = {
     "sclip": {"csa": "qq+kk", "plain": "qk", "vanilla": "qk"},
@@ -166,10 +168,10 @@ def text_rows(place: Place) -> Iterator[Row]:
     for case in everything:
         apart.add(encoded[[words.index(str(name)) for name in case.text["names"]]], case.text["features"])
         if case.name in SPECS:
-            theirs = [f"{index} {name}" for index, name in zip(case.text["query_index"], case.text["names"])]
+            theirs = [f"{index} {name}".strip() for index, name in zip(case.text["query_index"], case.text["names"])]
             unequal.add(np.array(product_words(case)), np.array(theirs))
     yield apart.row("text embeddings", 1e-5)
-    yield unequal.row("word lists of VOC", 0)
+    yield unequal.row("word lists", 0)
 
 
 def product_words(case: Case) -> list[str]:

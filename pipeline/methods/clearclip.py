@@ -22,6 +22,7 @@ PUBLISHED = {
     "": _published(),
     "voc12": _published(0.5),
     "coco14": _published(0.4),
+    "cocoobject": _published(0.4),
     "context60": _published(0.15),
     "voc20": _published(),
     "context59": _published(),
@@ -49,4 +50,5 @@ class ClearClipSettings(WindowSettings):
 
 
 VOC_WORDS = {"boat": ("ship",), "diningtable": ("table",)}
-METHOD = method_of(output, ClearClipSettings, PUBLISHED, {"voc12": VOC_WORDS, "voc20": VOC_WORDS})
+NAMES = {"voc12": VOC_WORDS, "voc20": VOC_WORDS, "context59": {}, "context60": {}}
+METHOD = method_of(output, ClearClipSettings, PUBLISHED, NAMES)

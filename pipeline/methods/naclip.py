@@ -18,6 +18,7 @@ PUBLISHED = {
     "": Published(pamr=10),
     "voc12": Published(window=0, prob_threshold=0.1, pamr=10),
     "coco14": Published(prob_threshold=0.1, pamr=10),
+    "cocoobject": Published(prob_threshold=0.1, pamr=10),
     "context60": Published(prob_threshold=0.1, pamr=10, background="word"),
     "voc20": Published(window=0, pamr=10),
     "context59": Published(pamr=10),

@@ -18,6 +18,7 @@ PUBLISHED = {
     "": Published(),
     "voc12": Published(logit_scale=50, prob_threshold=0.15, area_threshold=0.1),
     "coco14": Published(logit_scale=55, prob_threshold=0.35),
+    "cocoobject": Published(logit_scale=55, prob_threshold=0.35),
     "context60": Published(prob_threshold=0.15, background="word"),
     "voc20": Published(),
     "context59": Published(),

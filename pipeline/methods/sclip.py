@@ -16,6 +16,7 @@ PUBLISHED = {
     "": Published(),
     "voc12": Published(logit_scale=65, prob_threshold=0.1, area_threshold=0.1),
     "coco14": Published(logit_scale=50, prob_threshold=0.1),
+    "cocoobject": Published(logit_scale=50, prob_threshold=0.1),
     "context60": Published(logit_scale=50, prob_threshold=0.1, background="word"),
     "voc20": Published(),
     "context59": Published(),

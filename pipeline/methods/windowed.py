@@ -43,7 +43,10 @@ VOC_WORDS = {  # SCLIP's
 WORDS: Names = {
     "voc12": VOC_WORDS,
     "voc20": VOC_WORDS,
-    "coco14": {"person": (*PERSON, "person in body")},
+    "context59": {},
+    "context60": {},
+    "coco14": {"person": (*PERSON, "body")},
+    "cocoobject": {"person": (*PERSON, "body")},
 }
 
 

@@ -1,0 +1,131 @@
+"""The methods that see windows: published constants, words, thresholds, and maps by their steps."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from clip.load import Clip
+from clip.text import encode_prompts
+from common.errors import UserError
+from dataset.spec import DatasetSpec
+from pipeline.files.cam_file import load_cams
+from pipeline.methods.method import CamSettings, TextSet
+from pipeline.methods.table import METHODS, compute_maps
+from pipeline.stages.cams import text_set
+from pipeline.steps import dense_attention
+from tests.support import Desk, clip_from, tiny_model
+from tests.tiny_resnet import tiny_resnet_clip
+from voc12.spec import SPEC as VOC
+from voc12.voc20 import SPEC as VOC20
+
+NAMES = ("sclip", "clearclip", "naclip", "resclip", "sc-clip")
+CLASSES = ("cat", "dog", "bird")
+SPEC = DatasetSpec("three", CLASSES, (("cat", "kitten"), ("dog",), ("bird",)), ("sky", "road"), True, 0.4)
+SMALL = {"short_side": 48, "window": 32, "stride": 16, "pamr": 1, "templates": "dataset", "background": "dataset"}
+
+
+@pytest.fixture(scope="module")
+def deep() -> Clip:
+    return clip_from(tiny_model(layers=12).state_dict())
+
+
+def settings_of(name: str, clip: Clip, spec: DatasetSpec = SPEC, **options: Any) -> CamSettings:
+    method = METHODS[name]
+    return CamSettings(method=name, options=method.complete(clip, spec, method.settings(**{**SMALL, **options})))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_maps_stand_for_their_images_and_classes_alone(name: str, deep: Clip) -> None:
+    """In a batch as alone; in another order of classes the same; nothing for an image without labels."""
+    settings = settings_of(name, deep)
+    text = text_set(deep, SPEC, settings)
+    assert text.counts == (2, 1, 1)
+    images = torch.randn(3, 3, 50, 45, generator=torch.Generator().manual_seed(0))
+    together = compute_maps(deep, images, [(0, 2), (), (1,)], text, settings)
+    assert [maps.shape for maps, _ in together] == [(2, 13, 12), (0, 13, 12), (1, 13, 12)]
+    ((turned, _),) = compute_maps(deep, images[:1], [(2, 0)], text, settings)
+    ((alone, _),) = compute_maps(deep, images[2:], [(1,)], text, settings)
+    assert torch.allclose(turned[[1, 0]], together[0][0], atol=1e-3)
+    assert torch.allclose(alone, together[2][0], atol=1e-3) and float(alone.std()) > 0
+    every = METHODS[name].scores(deep, images[:1], text, settings)
+    ((wanted, _),) = compute_maps(deep, images[:1], [(0, 1, 2)], text, settings)
+    assert torch.equal(every[0], wanted)
+
+
+@pytest.mark.parametrize("synonyms", ["max", "mean"])
+def test_one_window_by_hand(synonyms: str, deep: Clip) -> None:
+    """ClearCLIP on one whole image: cosines of every word, the best of a class against the best of the background."""
+    options = {"window": 0, "pamr": 0, "logit_scale": 7.0, "prob_threshold": 0.2, "synonyms": synonyms}
+    settings = settings_of("clearclip", deep, **options)
+    text = text_set(deep, SPEC, settings)
+    image = torch.randn(1, 3, 40, 36, generator=torch.Generator().manual_seed(1))
+    padded = F.pad(image, (2, 2, 0, 0))
+    tokens = dense_attention.run_blocks(deep.visual, padded, "bicubic")
+    features = dense_attention.to_features(deep.visual, dense_attention.output_by(deep.visual, tokens, "qq"))[0]
+    rows: list[tuple[Any, int]] = [("sky", 0), ("road", 0), ("cat", 1), ("kitten", 1), ("bird", 2)]
+    if synonyms == "mean":
+        rows = [("sky", 0), ("road", 0), (("cat", "kitten"), 1), ("bird", 2)]
+    names = [[name] if isinstance(name, str) else name for name, _ in rows]
+    words = encode_prompts(deep, [[SPEC.template.replace("{}", one) for one in group] for group in names])
+    cosines = (F.normalize(features, dim=1) @ words.T).T.view(-1, 5, 5)
+    full = F.interpolate(cosines[None], size=(40, 40), mode="bilinear")[..., 2:38]
+    small = F.interpolate(full, size=(10, 9), mode="bilinear")[0]
+    shares = (7 * small).softmax(dim=0)
+    values = torch.stack(
+        [shares[[i for i, row in enumerate(rows) if row[1] == owner]].amax(dim=0) for owner in range(3)]
+    )
+    wanted = (values[1:] / values[0]).log()
+    ((found, _),) = compute_maps(deep, image, [(0, 2)], text, settings)
+    weak = values.amax(dim=0) < 0.2
+    assert torch.allclose(found[:, ~weak], wanted[:, ~weak], atol=1e-3)
+    assert (found[:, weak] == -30000).all()
+
+
+def test_published_constants_and_one_s_own(deep: Clip) -> None:
+    sclip = METHODS["sclip"]
+    assert replace_none(sclip.complete(deep, VOC, sclip.settings())) == (336, 224, 112, 65, 0.1, 0.1, 0, "words")
+    assert replace_none(sclip.complete(deep, VOC20, sclip.settings())) == (336, 224, 112, 40, 0, 0, 0, "words")
+    assert replace_none(sclip.complete(deep, SPEC, sclip.settings(logit_scale=9.0)))[3:] == (9, 0, 0, 0, "dataset")
+    resclip = METHODS["resclip"]
+    found = resclip.complete(deep, VOC, resclip.settings(rcs=(1.0, 0.0)))
+    assert (found.first_threshold, found.rcs, found.sfr) == (0.5, (1.0, 0.0), (2.2, 0.7))
+    assert METHODS["naclip"].preparation(deep, found).frame == (2048, 336)
+    voc_words = sclip.words(VOC, sclip.complete(deep, VOC, sclip.settings()))
+    assert len(voc_words.names) == 20 + 26 and voc_words.names[3] == ("ship",) and len(voc_words.names[14]) == 7
+
+
+def replace_none(options: Any) -> tuple[Any, ...]:
+    names = "short_side window stride logit_scale prob_threshold area_threshold pamr background".split()
+    return tuple(getattr(options, name) for name in names)
+
+
+def test_towers_that_do_not_fit_are_refused(tiny_clip: Clip) -> None:
+    for name in ("resclip", "sc-clip"):
+        with pytest.raises(UserError, match=r"expected an image tower of at least 1\d blocks; this one has 3"):
+            settings_of(name, tiny_clip)
+    with pytest.raises(UserError, match="the model is a ResNet"):
+        settings_of("naclip", tiny_resnet_clip())
+
+
+def test_by_the_commands(desk: Desk, quick_crf: None) -> None:
+    """Without labels; a file has a value for every four pixels of the scaled image, and masks are made of it."""
+    own = ("--short_side", 48, "--window", 32, "--stride", 16, "--templates", "dataset")
+    ended = desk.run("generate_cams", "--method", "naclip", "--labels", "all", *own)
+    assert ended.code == 0, ended.err
+    keys, maps = load_cams(desk.cams / "a.npz", "highres", 20)
+    assert keys.tolist() == list(range(20)) and maps.shape == (20, 24, 33)
+    with np.load(desk.cams / "a.npz") as stored:
+        assert stored["cam"].shape == (20, 12, 17)  # 48 x 66 pixels
+    assert desk.run("eval_cam").code == 0 and desk.run("eval_cam_with_crf").code == 0
+    ended = desk.run("generate_cams", "--method", "naclip", "--labels", "all", *own, "--stride", 8)
+    assert ended.code == 2 and "stride 16 (now 8)" in ended.err
+
+
+def test_a_text_set_without_background_counts_classes_from_zero() -> None:
+    rows = torch.eye(4)
+    text = TextSet(rows, rows[:0], (2, 1, 1))
+    words, owners = text.words_of((2, 0))
+    assert owners == [0, 1, 1] and np.array_equal(words, rows[[3, 0, 1]])
