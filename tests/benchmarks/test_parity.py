@@ -11,10 +11,14 @@ from benchmarks.parity.parts import Distances, Place, Row, Unequal
 from tests.support import SHARED
 
 FOLDERS = {form: "golden" if form == "golden" else f"golden_{form}" for form in FORMS}
-PARTS = [(form, part) for form in FORMS for part in parts_of(form)]
+LONG = {("dense", "maps")}  # minutes; of these methods the other parts compare the attentions
+PARTS = [
+    pytest.param(form, part, marks=pytest.mark.long if (form, part) in LONG else pytest.mark.slow)
+    for form in FORMS
+    for part in parts_of(form)
+]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("form", "part"), PARTS)
 def test_the_product_agrees_with_the_reference(form: str, part: str, voc_mini: Path) -> None:
     folder = SHARED / FOLDERS[form]
