@@ -35,6 +35,7 @@ def add_training_options(parser: Parser) -> None:
     add("--clip_pretrained", metavar="TAG|FILE", help="what is --pretrained there; with a name only")
     add("--activation", choices=("auto", "quick_gelu", "gelu"), default="auto", help="of its MLPs")
     add("--templates", choices=("auto", "dataset", "maskclip85"), default="auto", help="sentences it is asked with")
+    add("--prompts", type=Path, metavar="FILE", help="learned prompts in their place (scripts.learn_prompts)")
 
 
 def check(args: argparse.Namespace) -> None:
@@ -48,8 +49,10 @@ def check(args: argparse.Namespace) -> None:
     if args.arch.startswith("deeplab") and args.batch_size < 2:
         raise UserError(f"--batch_size 1: {args.arch} needs at least 2; its batch norm cannot work with one image")
     check_run(args)
-    if (args.clip or args.clip_pretrained) and not needs_clip(args):
-        raise UserError("--clip: goes with --teacher or --head text")
+    if (args.clip or args.clip_pretrained or args.prompts) and not needs_clip(args):
+        raise UserError(f"{'--prompts' if args.prompts else '--clip'}: goes with --teacher or --head text")
+    if args.prompts and args.templates != "auto":
+        raise UserError(f"--templates {args.templates}: learned prompts stand in their place; leave one of them out")
     if args.clip_pretrained and not args.clip:
         raise UserError(f"--clip_pretrained {args.clip_pretrained}: goes with --clip NAME, such as ViT-B-16")
     if args.masks is None and not args.teacher:

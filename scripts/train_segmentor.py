@@ -122,7 +122,7 @@ def _clip_text(args: argparse.Namespace, selection: "Selection", ranks: "Ranks")
 
     spec = selection.spec
     model, tag = (args.clip, args.clip_pretrained) if args.clip else spec.clip
-    clip_text = load_clip_text(spec, model, tag, ranks.device, args.activation, args.templates)
+    clip_text = load_clip_text(spec, model, tag, ranks.device, args.activation, args.templates, args.prompts)
     names = [name for group in spec.plain_prompts or spec.prompts for name in group]
     if ranks.first and (unknown := unknown_words(clip_text.clip, [*names, *spec.background_prompts])):
         print(f"warning: the model never saw these words: {', '.join(unknown)}", file=sys.stderr)
@@ -173,7 +173,8 @@ def _announce(
     where = f"with masks in {args.masks}" if args.masks else "without masks"
     print(f"data    {args.dataset}: {len(job.pairs)} images {where}; validation {validation}")
     if clip_text:
-        print(f"clip    {clip_text.clip.describe()}, asked with {settings.words.templates} sentences")
+        sentences = "" if settings.words.learned else f", asked with {settings.words.templates} sentences"
+        print(f"clip    {clip_text.clip.describe()}{sentences}")
     if teaching.hidden:
         names = [settings.labels[label] for label in teaching.hidden]
         first_names = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")

@@ -5,6 +5,7 @@ Which labels are hidden, the CLIP that teaches, and the labels of each step.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -71,17 +72,25 @@ class ClipText:
 
 
 def load_clip_text(
-    spec: DatasetSpec, model: str, pretrained: str | None, device: torch.device, activation: str, templates: str
+    spec: DatasetSpec,
+    model: str,
+    pretrained: str | None,
+    device: torch.device,
+    activation: str,
+    templates: str,
+    prompts: Path | None = None,
 ) -> ClipText:
     """Load a CLIP and encode the classes as MaskCLIP does; arguments as of load_clip and choose_templates."""
     try:
-        clip = load_clip(model, pretrained, device, activation, resnets=True)
+        clip = load_clip(model, pretrained, device, activation, resnets=True, prompts=prompts)
     except UserError as error:  # which speaks of the options of generate_cams.py
         message = str(error).replace("--pretrained", "--clip_pretrained").replace("--model", "--clip")
         raise UserError(message) from error
     templates = choose_templates(clip, templates)
     text = text_set(clip, spec, CamSettings(method="maskclip", options=MaskClipSettings(templates=templates)))
-    return ClipText(clip, text, ClipIdentity(clip.fingerprint, clip.activation, spec_fingerprint(spec), templates))
+    learned = clip.learned.fingerprint if clip.learned else None
+    words = ClipIdentity(clip.fingerprint, clip.activation, spec_fingerprint(spec), templates, learned)
+    return ClipText(clip, text, words)
 
 
 @dataclass(frozen=True)

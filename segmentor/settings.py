@@ -119,12 +119,16 @@ class Teaching:
 
 @dataclass(frozen=True)
 class ClipIdentity:
-    """Which CLIP tells what the classes' names mean, and how it is asked; empty where there is none."""
+    """Which CLIP tells what the classes' names mean, and how it is asked; empty where there is none.
+
+    learned  names the learned prompts that stand in place of the templates
+    """
 
     model: str = ""
     activation: str = ""
     prompts: str = ""
     templates: str = ""
+    learned: str | None = None
 
 
 NESTED = {"views": "view_", "teaching": "teaching_", "words": "clip_"}  # fields, and how what is in them is recorded

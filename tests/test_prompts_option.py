@@ -14,6 +14,7 @@ from clip.tokenizer import SimpleTokenizer
 from pipeline.methods.method import CamSettings
 from pipeline.methods.table import METHODS
 from pipeline.stages.cams import text_set
+from segmentor.maskclip_plus import load_clip_text
 from tests.support import Desk
 from voc12.spec import SPEC
 
@@ -77,3 +78,14 @@ def test_tags_and_other_commands(desk: Desk, clip: Clip) -> None:
     assert both.code == 2 and both.err.startswith("error: --templates maskclip85: learned prompts stand in their place")
     missing = desk.run("generate_cams", "--prompts", desk.root / "no.pth")
     assert missing.code == 2 and "no.pth: no such weight file" in missing.err and "Traceback" not in missing.err
+
+
+def test_a_teacher_asks_with_them_too(clip: Clip, weights: Path, tmp_path: Path) -> None:
+    """MaskCLIP+: the identity of the CLIP, which checkpoints hold, names the prompts."""
+    file, prefix = tmp_path / "p.safetensors", torch.randn(3, clip.texts.width)
+    name, asked = written(clip, file, prefix), (str(weights), None, torch.device("cpu"), "auto", "auto")
+    plain, found = load_clip_text(SPEC, *asked), load_clip_text(SPEC, *asked, prompts=file)
+    learned = LearnedPrompts.of(prefix, torch.zeros(0, clip.texts.width))
+    names = METHODS["maskclip"].words(SPEC, METHODS["maskclip"].settings()).names
+    assert torch.allclose(found.text.foreground, encode_names(clip, names[:20], learned), atol=1e-6)
+    assert (plain.words.learned, found.words.learned) == (None, name)

@@ -155,6 +155,11 @@ MISTAKES = [
     (["--key_smoothing", "1"], "--key_smoothing: goes with --teacher"),
     (["--teacher_confidence", "0.5"], "--teacher_confidence: goes with --teacher"),
     (["--clip", "x.pt"], "--clip: goes with --teacher or --head text"),
+    (["--prompts", "x.safetensors"], "--prompts: goes with --teacher or --head text"),
+    (
+        ["--head", "text", "--prompts", "x.pth", "--templates", "dataset"],
+        "--templates dataset: learned prompts stand in",
+    ),
     (["--head", "text", "--clip_pretrained", "openai"], "--clip_pretrained openai: goes with --clip NAME"),
     (["--head", "text", "--clip", "x.pt"], r"x\.pt: no such"),
     (["--head", "text", "--clip", "ViT-X"], "--clip ViT-X: neither a file nor an open_clip model name"),
