@@ -8,7 +8,7 @@ import pytest
 from skimage.segmentation import felzenszwalb
 
 from common.images import read_image
-from dataset.voc_layout import read_split
+from dataset.split_file import read_split
 from tests.made import made
 from tests.support import Command
 from zsseg.proposals.files import read_regions
