@@ -43,4 +43,4 @@ for part in {json.dumps(list(job.parts))}:
     write_text(job.path("register.py"), text)
 
 
-FORMAT = Format(writing, "register.py", flat)
+FORMAT = Format(writing, "register.py", flat, listed=False)

@@ -41,4 +41,4 @@ def load(part="train"):
     write_text(job.path("load.py"), text)
 
 
-FORMAT = Format(writing, "load.py", flat)
+FORMAT = Format(writing, "load.py", flat, listed=False)

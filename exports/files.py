@@ -40,6 +40,7 @@ class Job:
     polygons        outlines in place of exact masks, where a format holds both
     ignored         the class that the pixels of 255 become; "": they stay 255, or are left without a label
     numbers         by mask value, the numbers of the classes in the data set's own files, where these differ
+    written         paths below `out` of what was written
     """
 
     out: Path
@@ -50,6 +51,7 @@ class Job:
     polygons: bool = False
     ignored: str = ""
     numbers: Mapping[int, int] = field(default_factory=dict)
+    written: set[str] = field(default_factory=set)
 
     @property
     def classes(self) -> dict[int, str]:
@@ -61,8 +63,17 @@ class Job:
         return (TRAIN, VALIDATION) if self.validated else (TRAIN,)
 
     def path(self, place: str) -> Path:
-        """The path of a file below `out`; raises UserError where a link leads elsewhere."""
-        return check_output(self.out / place, self.out)
+        """The path of a file below `out` that is to be written; raises UserError where a link leads elsewhere."""
+        path = check_output(self.out / place, self.out)
+        self.written.add(place)
+        return path
+
+    def strangers(self) -> list[str]:
+        """Files in the folders of what was written that were not written now, below `out`."""
+        folders = {str(Path(place).parent) for place in self.written} - {"."}
+        entries = {f"{folder}/{path.name}": path for folder in folders for path in (self.out / folder).iterdir()}
+        found = {place for place, path in entries.items() if not path.is_dir() and path.suffix != ".cache"}
+        return sorted(found - self.written)
 
     def place_image(self, example: "Example", folder: str, suffix: str = "") -> str:
         """Put an image in a folder below `out`; returns its path below `out`.
@@ -121,14 +132,15 @@ Add = Callable[[Example], None]
 class Format:
     """How a tool wants images and masks.
 
-    writing  a context: gets the job, yields the function that takes one example after the other, and writes at its end
-             what tells the tool of them all
-    main     the file or folder below the output that is given to the tool
-    name     an id as the tool can hold it
-    options  of the command, that the format takes and others do not
-    shared   what lies in one folder for both parts: "images", "masks" (and images), or nothing
+    writing    a context: gets the job, yields the function that takes one example after the other, and writes at its
+               end what tells the tool of them all
+    main       the file or folder below the output that is given to the tool
+    name       an id as the tool can hold it
+    options    of the command, that the format takes and others do not
+    shared     what lies in one folder for both parts: "images", "masks" (and images), or nothing
     keeps_255  pixels of 255 are told from the background
-    links    the tool follows links out of the folder; otherwise files are copied
+    links      the tool follows links out of the folder; otherwise files are copied
+    listed     the tool reads what files name; otherwise it takes whatever it finds in the folders
     """
 
     writing: Callable[[Job], AbstractContextManager[Add]]
@@ -138,19 +150,22 @@ class Format:
     shared: str = ""
     keeps_255: bool = True
     links: bool = True
+    listed: bool = True
 
 
 @dataclass
 class Exported:
     """What was written: pairs by part, and (id, reason) of what was left out.
 
-    palettes  number of masks that were palette PNGs
-    unsure    number of masks with pixels of 255
+    palettes   number of masks that were palette PNGs
+    unsure     number of masks with pixels of 255
+    strangers  files in the folders that were there before, and that the tool will take for part of the data
     """
 
     pairs: Counter[str] = field(default_factory=Counter)
     palettes: int = 0
     unsure: int = 0
+    strangers: list[str] = field(default_factory=list)
     failures: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -183,6 +198,7 @@ def export(form: Format, job: Job, items: Mapping[str, Sequence[Item]]) -> Expor
                 raise UserError(
                     f"nothing to export: {done.failures[0][1] if done.failures else 'no image in the split'}"
                 )
+    done.strangers = [] if form.listed else job.strangers()
     return done
 
 

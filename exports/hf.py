@@ -89,4 +89,4 @@ def push(folder: Path, repo: str, token: str) -> str:
     return str(address)
 
 
-FORMAT = Format(writing, "README.md", options=frozenset({"push"}), links=False)
+FORMAT = Format(writing, "README.md", options=frozenset({"push"}), links=False, listed=False)

@@ -58,4 +58,4 @@ def _shape(one: Object, name: str, polygon: bool) -> dict[str, Any]:
     return shape | {"shape_type": "mask", "points": [[float(x), float(y)] for x, y in corners], "mask": mask}
 
 
-FORMAT = Format(writing, "train", options=frozenset({"polygons"}), keeps_255=False, links=False)
+FORMAT = Format(writing, "train", options=frozenset({"polygons"}), keeps_255=False, links=False, listed=False)

@@ -37,4 +37,4 @@ def writing(job: Job) -> Iterator[Add]:
     write_yaml(job, {number: job.labels[value] for value, number in numbers.items()})
 
 
-FORMAT = Format(writing, "data.yaml", flat, keeps_255=False, links=False)
+FORMAT = Format(writing, "data.yaml", flat, keeps_255=False, links=False, listed=False)

@@ -122,6 +122,10 @@ def _tell(args: argparse.Namespace, form: "Format", result: "Exported") -> None:
     if result.unsure and not form.keeps_255:
         remedy = "--ignored NAME makes a class of it"
         print(f"{result.unsure} masks hold 255 (not sure), which {args.to} cannot tell from background; {remedy}")
+    if result.strangers:
+        first, remedy = args.out / result.strangers[0], "remove them, or choose an empty --out"
+        text = f"warning: {len(result.strangers)} files that were there before will be taken for part of the data"
+        print(f"{text}, such as {first}; {remedy}", file=sys.stderr)
     print(f"{args.out / form.main}: see docs/exports.md")
 
 

@@ -232,3 +232,15 @@ def test_nothing_is_written_through_a_link_out_of_the_output(tmp_path: Path, kin
         with pytest.raises(UserError, match="a link that leads out of"):
             export(format_of(kind), job_of(out), {"train": found})
     assert list(elsewhere.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_files_of_an_earlier_export_are_told_where_they_count(tmp_path: Path, kind: str) -> None:
+    """Where a tool takes what lies in its folders, the image that is exported no more is named; else nothing is."""
+    found, out = items(tmp_path, ("a", "b")), tmp_path / "out"
+    for _ in range(2):
+        assert export(format_of(kind), job_of(out), {"train": found}).strangers == []
+    left = export(format_of(kind), job_of(out), {"train": found[:1]}).strangers
+    by_folder = {"detectron2", "fiftyone", "hf", "labelme", "ultralytics", "yolo-seg"}
+    assert [Path(place).stem for place in left] == ["b", "b"] * (kind in by_folder)
+    assert all((out / place).exists() for place in left)

@@ -83,3 +83,11 @@ def test_what_becomes_of_255_is_said(data: list[str], tmp_path: Path, capsys: py
     assert "255" not in capsys.readouterr().out
     content = json.loads((tmp_path / "out/annotations/instances_train.json").read_text())
     assert [one["name"] for one in content["categories"]] == ["red", "blue", "not sure"]
+
+
+def test_what_lies_in_the_way_is_said(data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert export_masks.main(["--to", "yolo-seg", *data]) == 0
+    (tmp_path / "train.txt").write_text("s1\n")
+    assert export_masks.main(["--to", "yolo-seg", *data]) == 0
+    warning = capsys.readouterr().err
+    assert warning.startswith("warning: 2 files that were there before") and "out/images/train/s0.png" in warning
