@@ -38,7 +38,7 @@ def test_every_method_asks_with_learned_prompts(method: str, clip: Clip) -> None
     learned = LearnedPrompts.of(prefix, torch.zeros(0, clip.texts.width))
     settings = CamSettings(method=method, options=METHODS[method].settings())
     found = text_set(replace(clip, learned=learned), SPEC, settings)
-    names = METHODS[method].words(SPEC, settings.options).names
+    names = METHODS[method].words(SPEC, settings.options).one_by_one().names
     assert len(names) >= len(SPEC.classes) and torch.allclose(
         torch.cat([found.foreground, found.background]), encode_names(clip, names, learned), atol=1e-6
     )
