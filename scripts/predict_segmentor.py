@@ -16,12 +16,12 @@ from common.errors import UserError
 from common.limits import MAX_PIXELS
 from segmentor.settings import InferenceSettings
 
-FOLDER = "folder"
+FOLDER, OWN = "folder", "own"
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(
-        "Images -> PNG masks by a network of scripts.train_segmentor; no labels are needed.",
+        "Images -> PNG masks by a network of scripts.train_segmentor; labels are not needed, but can be used.",
         "The masks have the form of eval_cam_with_crf.py's: score them with eval_cam.py --cam_type png, or train on "
         "them again. Finished masks are kept: an interrupted run is continued by repeating it.",
     )
@@ -32,6 +32,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     data.add_argument("--img_root", "--image_root", type=Path, metavar="DIR", help="folder of images, at any depth")
     data.add_argument("--split_file", type=Path, metavar="FILE", help="images to take, one id a line; not given: all")
     data.add_argument("--classes", type=Path, metavar="FILE", help="classes file to compare with those of the weights")
+    data.add_argument(
+        "--labels",
+        metavar="LABELS",
+        help="the classes that each image shows, which are then the only ones in its mask, beside the background: "
+        "`own` (the data set's), or as generate_cams.py takes them; not given: any class",
+    )
     add_settings(parser, "how it looks", InferenceSettings)
     masks = parser.add_argument_group("masks")
     masks.add_argument(
@@ -66,7 +72,7 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     from segmentor import stage_predict
     from segmentor.weights import read_weights
 
-    images, ids, problems = _images(args)
+    images, ids, problems, present = _images(args)
     network, description = read_weights(args.weights)
     named = args.dataset != FOLDER or args.classes is not None
     if named and dataset_spec(args.dataset, args.classes).label_names != description.labels:
@@ -89,7 +95,9 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
         max_pixels=args.max_pixels,
         has_background=False,
     )
-    job = stage_predict.PredictJob(network.to(device), source_of(args.weights), inference, masks, args.crf is not None)
+    job = stage_predict.PredictJob(
+        network.to(device), source_of(args.weights), inference, masks, args.crf is not None, present
+    )
     log.write_to(run_log.Output(args.out, ".png", "--out", ids, job.settings(), str(device), args.overwrite))
     head = " with a text head" if description.head == "text" else ""
     print(f"data    {len(ids)} images in {images}")
@@ -98,6 +106,8 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     print(f"labels  {', '.join(description.labels)}")
     box = f", fitted into {inference.resize[0]} x {inference.resize[1]}" if inference.resize else ""
     scales = " ".join(f"{scale:g}" for scale in inference.scales)
+    if present is not None:
+        print("        in each mask only those that --labels says the image shows")
     print(f"looks   scales {scales}{' and mirrored' if inference.flip else ''}{box}")
     unsure = f"255 below a probability of {args.confidence:g}" if args.confidence else "no 255s"
     print(f"masks   to {args.out}, {unsure}, {f'CRF by {args.crf}' if args.crf else 'no CRF'}")
@@ -106,22 +116,37 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     return log.report("masks", args.out)
 
 
-def _images(args: argparse.Namespace) -> tuple[Path, list[str], list[tuple[str, str]]]:
-    """The folder of images, the ids to predict, and (id, reason) of what cannot be used."""
+Present = dict[str, tuple[int, ...]] | None  # mask values by image
+
+
+def _images(args: argparse.Namespace) -> tuple[Path, list[str], list[tuple[str, str]], Present]:
+    """The folder of images, the ids to predict, (id, reason) of what cannot be used, and what each image may show."""
     from cli.lookup import select
     from dataset.folder import find_images, restricted
     from dataset.references import split_ids
 
+    if args.labels is not None:
+        labels = None if args.labels == OWN else args.labels
+        selection = select(args.dataset, args.img_root, args.split_file, None, args.classes, labels, images_needed=True)
+        samples, problems = selection.samples()
+        background = (0,) if selection.spec.has_background else ()
+        present = {
+            sample.id: (*background, *(label + len(background) for label in sample.labels))
+            for sample in samples
+            if background or sample.labels
+        }
+        unlabelled = [(sample.id, f"{sample.image}: no labels") for sample in samples if sample.id not in present]
+        return selection.paths.images, list(present), [*problems, *unlabelled], present
     if args.dataset != FOLDER:
         selection = select(args.dataset, args.img_root, args.split_file, None, images_needed=True)
-        return selection.paths.images, selection.ids, selection.problems
+        return selection.paths.images, selection.ids, selection.problems, None
     if args.img_root is None:
         raise UserError("--img_root is needed: the folder of your images")
     images = find_images(args.img_root)
     if args.split_file is None:
-        return args.img_root, list(images.paths), images.problems
+        return args.img_root, list(images.paths), images.problems, None
     ids = split_ids(images, args.split_file)
-    return args.img_root, ids, restricted(images, ids).problems
+    return args.img_root, ids, restricted(images, ids).problems, None
 
 
 if __name__ == "__main__":

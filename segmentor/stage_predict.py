@@ -3,7 +3,7 @@
 The CRF and the writing of masks are those of eval_cam_with_crf.py (pipeline/stages/crf.py).
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -49,6 +49,7 @@ class PredictJob:
     weights  identity of the weight file (common.provenance.source_of)
     masks    images, where the masks go and how they are written; every label that the network knows is a class here
     crf      whether the probabilities are sharpened
+    present  the labels that each image may get, where image-level labels say so; None: all
     """
 
     network: nn.Module
@@ -56,6 +57,12 @@ class PredictJob:
     inference: InferenceSettings
     masks: CrfJob
     crf: bool = False
+    present: Mapping[str, tuple[int, ...]] | None = None
+
+    def record(self, image_id: str, source: str) -> dict[str, Any]:
+        """The record of the mask of an image."""
+        keys = {} if self.present is None else {"keys": list(self.present[image_id])}
+        return {**self.settings(), **keys, SOURCE: source}
 
     def settings(self) -> dict[str, Any]:
         """What all masks of a run have in common."""
@@ -72,6 +79,8 @@ class PredictJob:
         }
         if self.inference.resize is None:
             del record["resize"]
+        if self.present is not None:
+            record["labels"] = "given"
         return record
 
     def working_size(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -84,13 +93,12 @@ def finished_ids(job: PredictJob, ids: Sequence[str]) -> set[str]:
 
     Raises UserError, which says what differs, when a mask was made in another way.
     """
-    settings = job.settings()
 
     def finished(image_id: str) -> bool:
         target = job.masks.target(image_id)
         try:
             record, photo = mask_record(target), find_image(job.masks.images, image_id)
-            wanted = {**settings, SOURCE: source_of(photo)}
+            wanted = job.record(image_id, source_of(photo))
             same_size = image_size(photo) == image_size(target)
         except UserError:
             return False
@@ -123,9 +131,9 @@ def _read(job: PredictJob, finished: Collection[str], image_id: str) -> CrfInput
         return Outcome(image_id, "kept")
     try:
         photo = find_image(job.masks.images, image_id)
-        record = {**job.settings(), SOURCE: source_of(photo)}
+        record = job.record(image_id, source_of(photo))
         rgb, size = np.asarray(read_at(photo, job.working_size)), image_size(photo)
-        keys = np.arange(job.masks.num_classes)
+        keys = np.array(range(job.masks.num_classes) if job.present is None else job.present[image_id])
         return CrfInput(image_id, photo, rgb, keys, np.empty(0), size, record)
     except Exception as error:
         return failure(image_id, error)
@@ -136,7 +144,7 @@ def _predict(job: PredictJob, image: CrfInput | Outcome) -> CrfInput | Outcome:
     if isinstance(image, Outcome):
         return image
     try:
-        return replace(image, maps=probabilities(job.network, image.rgb, job.inference))
+        return _of_labels(image, probabilities(job.network, image.rgb, job.inference))
     except Exception as error:
         device = next(job.network.parameters()).device
         if device.type == "cpu" or not out_of_memory(error):
@@ -145,11 +153,19 @@ def _predict(job: PredictJob, image: CrfInput | Outcome) -> CrfInput | Outcome:
     torch.cuda.empty_cache()
     try:
         maps = probabilities(job.network.to("cpu"), image.rgb, job.inference)
-        return replace(image, maps=maps, notes=(ON_CPU,))
+        return replace(_of_labels(image, maps), notes=(ON_CPU,))
     except Exception:
         return failure(image.id, trouble)
     finally:
         job.network.to(device)
+
+
+def _of_labels(image: CrfInput, maps: np.ndarray) -> CrfInput:
+    """The image with the maps of the labels that it may get, which share a pixel's probability among themselves."""
+    if len(maps) > len(image.keys):
+        maps = maps[image.keys] + np.float32(1e-12)
+        maps = maps / maps.sum(axis=0)
+    return replace(image, maps=maps)
 
 
 def _labelled(image: CrfInput | Outcome) -> CrfResult | Outcome:

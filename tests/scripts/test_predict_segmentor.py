@@ -80,6 +80,25 @@ def test_masks_are_labels_as_they_are(weights: Path, tmp_path: Path, capsys: pyt
     assert scores["coverage"] == 1.0
 
 
+def test_only_the_classes_that_labels_name(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By hand: the best of the allowed maps; an image that the labels leave out fails, and the others are done."""
+    from segmentor.prediction import probabilities
+    from segmentor.settings import InferenceSettings
+    from segmentor.weights import read_weights
+
+    Path("classes.txt").write_text("red\nblue\n")
+    Path("labels.csv").write_text("image,labels\ns0,blue\ns1,red;blue\ns2,red\n")
+    options = ("--classes", "classes.txt", "--labels", "labels.csv")
+    assert predict(weights, *options) == 3 and "s3" in capsys.readouterr().err
+    network = read_weights(weights)[0]
+    for image_id, allowed in (("s0", [0, 2]), ("s1", [0, 1, 2]), ("s2", [0, 1])):
+        maps = probabilities(network, np.array(Image.open(f"images/{image_id}.png")), InferenceSettings("imagenet"))
+        assert np.array_equal(np.array(mask(image_id)), np.array(allowed)[maps[allowed].argmax(axis=0)])
+    assert predict(weights) == 2 and "labels given" in capsys.readouterr().err  # other settings
+    Path("labels.csv").write_text("image,labels\ns0,red\ns1,red;blue\ns2,red\ns3,red\n")
+    assert predict(weights, *options) == 2 and "the labels" in capsys.readouterr().err
+
+
 def test_unsure_pixels_become_255(weights: Path) -> None:
     predict(weights)
     predict(weights, "--confidence", 0.999, "--out", "unsure")

@@ -41,7 +41,7 @@ def one_line(recipe: str, *argv: object, **environment: str) -> str:
     return err
 
 
-@pytest.mark.parametrize("recipe", ["run_voc12.sh", "run_maskclip_plus.sh", "run_segclip.sh"])
+@pytest.mark.parametrize("recipe", ["run_voc12.sh", "run_maskclip_plus.sh", "run_segclip.sh", "second_round.sh"])
 def test_without_arguments_the_head_is_shown(recipe: str) -> None:
     """All of its comment, and nothing after it."""
     lines = (ROOT / "scripts" / recipe).read_text().splitlines()
@@ -59,6 +59,13 @@ def test_maskclip_plus_lacks(voc: Path, tmp_path: Path) -> None:
     assert "MASKS none: no such folder" in one_line(recipe, voc, weights, MASKS="none")
     (voc / VOC_SETS / "train_aug.txt").unlink()
     assert "train_aug.txt: no such file" in one_line(recipe, voc, weights)
+
+
+def test_second_round_lacks(tmp_path: Path) -> None:
+    assert "MASKS gone: no such folder" in one_line("second_round.sh", "gone", tmp_path / "out")
+    assert "ROUNDS 0: expected a number" in one_line("second_round.sh", tmp_path, tmp_path / "out", 0)
+    assert "--model: expected --dataset" in one_line("second_round.sh", tmp_path, tmp_path / "out", "--model", "x")
+    assert "--labels: expected a value" in one_line("second_round.sh", tmp_path, tmp_path / "out", 2, "--labels")
 
 
 def test_segclip_lacks(voc: Path, tmp_path: Path) -> None:
