@@ -148,13 +148,14 @@ def test_the_toy_world_by_default(command: Command, tmp_path: Path, monkeypatch:
 
 def test_bad_images_fail_alone(desk: Desk, run: Callable[..., Ended]) -> None:
     """One that breaks off, one without annotation; the third is the same as without them."""
-    assert run().code == 0
+    truth = ("--gt_root", desk.data / "SegmentationClass")
+    assert run(*truth).code == 0
     before = made(desk.masks)
     for path in desk.masks.iterdir():
         path.unlink()
     desk.image("b").write_bytes(desk.image("b").read_bytes()[:-150])
     desk.xml("c").unlink()
-    ended = run("--gt_root", desk.data / "SegmentationClass", "--json", desk.root / "s.json")
+    ended = run(*truth, "--json", desk.root / "s.json")
     lines = ended.err.splitlines()
     assert ended.code == 3 and len(lines) == 3 and lines[0] == "2 images failed:"
     assert "c.xml: no such annotation" in ended.err and "b.jpg: not a readable image" in ended.err
