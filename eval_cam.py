@@ -67,6 +67,7 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     job = _job(args, selection)
     check_classes(job.folder, stage_eval.cam_record(job.folder, selection.ids), selection.spec)
     check_place(args.json, "--json", "scores.json")
+    selection.check_masks(job.truth, "--gt_root")
     print(f"scoring {args.cam_type} of {len(selection.ids)} images in {job.folder} against {job.truth}")
     totals = job.empty_totals()
     log.failed(selection.problems)

@@ -54,6 +54,8 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     # A split such as train_aug holds ids without official masks, so outside the toy world scoring is asked for.
     scored = args.eval_only or args.gt_root is not None or selection.spec.make_images is not None
     truth = selection.need_masks() if scored else None
+    if truth is not None:
+        selection.check_masks(truth, "--gt_root")
     out_dir = None if args.eval_only else args.pseudo_mask_save_path or options.output_dir(args.dataset, "masks")
     if out_dir is not None:
         need_writable(out_dir, "--pseudo_mask_save_path")

@@ -20,6 +20,7 @@ from pipeline.methods.table import METHODS
 if TYPE_CHECKING:
     from cli.lookup import Selection
     from clip.load import Clip
+    from dataset.mask_folder import Masks
     from dataset.spec import DatasetSpec
     from pipeline.stages.cams import CamJob, CamWork, ModelSource
     from pipeline.stages.crf import CrfJob
@@ -81,7 +82,7 @@ def load_model(job: "CamJob") -> "CamWork":
 
 
 def crf_job(
-    args: argparse.Namespace, spec: "DatasetSpec", images: Path, cams: Path, out_dir: Path | None, truth: Path | None
+    args: argparse.Namespace, spec: "DatasetSpec", images: Path, cams: Path, out_dir: Path | None, truth: "Masks | None"
 ) -> "CrfJob":
     """The CRF stage's job."""
     from pipeline.stages.crf import CrfJob, backend_for

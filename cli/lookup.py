@@ -10,12 +10,16 @@ from common.files import need_dir
 from dataset.classes_file import read_classes
 from dataset.folder import Images, find_images, images_of, restricted
 from dataset.ids import without_suffix
-from dataset.labels import read_labels_argument
+from dataset.labels import WORDS, read_labels_argument
+from dataset.mask_folder import SUFFIX, MaskFolder, Masks, check_masks
+from dataset.mask_values import parse_mask_values
 from dataset.matching import match, print_errors, repeated_images
 from dataset.references import split_ids
 from dataset.spec import BY_PATH, EVERY_CLASS, LABELLED_SPLIT, VOC, DatasetSpec, Sample
 from dataset.split_file import read_references, read_split
 from dataset.voc_layout import VocPaths, voc_paths, voc_samples
+
+PALETTES_OF = {"voc": "voc12", "coco-stuff": "cocostuff", "ade20k": "ade20k", "cityscapes": "cityscapes"}
 
 
 def dataset_spec(name: str, classes: Path | None = None) -> DatasetSpec:
@@ -37,6 +41,9 @@ class Selection:
     problems   (id, reason) of images that are left out and listed as failed
     labelled   the samples, where --labels was given
     summary    one line for people about those labels
+    wanted     the classes of --labels; empty where they are all classes
+    sure       whether people labelled the images, as far as the file tells
+    masks      how masks are called and what their values stand for; None: `<id>.png` of mask values
     """
 
     spec: DatasetSpec
@@ -45,9 +52,12 @@ class Selection:
     problems: list[tuple[str, str]] = field(default_factory=list)
     labelled: list[Sample] | None = None
     summary: str = ""
+    wanted: frozenset[int] = frozenset()
+    sure: bool = True
+    masks: MaskFolder | None = None
 
-    def need_masks(self) -> Path:
-        """The folder of ground-truth masks; raises UserError when there is none."""
+    def need_masks(self) -> Masks:
+        """The ground-truth masks; raises UserError when there is no folder of them."""
         if self.paths.masks is None:
             reason = f"{self.spec.name} has no usual place for masks"
             if self.spec.raw is not None:
@@ -55,7 +65,16 @@ class Selection:
             elif self.paths.annotations:
                 reason = f"no masks in {self.paths.images.parent / 'SegmentationClass'}"
             raise UserError(f"--gt_root is needed to score: {reason}")
-        return need_dir(self.paths.masks, "--gt_root", "one mask PNG an image")
+        folder = need_dir(self.paths.masks, "--gt_root", "one mask PNG an image")
+        return self.as_given(folder)
+
+    def as_given(self, folder: Path) -> Masks:
+        """A folder of masks with what --mask_suffix and --mask_values say of them."""
+        return folder if self.masks is None else replace(self.masks, folder=folder)
+
+    def check_masks(self, masks: Masks, option: str) -> None:
+        """Raise UserError for masks that show no class, or not the classes of --labels (dataset/mask_folder.py)."""
+        check_masks(masks, self.ids, self.spec, option, self.wanted, self.sure)
 
     def samples(self) -> tuple[list[Sample], list[tuple[str, str]]]:
         """The samples, and (id, reason) of the ids without usable labels."""
@@ -81,7 +100,18 @@ def select_from(args: argparse.Namespace, images_needed: bool = False, with_labe
     """`select` by the options of cli/options.py. Without `with_labels` --labels is ignored."""
     gt_root = getattr(args, "gt_root", None)  # not an option of the commands that score nothing
     labels = args.labels if with_labels else None
-    return select(args.dataset, args.img_root, args.split_file, gt_root, args.classes, labels, images_needed)
+    selection = select(args.dataset, args.img_root, args.split_file, gt_root, args.classes, labels, images_needed)
+    return with_mask_options(selection, args)
+
+
+def with_mask_options(selection: Selection, args: argparse.Namespace) -> Selection:
+    """The selection with --mask_suffix and --mask_values, where the command has them; raises UserError."""
+    texts, suffix = getattr(args, "mask_values", None), getattr(args, "mask_suffix", SUFFIX)
+    if not texts and suffix == SUFFIX:
+        return selection
+    names = {palette: spec_of(data_set).classes for palette, data_set in PALETTES_OF.items()}
+    values = parse_mask_values(texts, selection.spec, names) if texts else None
+    return replace(selection, masks=MaskFolder(Path(), suffix, values))
 
 
 def select(
@@ -105,9 +135,10 @@ def select(
     if img_root is None:
         if gt_root is None or split_file is None or images_needed:
             raise UserError(f"--img_root is needed with --dataset {name}: {spec.images}")
-        ids = read_split(split_file)
         if spec.layout == BY_PATH:
             ids = list(dict.fromkeys(map(without_suffix, read_references(split_file))))
+        else:
+            ids = read_split(split_file, labelled=spec.layout == LABELLED_SPLIT)
         return Selection(spec, VocPaths(gt_root, None, split_file, gt_root), ids)
     if spec.layout == BY_PATH or (spec.layout == LABELLED_SPLIT and split_file is None and labels is not None):
         return _folder_images(spec, img_root, split_file, gt_root, labels)
@@ -148,4 +179,15 @@ def _labelled(selection: Selection, labels: str, images: Images, split: list[str
     result = match(selection.spec, selection.paths.images, images, table, split)
     result.print_lines()
     ids = [sample.id for sample in result.samples]
-    return replace(selection, ids=ids, problems=result.problems, labelled=result.samples, summary=table.summary())
+    names = {name for entry in table.entries.values() for name in entry.names}
+    wanted = {label for sample in result.samples for label in sample.labels} if labels != EVERY_CLASS else ()
+    sure = table.form != WORDS or not all(map(str.isdecimal, names))  # indices alone: CLIP may have written them
+    return replace(
+        selection,
+        ids=ids,
+        problems=result.problems,
+        labelled=result.samples,
+        summary=table.summary(),
+        wanted=frozenset(wanted),
+        sure=sure,
+    )

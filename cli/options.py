@@ -124,8 +124,11 @@ def settings_from(args: argparse.Namespace, settings: type, **others: Any) -> An
     return settings(**values)
 
 
-def add_data_options(parser: argparse.ArgumentParser, truth: bool) -> None:
-    """--dataset, --img_root (alias --image_root), --split_file, --classes, --labels and, with `truth`, --gt_root."""
+def add_data_options(parser: argparse.ArgumentParser, truth: bool, values: bool = True) -> None:
+    """--dataset, --img_root (alias --image_root), --split_file, --classes, --labels and, with `truth`, --gt_root.
+
+    values  with `truth`, --mask_values and --mask_suffix too
+    """
     group = parser.add_argument_group("data")
     group.add_argument("--dataset", choices=DATASETS, default="toyworld", help="whose names, prompts and layout")
     group.add_argument(
@@ -146,6 +149,8 @@ def add_data_options(parser: argparse.ArgumentParser, truth: bool) -> None:
         group.add_argument(
             "--gt_root", type=Path, metavar="DIR", help="masks to score against; not given: SegmentationClass there"
         )
+        if values:
+            _add_mask_options(group)
     group = parser.add_argument_group("own data")
     group.add_argument(
         "--classes",
@@ -160,6 +165,24 @@ def add_data_options(parser: argparse.ArgumentParser, truth: bool) -> None:
         help="a file (`id name name` text, a table, JSON, COCO, CVAT, Label Studio and others: docs/labels.md), a "
         "folder (VOC XML, labelme, YOLO), `folders` (the first folder of each image is its class), classes for every "
         "image as a,b, or `clip`: CLIP names them (TagCLIP, in generate_cams.py); not given: the data set's own",
+    )
+
+
+def _add_mask_options(group: Any) -> None:
+    """--mask_values, --mask_suffix, for masks that this project did not write."""
+    group.add_argument(
+        "--mask_values",
+        nargs="+",
+        metavar="VALUES",
+        help="what the values or colours of your masks stand for: 0,255=0,1 (raw values and mask values), 255=cup, "
+        "#ff0000=cup, a palette (voc, coco-stuff, ade20k, cityscapes), or a file with lines such as `255,0,0 cup`; "
+        "masks that this project wrote are read as they are",
+    )
+    group.add_argument(
+        "--mask_suffix",
+        default=".png",
+        metavar="SUFFIX",
+        help="what your masks are called behind the image's id, as in _mask.png",
     )
 
 

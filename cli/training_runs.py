@@ -47,12 +47,15 @@ def held_out(args: argparse.Namespace) -> "HeldOut | None":
     """The images to validate on."""
     if args.val_split is None:
         return None
-    from cli.lookup import select
+    from cli.lookup import select, with_mask_options
     from pipeline.stages.held_out import HeldOut
 
     images = args.val_img_root or args.img_root
     selection = select(args.dataset, images, args.val_split, args.gt_root, args.classes, images_needed=True)
-    return HeldOut(selection.ids, selection.paths.images, selection.need_masks())
+    selection = with_mask_options(selection, args)
+    masks = selection.need_masks()
+    selection.check_masks(masks, "--gt_root")
+    return HeldOut(selection.ids, selection.paths.images, masks)
 
 
 def reader_count(args: argparse.Namespace, ranks: "Ranks") -> int:

@@ -5,7 +5,7 @@ Nothing is dropped: a field or cell that may hold labels and cannot be read is a
 
 import ast
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,10 +65,20 @@ def choose_fields(names: Sequence[str], where: str, classes: Collection[str] = (
     if not labels:
         labels = similar if len(similar) == 1 else [n for n in rest if plain[n] in LABEL_NUMBERS and not similar]
         similar = [number for number in similar if number not in labels]
+    if labels:  # cells that ran over into columns without a name
+        labels = [*labels, *(number for number in rest if not names[number].strip() and number > labels[0])]
     if similar:
         name = shown(names[similar[0]].strip())
         raise UserError(f"{where}: the field {name} looks like labels; call it labels, or remove it")
     return Fields(image, tuple(labels), tuple(number for number in others if number not in labels))
+
+
+def refuse_classes(names: Iterable[str], where: str, classes: Collection[str]) -> None:
+    """Raise UserError for a field beside those of labels that is called as a class: it may say that one is shown."""
+    for name in names:
+        if plain_name(name) in classes:
+            told = f"the field {shown(name.strip())} is called as a class, and stands beside a field of labels"
+            raise UserError(f"{where}: {told}; use one form, or rename it")
 
 
 def _looks_like_labels(name: str) -> bool:

@@ -11,18 +11,13 @@ from PIL import Image, PngImagePlugin
 from common.errors import UserError
 from common.files import atomic_write
 from common.images import opened
+from dataset.mask_values import MaskValues
+from dataset.palettes import voc_palette
+from dataset.spec import IGNORE_INDEX
+
+FORMATS = ("PNG", "BMP", "TIFF")  # without loss, and with the values that were written
 
 MOST_CONFIDENCE = 1 << 14  # characters of the record
-
-
-def voc_palette() -> np.ndarray:
-    """(256, 3) uint8 RGB: the colours of PASCAL VOC's masks, by spreading the bits of the label."""
-    labels = np.arange(256)
-    colours = np.zeros((256, 3), np.int64)
-    for bit in range(8):
-        for channel in range(3):
-            colours[:, channel] |= ((labels >> (3 * bit + channel)) & 1) << (7 - bit)
-    return colours.astype(np.uint8)
 
 
 def write_mask(
@@ -76,16 +71,41 @@ def made_here(made_by: str = "", score: str = "", confidence: str = "") -> PngIm
     return info
 
 
-def read_mask(path: Path) -> np.ndarray:
-    """(H, W) uint8 labels of a PNG of mode L or P, whichever way it is coloured.
+def read_mask(path: Path, values: MaskValues | None = None) -> np.ndarray:
+    """(H, W) uint8 labels of a PNG (also BMP, TIFF) of mode L or P, whichever way it is coloured.
 
-    Raises UserError, naming the file, when it is missing, damaged, or a colour picture rather than labels.
+    values  what the values or colours of masks stand for that this project did not write
+    Colour pictures of greys alone count as grey. Raises UserError, naming the file, when it is missing, damaged, or a
+    colour picture rather than labels.
     """
-    with opened(path, ("PNG",), "mask") as image:
-        if image.mode not in ("L", "P", "1"):
+    with opened(path, FORMATS, "mask") as image:
+        if values is not None and "made_by" not in image.info:
+            return values.apply(_raw(image, bool(values.grey)), str(path))
+        raw = _raw(image, True)
+        if raw.ndim == 3:
             expected = "expected a single-channel PNG with one class value a pixel"
-            raise UserError(f"{path}: a {image.mode} picture, not labels; {expected}")
+            raise UserError(
+                f"{path}: a {image.mode} picture, not labels; {expected}; --mask_values maps colours to classes"
+            )
+        if raw.size and raw.max() > IGNORE_INDEX:
+            raise UserError(f"{path}: holds the value {raw.max()}; --mask_values maps values to classes")
+        return raw.astype(np.uint8)
+
+
+def _raw(image: Image.Image, indices: bool) -> np.ndarray:
+    """Grey values or indices (H, W) as they are, or RGB (H, W, 3) of a colour picture.
+
+    indices  take the indices of mode P; else its colours
+    """
+    if image.mode == "1":
         return np.array(image, np.uint8)
+    if image.mode in ("L", "I", "I;16", "I;16B") or (image.mode == "P" and indices):
+        return np.array(image)
+    if image.mode == "LA":
+        return np.array(image.getchannel(0))
+    rgb = np.array(image.convert("RGB"))
+    grey = (rgb[..., 0] == rgb[..., 1]).all() and (rgb[..., 1] == rgb[..., 2]).all()
+    return np.ascontiguousarray(rgb[..., 0]) if grey and indices else rgb
 
 
 def mask_made_by(path: Path) -> str:

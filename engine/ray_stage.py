@@ -186,19 +186,23 @@ def crf_worker(plan: "Plan[CrfJob]") -> Work:
 
 
 def _make_masks(plan: "Plan[CrfJob]", unit: Unit) -> "tuple[list[Outcome], np.ndarray, int]":
+    from dataset.mask_folder import mask_folder
     from pipeline.stages import crf
 
     ids = [key for key, _ in unit.items]
     totals = plan.job.empty_totals()
     with _temporary_mirror() as here:
-        folders = {name: getattr(plan.job, name) for name in ("cams", "images", "out_dir", "truth")}
+        folders = {name: getattr(plan.job, name) for name in ("cams", "images", "out_dir")}
         moved: dict[str, Any] = {name: path and plan.moved(path, here) for name, path in folders.items()}
-        for path in filter(here.address, filter(None, moved.values())):
+        truth = None if plan.job.truth is None else mask_folder(plan.job.truth)
+        if truth is not None:
+            truth = replace(truth, folder=plan.moved(truth.folder, here))
+        for path in filter(here.address, filter(None, [*moved.values(), truth and truth.folder])):
             path.mkdir(parents=True, exist_ok=True)
-        job = replace(plan.job, **moved)
+        job = replace(plan.job, truth=truth, **moved)
         images = {key: plan.moved(path, here) for key, path in unit.items if path}
         masks = {key: job.target(key) for key in ids if job.out_dir}
-        truths = [(key, job.truth / f"{key}.png") for key in ids if job.truth]
+        truths = [(key, truth.path(key)) for key in ids if truth is not None]
         files = UnitFiles(here, ids, images, masks, [*((key, job.cam_file(key)) for key in ids), *truths])
 
         def make(finished: set[str]) -> Iterable[Outcome]:

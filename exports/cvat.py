@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from common.files import atomic_write
-from dataset.mask_png import voc_palette
+from dataset.palettes import voc_palette
 from exports.files import Add, Example, Format, Job
 from exports.objects import objects_of
 from exports.voc import label_map

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from common.files import write_text
-from dataset.mask_png import voc_palette
+from dataset.palettes import voc_palette
 from dataset.spec import IGNORE_INDEX
 from exports.files import Add, Example, Format, Job, flat
 

@@ -15,7 +15,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 
 from common.files import write_text
-from dataset.mask_png import voc_palette
+from dataset.palettes import voc_palette
 from exports.files import Add, Example, Format, Job
 from exports.objects import Object, objects_of
 

@@ -3,7 +3,7 @@
 import json
 
 from common.files import write_text
-from dataset.mask_png import voc_palette
+from dataset.palettes import voc_palette
 from exports.files import TRAIN, VALIDATION, Format, Job, Part, listed
 
 

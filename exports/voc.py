@@ -5,7 +5,8 @@ from contextlib import contextmanager
 
 from common.errors import UserError
 from common.files import write_text
-from dataset.mask_png import voc_palette, write_mask
+from dataset.mask_png import write_mask
+from dataset.palettes import voc_palette
 from dataset.spec import IGNORE_INDEX
 from exports.files import Add, Example, Format, Job
 

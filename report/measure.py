@@ -12,6 +12,7 @@ from common.files import is_file
 from common.outcome import Outcome
 from common.parallel import ordered_map
 from common.provenance import SameSettings, check_source
+from dataset.mask_folder import Masks, mask_folder
 from dataset.mask_png import read_mask
 from dataset.spec import IGNORE_INDEX, DatasetSpec
 from dataset.voc_layout import image_file
@@ -31,7 +32,7 @@ class ReportJob:
     masks: Path
     images: Path
     cams: Path
-    truth: Path | None
+    truth: Masks | None
     truth_needed: bool
     spec: DatasetSpec
     cam_type: str = "attn_highres"
@@ -121,7 +122,7 @@ def measure(job: ReportJob, ids: Sequence[str], findings: Findings, threads: int
 
 def truth_of(job: ReportJob, image_id: str) -> np.ndarray | None:
     """The ground truth of an id, None where it may go without; raises UserError where it may not."""
-    if job.truth is None or not (job.truth_needed or is_file(job.truth / f"{image_id}.png")):
+    if job.truth is None or not (job.truth_needed or is_file(mask_folder(job.truth).path(image_id))):
         return None
     return read_truth(job.truth, image_id, job.spec.num_labels)
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from dataset.mask_png import voc_palette
+from dataset.palettes import voc_palette
 from pipeline.steps.masks import IGNORE_INDEX
 
 PAPER = (255, 255, 255)

@@ -16,6 +16,7 @@ from exports.table import FORMATS, format_of
 
 if TYPE_CHECKING:
     from cli.lookup import Selection
+    from dataset.mask_folder import Masks
     from exports.files import Exported, Format
 
 
@@ -35,7 +36,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--polygons", action="store_true", help="coco, labelme: outlines in place of exact masks")
     parser.add_argument("--ignored", metavar="NAME", default="", help="make the pixels of 255 a class of this name")
     parser.add_argument("--push", metavar="USER/NAME", help="hf: upload the result as a private data set of this name")
-    add_data_options(parser, truth=True)
+    add_data_options(parser, truth=True, values=False)
     return parser.parse_args(argv)
 
 
@@ -97,14 +98,15 @@ def _check_options(args: argparse.Namespace, form: "Format") -> None:
             raise UserError(f"--{name} goes with --to {' or '.join(takers)}; not with {args.to}")
 
 
-def _items(selection: "Selection", masks: Path) -> tuple[list[tuple[str, Path, Path]], list[tuple[str, str]]]:
+def _items(selection: "Selection", masks: "Masks") -> tuple[list[tuple[str, Path, Path]], list[tuple[str, str]]]:
     """(id, image, mask) of the images that are there, and (id, reason) of the others."""
+    from dataset.mask_folder import mask_folder
     from dataset.voc_layout import find_image
 
     items, failures = [], []
     for image_id in selection.ids:
         try:
-            items.append((image_id, find_image(selection.paths.images, image_id), masks / f"{image_id}.png"))
+            items.append((image_id, find_image(selection.paths.images, image_id), mask_folder(masks).path(image_id)))
         except UserError as error:
             failures.append((image_id, str(error)))
     return items, failures

@@ -89,7 +89,9 @@ def _learn(args: argparse.Namespace, ranks: "Ranks") -> int:
     spec = selection.spec
     first = int(spec.has_background)
     learned = [index for index in range(len(spec.classes)) if args.learn == "all" or index not in spec.unseen]
-    pairs, failures = training_pairs(selection.ids, selection.paths.images, args.masks, spec.num_labels)
+    pairs, failures = training_pairs(
+        selection.ids, selection.paths.images, selection.as_given(args.masks), spec.num_labels
+    )
     regions, unreadable = regions_of(pairs, spec.num_labels, [index + first for index in learned])
     if not regions:
         raise UserError(f"--masks {args.masks}: none of the {len(learned)} classes to learn from is in these masks")
@@ -144,12 +146,13 @@ def _held_out(args: argparse.Namespace, learned: list[int]) -> "tuple[HeldOut | 
     """The images to validate on, and what is wrong with those that are left out."""
     if args.val_split is None:
         return None, []
-    from cli.lookup import select
+    from cli.lookup import select, with_mask_options
     from training.pairs import training_pairs
     from zsseg.training.prompts import HeldOut
 
     images = args.val_img_root or args.img_root
     selection = select(args.dataset, images, args.val_split, args.gt_root, args.classes, images_needed=True)
+    selection = with_mask_options(selection, args)
     spec = selection.spec
     pairs, failures = training_pairs(selection.ids, selection.paths.images, selection.need_masks(), spec.num_labels)
     return HeldOut(pairs, spec.classes, _names(selection), {"base": tuple(learned)}), failures

@@ -102,11 +102,14 @@ def _job(args: argparse.Namespace, selection: "Selection") -> "ReportJob":
         spec = replace(spec, name=selection.paths.images.resolve().name)
     # A split such as train_aug holds ids without official masks; only a --gt_root of the user's own must have all.
     needed = args.gt_root is not None or selection.spec.make_images is not None
+    truth = selection.need_masks() if needed else selection.paths.masks
+    if needed and truth is not None:
+        selection.check_masks(truth, "--gt_root")
     return ReportJob(
         masks=masks,
         images=selection.paths.images,
         cams=cams,
-        truth=selection.need_masks() if needed else selection.paths.masks,
+        truth=truth,
         truth_needed=needed,
         spec=spec,
         cam_type=args.cam_type,

@@ -9,7 +9,6 @@ goes on with the masks of the other.
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli import jobs, model_options, options, run_log
@@ -17,6 +16,7 @@ from dataset.spec import BY_CLIP
 
 if TYPE_CHECKING:
     from cli.lookup import Selection
+    from dataset.mask_folder import Masks
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -84,13 +84,16 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     return log.report("masks", out_dir)
 
 
-def truth_of(args: argparse.Namespace, selection: "Selection") -> Path | None:
+def truth_of(args: argparse.Namespace, selection: "Selection") -> "Masks | None":
     """The masks to score against: those of --gt_root, or the toy world's own.
 
     A split such as VOC's train_aug holds ids without official masks, so there scoring is asked for.
     """
     made_here = selection.spec.make_images is not None and selection.paths.masks is not None
-    return selection.need_masks() if made_here or args.gt_root is not None else None
+    masks = selection.need_masks() if made_here or args.gt_root is not None else None
+    if masks is not None:
+        selection.check_masks(masks, "--gt_root")
+    return masks
 
 
 if __name__ == "__main__":

@@ -137,7 +137,9 @@ def _train(args: argparse.Namespace, ranks: "Ranks") -> int:
     spec = selection.spec
     need_dir(args.masks, "--masks", "one mask PNG an image")
     classes = list(range(len(spec.classes))) if args.learn == "all" else seen_classes(spec)
-    pairs, failures = training_pairs(selection.ids, selection.paths.images, args.masks, spec.num_labels)
+    pairs, failures = training_pairs(
+        selection.ids, selection.paths.images, selection.as_given(args.masks), spec.num_labels
+    )
     pairs, without = _with_classes(args.masks, pairs, [index + int(spec.has_background) for index in classes])
     names = tuple(spec.classes[index] for index in classes)
     settings = settings_from(args, Settings, names=names, images=len(pairs), ranks=ranks.count)

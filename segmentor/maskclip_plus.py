@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from clip.load import Clip, load_clip
 from clip.templates import choose_templates
 from common.errors import UserError
-from dataset.names import hint, name_indices
+from dataset.names import hint, name_indices, plain_name
 from dataset.spec import DatasetSpec
 from pipeline.files.cam_file import spec_fingerprint
 from pipeline.methods.maskclip import MaskClipSettings
@@ -55,7 +55,7 @@ def hidden_labels(spec: DatasetSpec, unlabelled: str | None, with_masks: bool) -
         classes = set(range(len(spec.classes)) if unlabelled == ALL else spec.unseen)
     else:
         known, classes = name_indices(spec), set()
-        for name in map(str.strip, str(unlabelled).split(",")):
+        for name in map(plain_name, str(unlabelled).split(",")):
             if name not in known:
                 raise UserError(f"--unlabelled {name}: no class of {spec.name}; {hint(name, spec.classes)}")
             classes.add(known[name])

@@ -54,6 +54,11 @@ FORMATS: dict[str, dict[str, str]] = {
     },
     "csv by its header": {"labels": "image,labels\na,person;dog;person\nsub//b c,traffic light;\n"},
     "csv, two columns of labels": {"l.csv": "file,label1,label2\na.jpg,dog,person\nsub/b c.jpg,traffic light,\nn,,\n"},
+    "csv, labels that run over": {"l.csv": "image,labels,,\na.jpg,dog,person,\nsub/b c.jpg,traffic light,,\n"},
+    "json lines, a row a label": {
+        "l.jsonl": '{"image": "a", "label": "dog"}\n{"image": "sub/b c", "label": "traffic light"}\n'
+            '{"image": "a", "label": "person"}'
+    },
     "csv, a column twice": {"l.csv": "image,labels,labels\na.jpg,dog,person\nsub/b c.jpg,,traffic light\n"},
     "csv, a row a label": {"l.csv": "ImageID,Class Name,XMin\na,person,0.1\nsub/b c,traffic light,0\na,dog,0.5\n"},
     "csv, semicolons": {"l.csv": "File Name;Labels\na.jpg;person,dog\nsub/b c.jpg;traffic light\n"},

@@ -10,7 +10,7 @@ from lxml import etree
 from PIL import Image
 
 from common.files import atomic_write, write_text
-from dataset.mask_png import voc_palette
+from dataset.palettes import voc_palette
 from toyworld.captions import CONCEPTS, captions_of
 from toyworld.names import CLASSES
 from toyworld.scenes import Scene, draw_scene

@@ -9,7 +9,8 @@ from typing import Any
 
 from common.errors import UserError
 from dataset.label_source import MAX_JSON, LabelSource, LabelTable
-from dataset.text_files import parse_json, read_text
+from dataset.label_values import LABEL_FIELDS, plain_field
+from dataset.text_files import parse_json, read_text, shown
 
 EXPECTED = "a COCO instances file (images, annotations, categories)"
 PARTS = ("images", "annotations", "categories")
@@ -83,6 +84,10 @@ def _image(path: Path, index: int, entry: Any) -> CocoImage:
     if "file_name" not in entry and isinstance(entry.get("coco_url"), str):
         entry = {**entry, "file_name": "/".join(entry["coco_url"].split("/")[-2:])}
     name = _string(path, "images", index, entry, "file_name")
+    if field := next((key for key in entry if plain_field(key) in LABEL_FIELDS and entry[key]), None):
+        raise UserError(
+            f"{path}: images[{index}] has a field {shown(field)}, which looks like labels; put them in annotations"
+        )
     height, width = (_integer(path, "images", index, entry, key) if key in entry else 0 for key in ("height", "width"))
     return CocoImage(image, name, (height, width))
 

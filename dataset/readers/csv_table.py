@@ -20,7 +20,7 @@ from common.errors import UserError
 from common.files import is_file
 from dataset.ids import is_picture
 from dataset.label_source import LabelSource, LabelTable, fields_text
-from dataset.label_values import Fields, choose_fields, names_in_cell, plain_field
+from dataset.label_values import Fields, choose_fields, names_in_cell, plain_field, refuse_classes
 from dataset.names import plain_name
 from dataset.text_files import read_text, shown
 
@@ -76,6 +76,7 @@ def read(source: LabelSource) -> LabelTable:
     if image is None:
         raise UserError(f"{where}: no column for the image; {EXPECTED}")
     if fields.labels:
+        refuse_classes((names[number] for number in fields.others if number != image), where, source.classes)
         _read_labels(source, table, body, Fields(image, fields.labels, fields.others), names)
     else:
         _read_columns(source, table, body, image, names, where)

@@ -11,7 +11,7 @@ from typing import Any
 from common.errors import UserError
 from dataset.ids import is_picture
 from dataset.label_source import LabelSource, LabelTable, fields_text
-from dataset.label_values import choose_fields, names_in, plain_field
+from dataset.label_values import choose_fields, names_in, plain_field, refuse_classes
 from dataset.text_files import RepeatedKey, numbered_lines, shown, unique_json
 
 EXPECTED = '{"image": "a.jpg", "labels": ["dog", "person"]}'
@@ -40,8 +40,10 @@ def read(source: LabelSource) -> LabelTable:
     for row, where in _rows(source):
         place = f"{source.path}, {where}"
         image, labels, rest = _fields(row, place)
+        refuse_classes(rest, place, source.classes)
         others.update(dict.fromkeys(rest))
-        table.add(image, [name for value in labels for name in names_in(value, place, source.classes)], where)
+        names = [name for value in labels for name in names_in(value, place, source.classes)]
+        table.add(image, names, where, merge=True)
     if others:
         table.notes.append(f"not read: {fields_text(list(others))}")
     return table

@@ -23,6 +23,7 @@ from common.outcome import Outcome
 from common.parallel import ordered_map
 from common.provenance import SOURCE, can_stay, record_text, source_of
 from common.version import VERSION
+from dataset.mask_folder import Masks, mask_folder
 from dataset.mask_png import confidence_text, write_mask
 from dataset.voc_layout import find_image
 from pipeline.crf.dense_crf import dense_crf, dense_crf_batch, reference_image
@@ -63,7 +64,7 @@ class CrfJob:
 
     cams, images    folders of CAM files and images
     out_dir         folder of the masks, or None to write none
-    truth           folder of ground-truth masks, or None to score nothing
+    truth           the ground-truth masks, or None to score nothing
     crf_image       "rgb", or "reference": mean-subtracted, wrapped BGR (docs/methods.md)
     backend         "numba", "torch" or "pydensecrf"
     device          where the backend torch computes; "auto": a GPU if there is one
@@ -78,7 +79,7 @@ class CrfJob:
     cams: Path
     images: Path
     out_dir: Path | None
-    truth: Path | None
+    truth: Masks | None
     num_classes: int
     cam_type: str = "attn_highres"
     crf_image: str = "rgb"
@@ -107,7 +108,12 @@ class CrfJob:
     def truth_file(self, image_id: str) -> Path:
         """The ground truth of an image; only with a folder of them."""
         assert self.truth is not None
-        return self.truth / f"{image_id}.png"
+        return mask_folder(self.truth).path(image_id)
+
+    @property
+    def truth_how(self) -> str:
+        """What the values of the ground truth stand for, for records."""
+        return mask_folder(self.truth).how if self.truth is not None else ""
 
     def target(self, image_id: str) -> Path:
         """Where the mask goes; only with an `out_dir`."""
@@ -200,7 +206,7 @@ def settled_ids(job: CrfJob, finished: set[str]) -> set[str]:
 
 
 def _kept_score(job: CrfJob, image_id: str) -> np.ndarray | None:
-    return kept_confusion(job.target(image_id), job.truth_file(image_id), job.num_labels)
+    return kept_confusion(job.target(image_id), job.truth_file(image_id), job.num_labels, job.truth_how)
 
 
 @dataclass(frozen=True)
@@ -386,7 +392,7 @@ def finish(job: CrfJob, finished: Collection[str], result: CrfResult | Outcome) 
                 except Exception as error:
                     trouble = error
             if job.out_dir and not kept:
-                score = "" if confusion is None else score_text(confusion, job.truth_file(image.id))
+                score = "" if confusion is None else score_text(confusion, job.truth_file(image.id), job.truth_how)
                 target = check_output(job.target(image.id), job.out_dir)
                 confidence = confidence_text(masks.mean_confidence(result.labels, result.probabilities))
                 write_mask(target, mask, job.palette, record_text(image.record), score, confidence)

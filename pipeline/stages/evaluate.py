@@ -14,6 +14,7 @@ from common.files import is_file
 from common.outcome import Outcome
 from common.parallel import ordered_map
 from common.provenance import SameSettings, parse_record
+from dataset.mask_folder import Masks, mask_folder
 from dataset.mask_png import mask_made_by, read_mask
 from dataset.spec import IGNORE_INDEX
 from pipeline.files.cam_file import StoredMaps, read_made_by, read_maps
@@ -53,7 +54,7 @@ class EvalJob:
     """
 
     folder: Path
-    truth: Path
+    truth: Masks
     cam_type: str
     num_labels: int
     backgrounds: tuple[float, ...] = (1.0,)
@@ -170,20 +171,23 @@ def cam_record(folder: Path, ids: Sequence[str]) -> dict[str, Any]:
     return {}
 
 
-def read_truth(folder: Path, image_id: str, num_labels: int) -> np.ndarray:
+def read_truth(masks: Masks, image_id: str, num_labels: int) -> np.ndarray:
     """The ground-truth mask of an id, (H, W) uint8: labels below `num_labels`, or 255.
 
     Raises UserError for any other value: left out like 255, it would make the scores too high.
     """
-    path = folder / f"{image_id}.png"
+    folder = mask_folder(masks)
+    path = folder.path(image_id)
     if not is_file(path):
-        raise UserError(f"{path}: no ground truth for this image; expected a mask PNG")
-    truth = read_mask(path)
+        told = "no ground truth for this image; expected a mask PNG"
+        raise UserError(f"{path}: {told}{folder.suggestion(image_id)}")
+    truth = read_mask(path, folder.values)
     for rows in strips(truth.shape, 1, SCORED_AT_ONCE):
         unknown = truth[rows][(truth[rows] >= num_labels) & (truth[rows] != IGNORE_INDEX)]
         if unknown.size:
             expected = f"labels 0 to {num_labels - 1}, and 255 for pixels to ignore"
-            raise UserError(f"{path}: holds label {unknown[0]}; expected {expected}; ground truth of another data set?")
+            told = f"{path}: holds label {unknown[0]}; expected {expected}; ground truth of another data set?"
+            raise UserError(f"{told} --mask_values maps other values")
     return truth
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from common.errors import UserError
 from common.images import read_image
 from common.parallel import ordered_map
+from dataset.mask_folder import Masks
 from dataset.voc_layout import find_image
 from pipeline.stages.evaluate import check_shape, read_truth
 from pipeline.steps.scores import confusion_matrix
@@ -20,11 +21,11 @@ class HeldOut:
 
     ids: Sequence[str]
     images: Path
-    truth: Path
+    truth: Masks
 
 
 def score(
-    ids: Sequence[str], images: Path, truth: Path, num_labels: int, predict: Callable[[np.ndarray], np.ndarray]
+    ids: Sequence[str], images: Path, truth: Masks, num_labels: int, predict: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[np.ndarray, list[tuple[str, str]]]:
     """The (C, C+1) confusion matrix of all images, and (id, reason) of those that could not be scored.
 

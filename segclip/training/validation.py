@@ -13,6 +13,7 @@ from clip.text import encode_prompts
 from common.errors import UserError
 from common.images import read_image
 from common.parallel import ordered_map
+from dataset.mask_folder import Masks
 from dataset.spec import DatasetSpec
 from dataset.voc_layout import find_image
 from pipeline.methods.method import CamSettings, TextSet
@@ -40,7 +41,7 @@ class HeldOut:
     spec: DatasetSpec
     ids: Sequence[str]
     images: Path
-    truth: Path
+    truth: Masks
     activation: str
     options: SegClipSettings
 

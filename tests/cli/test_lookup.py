@@ -162,12 +162,12 @@ def test_labels_can_be_passed_over(photos: Path, capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize("split", [False, True])
 def test_labels_may_come_later(photos: Path, split: bool, capsys: pytest.CaptureFixture[str]) -> None:
     """Two steps say and select what one does."""
-    (photos / "d.bmp").write_bytes(b"")
+    (photos / "d.gif").write_bytes(b"")
     args = own(photos, *(("--split_file", photos.parent / "split.txt") if split else ()))
     once = select_from(args)
     said = capsys.readouterr().err
     later = select_from(args, with_labels=False).labelled_by(args.labels)
     assert later == once and capsys.readouterr().err == said
     assert once.ids == (["trip/b"] if split else ["a", "trip/b"])
-    assert {key for key, _ in once.problems} == ({"c"} if split else {"c", "gone", "d.bmp"})
+    assert {key for key, _ in once.problems} == ({"c"} if split else {"c", "gone", "d.gif"})
     assert ("gone (line 4)" in said) is not split and "left out: c" in said

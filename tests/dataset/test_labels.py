@@ -195,6 +195,11 @@ DAMAGED: list[tuple[str, str | bytes, str]] = [
     ("l.csv", "image,labels\na,\"['dog', '']\"\n", "l.csv, line 2: an empty name among the labels"),
     ("l.csv", "image,labels,more_labels\na,dog,person\n", "l.csv, "
         "line 1: the field 'more_labels' looks like labels; call"),
+    ("l.csv", "image,labels,dog\na,person,1\n", "l.csv, line 1: the field 'dog' is called as a class, "
+        "and stands beside"),
+    ("l.jsonl", '{"image": "a", "labels": ["dog"], "person": 1}', "l.jsonl, line 1: the field 'person' is called as"),
+    ("l.json", coco(images=[{"id": 1, "file_name": "a", "labels": ["dog"]}]),
+        "images[0] has a field 'labels', which looks"),
     ("l.csv", "image,image,labels\na,b,dog\n", "l.csv, line 1: 2 fields 'image'; keep one"),
     ("l.csv", "image,dog,person\na,1,2\n", "l.csv, line 2: column 'person' holds '2', not 0 or 1"),
     ("l.csv", "image,dog,person\na,1,0\nb,-1,1\n", "l.csv, line 3: holds -1 beside 0 and 1"),

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from scipy.io import savemat  # type: ignore[import-untyped]
 
 from clip import text_cache
+from common.errors import UserError
 from dataset.classes_file import MAX_NAME, read_classes
+from dataset.mask_values import parse_mask_values
 from dataset.split_file import read_references, read_split
 from pipeline.files.tag_journal import Journal
-from tests.fuzz.support import any_bytes, check_ids, read_or_refuse
+from tests.fuzz.support import SPEC, any_bytes, check_ids, check_message, read_or_refuse
 from voc12.sbd import read_source
 
 # --- classes --------------------------------------------------------------------------------------
@@ -76,6 +78,29 @@ NAMES = st.lists(st.text("aü7_-", min_size=1, max_size=6), min_size=1, max_size
 def test_a_right_split_is_read(ids: list[str], end: str) -> None:
     Path("s.txt").write_bytes(end.join(ids).encode())
     assert read_split(Path("s.txt")) == read_references(Path("s.txt")) == ids
+
+
+# --- what values of masks stand for ----------------------------------------------------------------
+
+VALUES = [b"0 background\n255 dog\n", b"# x\n#ff0000 dog\n0,128,0 traffic light\n", b"dog:255,0,0::\nvoid:0,0,0::\n"]
+
+
+@given(any_bytes(*VALUES))
+def test_any_file_of_mask_values(data: bytes) -> None:
+    values = read_or_refuse(lambda path: parse_mask_values([str(path)], SPEC, {}), Path("v.txt"), data)
+    if values is not None:
+        assert {value for _, value in (*values.grey, *values.colours)} <= {0, 1, 2, 3, 255}
+
+
+ITEMS = ("0,255=0,1", "255=dog", "#ff0000=person", "=", "voc", "x" * 300, "9" * 400 + "=1", "1=\x1b", "0=-1", "\0=1")
+
+
+@given(st.lists(st.sampled_from(ITEMS)))
+def test_any_mask_values(texts: list[str]) -> None:
+    try:
+        parse_mask_values(texts, SPEC, {"voc": ("dog", "cat")})
+    except UserError as error:
+        check_message(str(error))
 
 
 # --- SBD's .mat files -----------------------------------------------------------------------------

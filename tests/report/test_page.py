@@ -15,7 +15,8 @@ import pytest
 from lxml import html
 from PIL import Image
 
-from dataset.mask_png import read_mask, voc_palette
+from dataset.mask_png import read_mask
+from dataset.palettes import voc_palette
 from report.gallery import SMALLEST, Spool, draw, pictures_of, tile_size
 from report.measure import Entry, Findings, ReportJob, least_certain, measure
 from report.page import LISTED_PROBLEMS, Report, write_report
