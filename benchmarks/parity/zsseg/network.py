@@ -12,22 +12,29 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.parity.parts import Distances, Part, Parts, Place, Row, Unequal
+from benchmarks.parity.zsseg.regions import LOGITS, Classifier
 from common.images import read_image
+from pipeline.steps.maps import resize_maps
+from pipeline.steps.regions import RegionMaps, added
 from training.loop import Training, step
 from training.ranks import Ranks
 from training.schedule import polynomial
 from training.state import fresh_state
 from zsseg.checkpoint import read_checkpoint
+from zsseg.ensemble import ensemble
 from zsseg.inference import find_queries, network_input, resized
 from zsseg.maskformer import MaskFormer
+from zsseg.proposals.maskformer import propose
+from zsseg.proposals.proposer import Photo
+from zsseg.regions import LOGIT_SCALE, Crops, classify, encode_regions
 from zsseg.training.losses import Targets, matched_losses, targets_of, weighted_sum
 from zsseg.training.optimizer import CLIP_NORM, POWER, optimizer_for
 
 HEADS = 4  # of these networks' attention, which no file says
 SHORT, LONGEST = 192, 2048
-NETWORKS = {  # by the beginning of their files' names: the weights, and the prompts of queries
-    "r50": ("r50_voc_learned", "single"),
-    "r101c": ("r101c_coco_vild", "vild14"),
+NETWORKS = {  # by the beginning of their files' names: the weights, the prompts of queries and of regions, the ensemble
+    "r50": ("r50_voc_learned", "single", "learned16", 0.7),
+    "r101c": ("r101c_coco_vild", "vild14", "vild14", 0.8),
 }
 TRAINED = "r50"  # of the losses
 NOISE = 1e-6  # gradient norms below it are 0 in theory
@@ -92,6 +99,37 @@ def features(place: Place, name: str) -> Iterator[Row]:
         yield aux_masks.row(f"{name}: mask logits of earlier layers, float16", 2e-2)
     yield areas.row(f"{name}: pixels of each mask", 1.0)
     yield valid.row(f"{name}: masks with a pixel", 0.0)
+
+
+def with_clip(place: Place, name: str) -> Iterator[Row]:
+    """From a photo to the label PNG, with CLIP's view of the masks."""
+    network, text, classifier = network_of(place, name), text_of(place, name), Classifier(place)
+    seen = np.array(json.loads((place.folder / "classes.json").read_text(encoding="utf-8"))["seen"], bool)
+    *_, prompts, weight = NETWORKS[name]
+    logits, scores, labels = Distances(), Distances(), Unequal()
+    for path in sorted(place.folder.glob(f"maskformer/{name}_*.npz")):
+        wanted, photo = np.load(path), np.asarray(read_image(place.photo(path.stem.removeprefix(f"{name}_"))))
+        size = (photo.shape[0], photo.shape[1])
+        regions = propose(network, text, SHORT, LONGEST, Photo("", photo, size))
+        assert regions.probabilities is not None
+        image = resized(photo, SHORT, LONGEST)
+        (found,) = encode_regions(classifier.clip, [(image, regions)], Crops())
+        known = classifier.text[prompts]
+        logits.add(LOGIT_SCALE * found.features @ known.T, wanted["clip_logits_valid_only"])
+        by_clip = classify(found.features, known, range(len(known))).numpy()
+        together = ensemble(regions.probabilities, by_clip, found.numbers, seen, weight)
+        maps = resize_maps(added(regions, together, slice(0, regions.size[0]))[0], size)
+        scores.add(maps[:, ::4, ::4], wanted["scores_every4"], relative=True)
+        best = RegionMaps(regions, together).resized(size).argmax(axis=0)
+        labels.add(best, np.asarray(Image.open(path.with_name(f"{path.stem}_labels.png"))))
+    yield logits.row(f"{name}: CLIP's logits of the masks", LOGITS)
+    yield scores.row(f"{name}: summed scores, of the largest", 4e-6)
+    yield labels.row(f"{name}: labels of pixels", 1e-5)
+
+
+def network_rows(place: Place, name: str) -> Iterator[Row]:
+    yield from features(place, name)
+    yield from with_clip(place, name)
 
 
 def batch_of(path: Path) -> tuple[Tensor, list[Targets]]:
@@ -214,7 +252,7 @@ PARTS: Parts = {
     "keys": Part(("maskformer/*_keys.json",), keys),
     **{
         name: Part((f"maskformer/{name}_*.npz", f"maskformer/{name}_*.png", f"maskformer/{name}_*.safetensors"), rows)
-        for name, rows in ((name, partial(features, name=name)) for name in NETWORKS)
+        for name, rows in ((name, partial(network_rows, name=name)) for name in NETWORKS)
     },
     "losses": Part(("maskformer/losses_*.npz", "maskformer/losses_*.json"), losses),
     "groups": Part(("maskformer/optimizer_groups.json",), groups),
