@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from clip.load import Clip
     from dataset.spec import DatasetSpec
     from pipeline.steps.regions import SoftMasks
     from zsseg.maskformer import MaskFormer
@@ -28,7 +29,8 @@ class MaskFormerSettings:
 
     names       the groups of names of the classes
     template    the data set's own
-    pretrained, identity  of the CLIP; of both files
+    usual       the data set's CLIP
+    identity    of the files
     """
 
     weights: str | None = option(
@@ -40,7 +42,8 @@ class MaskFormerSettings:
     )
     clip: str | None = option(
         None,
-        "the CLIP it was trained with, a file or an open_clip name; not given: --model, or the data set's own",
+        "the CLIP it was trained with, a file or a name with OpenAI's weights; not given: that of --method zsseg, or "
+        "the data set's own",
         flag="--maskformer_clip",
         type=str,
         metavar="FILE|NAME",
@@ -59,44 +62,48 @@ class MaskFormerSettings:
     )
     names: tuple[tuple[str, ...], ...] = ()
     template: str = "{}"
-    pretrained: str | None = None
-    activation: str = "auto"
+    usual: tuple[str, str | None] = ("ViT-B-16", "openai")
     identity: str = ""
 
 
-def with_classes(
-    settings: MaskFormerSettings, spec: DatasetSpec, model: str | None, pretrained: str | None, activation: str
-) -> MaskFormerSettings:
-    """The settings for the classes of a data set, and its CLIP where none is given; `model` is that of --model."""
+def with_classes(settings: MaskFormerSettings, spec: DatasetSpec) -> MaskFormerSettings:
+    """The settings for the classes of a data set, whose CLIP is taken where none is known."""
     from zsseg.names import class_names
 
-    if settings.clip is None:
-        clip, tag = (model, pretrained) if model else spec.clip
-        settings = replace(settings, clip=clip, pretrained=pretrained or tag, activation=activation)
-    return replace(settings, names=class_names(spec), template=spec.template)
+    return replace(settings, names=class_names(spec), template=spec.template, usual=spec.clip)
 
 
 def load(settings: MaskFormerSettings, device: torch.device | None) -> Propose:
-    network, text, short, longest = _network(settings, str(device or "cpu"))
-    return partial(propose, network, text, short, longest)
+    return _proposing(settings, _clip(settings, str(device or "cpu")))
+
+
+def with_clip(settings: MaskFormerSettings, clip: Clip) -> Propose:
+    return _proposing(settings, _clip(settings, str(clip.device)) if settings.clip else clip)
 
 
 @lru_cache(maxsize=1)
-def _network(settings: MaskFormerSettings, device: str) -> tuple[MaskFormer, Tensor, int, int]:
-    """The network, the (K, D) text embeddings of the classes, and the sides of photos."""
+def _clip(settings: MaskFormerSettings, device: str) -> Clip:
     from clip.load import load_clip
+
+    model, tag = settings.usual
+    if settings.clip is not None:
+        model, tag = settings.clip, None if Path(settings.clip).exists() else "openai"
+    return load_clip(model, tag, device, resnets=True)
+
+
+@lru_cache(maxsize=1)
+def _proposing(settings: MaskFormerSettings, clip: Clip) -> Propose:
+    """Reads the network, encodes the classes, and chooses the sides of photos."""
     from zsseg.checkpoint import read_checkpoint
     from zsseg.words import query_text
 
     path = Path(_needed(settings))
     checkpoint = read_checkpoint(path)
-    assert settings.clip is not None
-    pretrained = settings.pretrained or (None if Path(settings.clip).exists() else "openai")
-    clip = load_clip(settings.clip, pretrained, device, settings.activation, resnets=True)
     text = query_text(checkpoint, path, clip, settings.names, settings.templates, settings.template)
     about = checkpoint.about
     short, longest = (about.short, about.longest) if about else (SHORT, LONGEST)
-    return checkpoint.network.to(device), text, settings.short or short, settings.longest or longest
+    network = checkpoint.network.to(clip.device)
+    return partial(propose, network, text, settings.short or short, settings.longest or longest)
 
 
 def propose(network: MaskFormer, text: Tensor, short: int, longest: int, photo: Photo) -> SoftMasks:
@@ -123,4 +130,4 @@ def complete(settings: MaskFormerSettings) -> MaskFormerSettings:
     return replace(settings, identity=" ".join(map(source_of, files)))
 
 
-PROPOSER = Proposer(MaskFormerSettings, load, complete, network=True, with_classes=with_classes)
+PROPOSER = Proposer(MaskFormerSettings, load, complete, network=True, with_classes=with_classes, with_clip=with_clip)
