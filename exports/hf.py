@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from common.errors import UserError, in_short
 from common.files import write_text
 from dataset.spec import IGNORE_INDEX
@@ -14,24 +16,28 @@ from exports.files import Add, Example, Format, Job
 
 @contextmanager
 def writing(job: Job) -> Iterator[Add]:
-    """<part>/images, <part>/masks, <part>/metadata.jsonl, README.md with the names of the labels."""
+    """<part>/images, <part>/masks, <part>/metadata.jsonl, id2label.json, README.md.
+
+    `pixels` and `scores` hold a number for each label, in every line: `datasets` guesses the types of a column from its
+    values, and refuses parts for which it guesses different ones.
+    """
     lines: dict[str, list[dict[str, Any]]] = {part: [] for part in job.parts}
 
     def add(example: Example) -> None:
-        image, mask = (
-            job.place_image(example, f"{example.part}/images"),
-            job.place_mask(example, f"{example.part}/masks"),
-        )
-        values = [value for value in job.classes if (example.labels == value).any()]
-        line = {"file_name": image, "mask_file_name": mask}
-        line = {key: place.removeprefix(f"{example.part}/") for key, place in line.items()}
-        scores = [example.confidence.get(value) for value in values]
-        labels = [job.labels[value] for value in values]
-        lines[example.part].append({**line, "id": example.id, "labels": labels, "scores": scores})
+        places = {
+            "file_name": job.place_image(example, f"{example.part}/images"),
+            "mask_file_name": job.place_mask(example, f"{example.part}/masks"),
+        }
+        line: dict[str, Any] = {key: place.removeprefix(f"{example.part}/") for key, place in places.items()}
+        line["id"] = example.id
+        line["pixels"] = np.bincount(example.labels.ravel(), minlength=256)[: len(job.labels)].tolist()
+        line["scores"] = [float(example.confidence.get(value, 0)) for value in range(len(job.labels))]
+        lines[example.part].append(line)
 
     yield add
     for part, found in lines.items():
         write_text(job.path(f"{part}/metadata.jsonl"), "".join(f"{json.dumps(line)}\n" for line in found))
+    write_text(job.path("id2label.json"), json.dumps(dict(enumerate(job.labels)), indent=1))
     write_text(job.path("README.md"), _card(job))
 
 
@@ -50,7 +56,8 @@ configs:
   data_files:
 {files}---
 
-Pseudo masks made with CLIP. `mask` holds a value a pixel; `scores` is the mean confidence of each of `labels`.
+Pseudo masks made with CLIP. `mask` holds a value a pixel; `pixels` and `scores` are the number of pixels and the mean
+confidence of each value, 0 where it is not known.
 
 | value | label |
 |---|---|

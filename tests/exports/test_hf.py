@@ -1,5 +1,6 @@
 """The image folder as `datasets` loads it, and the upload, which needs a token."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,8 +10,11 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
+from dataset.mask_png import write_mask
+from exports.files import Job, export
 from exports.hf import check_push, push
-from tests.exports.made import CONFIDENCE, LABELS, exported, truth
+from exports.table import format_of
+from tests.exports.made import CONFIDENCE, LABELS, SIZE, exported, items, truth
 
 
 @pytest.mark.parametrize("copy", [False, True])
@@ -25,9 +29,22 @@ def test_datasets_loads_images_masks_and_scores(tmp_path: Path, monkeypatch: pyt
         row = rows[image_id]
         assert row["image"].size == row["mask"].size == labels.shape[::-1] and row["image"].mode == "RGB"
         assert np.array_equal(row["mask"], labels)
-        values = [LABELS.index(name) for name in row["labels"]]
-        assert set(values) == set(np.unique(labels).tolist()) - {0, 255}
-        assert row["scores"] == [CONFIDENCE[value] for value in values]
+        assert row["pixels"] == [int((labels == value).sum()) for value in range(4)]
+        assert row["scores"] == [CONFIDENCE[value] if (labels == value).any() else 0 for value in range(4)]
+    assert json.loads((out / "id2label.json").read_text()) == {str(value): name for value, name in enumerate(LABELS)}
+
+
+def test_parts_of_different_kinds_load_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Masks that tell no confidence, background alone, and nothing but 255: the columns keep their types."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    datasets = pytest.importorskip("datasets")
+    train, val = items(tmp_path, ("a",), empty=False), items(tmp_path / "unseen", ("u", "v"))
+    for (_, _, mask), value in zip(val, (0, 255)):
+        write_mask(mask, np.full(SIZE, value, np.uint8), made_by="{}")
+    export(format_of("hf"), Job(tmp_path / "out", LABELS, validated=True), {"train": train, "val": val})
+    data = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
+    assert data["train"].features == data["validation"].features
+    assert [row["scores"] for row in data["validation"]] == [[0.0] * 4] * 2
 
 
 def test_no_token_no_upload(monkeypatch: pytest.MonkeyPatch) -> None:
