@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from benchmarks.measure import ROOT
+from clip.load import load_clip
 from common.errors import UserError
 from common.files import atomic_write, write_text
 from common.outcome import Outcome
@@ -20,6 +21,7 @@ from dataset.split_file import read_split
 from dataset.voc_layout import voc_paths, voc_samples
 from pipeline.methods.method import CamSettings
 from pipeline.stages.cams import CamJob, ModelSource
+from segclip.load import begin_from
 from toyworld.spec import WEIGHTS
 from voc12.spec import CLASSES, SPEC
 
@@ -151,4 +153,15 @@ def model_file(name: str, folder: Path) -> Path:
     state = {key: value if key == "logit_scale" else value.half() for key, value in model.state_dict().items()}
     with atomic_write(path) as stream:
         torch.save(state, stream)
+    return path
+
+
+def segclip_file(name: str, folder: Path) -> Path:
+    """The weight file of a SegCLIP, made in `folder`, that begins from one of MODELS; nothing in it is trained."""
+    path = folder / f"segclip_of_{name.replace('/', '_')}.bin"
+    if not path.is_file():
+        clip = load_clip(str(model_file(name, folder)))
+        network = begin_from(clip, torch.Generator().manual_seed(0), decoder=False)
+        with atomic_write(path) as stream:
+            torch.save(network.state_dict(), stream)
     return path
