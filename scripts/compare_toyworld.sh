@@ -16,7 +16,7 @@ started=$SECONDS
 train=$out/train held_out=$out/held_out
 seeds=($("$python" -c 'from toyworld.spec import *; print(*COMPARE_TRAINING, *COMPARE_HELD_OUT)'))
 make_scenes() { # FOLDER SEED COUNT
-    [ -e "$1/ImageSets/Segmentation/train.txt" ] || "$python" -m scripts.make_toyworld --out "$1" --seed "$2" --count "$3"
+    [ -e "$1/captions.jsonl" ] || "$python" -m scripts.make_toyworld --out "$1" --seed "$2" --count "$3"
 }
 make_scenes $train "${seeds[0]}" "${seeds[1]}"
 make_scenes $held_out "${seeds[2]}" "${seeds[3]}"
@@ -76,13 +76,26 @@ maskclip_network() { network maskclip-network --masks $train/maskclip; }
 maskclip_plus() { # CLIP wants surroundings, so larger crops, and half as many steps for the same time
     network maskclip-plus --teacher maskclip --crop 192 --scales 0.75 1 --batch_size 4 --max_iters $((iterations / 2))
 }
+segclip() { # learns from captions alone; its settings were chosen on seed 778
+    "$python" -m scripts.superpixels $train/JPEGImages --side 192 --num_workers 1
+    "$python" -m scripts.pretrain_segclip --data $train/JPEGImages --captions $train/captions.jsonl --out $out/segclip \
+        --init toyworld/clip.pt --clip_lr 0 --no_masked_image --batch_size 32 --max_iters "${SEGCLIP_ITERATIONS:-1000}" \
+        --max_words 16 --save_every 50
+    make_masks $held_out segclip-pretrained segclip-pretrained --method segclip --labels all \
+        --model $out/segclip/segclip.safetensors --background_threshold 0.5 --templates dataset
+}
 truth_network() { network truth-network --masks $train/SegmentationClass; }
+other_networks() {
+    maskclip_plus
+    truth_network
+}
 
 mkdir -p $out/scores
 side_by_side "masks of ${seeds[1]} training images, whose labels are known" clip_es_train maskclip_train
 side_by_side "the same methods on ${seeds[3]} other images, with their labels and without" with_labels without_labels
 side_by_side "networks on CLIP-ES' and on MaskCLIP's masks, $iterations iterations" clip_es_network maskclip_network
-side_by_side "a network that MaskCLIP teaches (MaskCLIP+), and one on the true masks" maskclip_plus truth_network
+side_by_side "networks that MaskCLIP teaches (MaskCLIP+) and on the true masks; SegCLIP, which learns from captions" \
+    other_networks segclip
 
 "$python" -m scripts.collect_scores $out/scores --methods --out $out/scores.json
 echo "took $((SECONDS - started)) s; what the commands said is in $out/*.txt"
