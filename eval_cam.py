@@ -68,6 +68,8 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     check_classes(job.folder, stage_eval.cam_record(job.folder, selection.ids), selection.spec)
     check_place(args.json, "--json", "scores.json")
     selection.check_masks(job.truth, "--gt_root")
+    if args.cam_type == "png":
+        stage_eval.check_predicted(job, selection.ids)
     print(f"scoring {args.cam_type} of {len(selection.ids)} images in {job.folder} against {job.truth}")
     totals = job.empty_totals()
     log.failed(selection.problems)

@@ -71,7 +71,7 @@ FORMATS: dict[str, dict[str, str]] = {
     "csv, words of classes": {"l.csv": "image,labels\na.jpg,person dog\nsub/b c.jpg,traffic light\n"},
     "0 and 1": {"_classes.csv": "filename, dog, traffic light, person\na.jpg, 1, 0, 1\nsub/b c.PNG, 0, 1, 0\n"
         "n.tif, 0, 0, 0"},
-    "0 and 1, other columns": {"l.csv": ",width,dog,person,traffic light\na.jpg,640,True,True,False\n"
+    "0 and 1, other columns": {"l.csv": ",width,dog,person,traffic light\na.jpg,640,True,true,\n"
         "sub/b c.jpg,32,,,x\n"},
     "-1 and 1": {"l.csv": "image,dog,person,traffic light\na.jpg,1,1,-1\nsub/b c.jpg,-1,-1,1\n"},
     "json lines": {
@@ -89,6 +89,11 @@ FORMATS: dict[str, dict[str, str]] = {
     },
     "Hugging Face, a folder": {"photos/": "", "photos/metadata.csv":
         "file_name,labels\na.jpg,dog;person\nsub/b c.PNG,traffic light"},
+    "json by id": {"l.json": json.dumps({"a": ["person", "dog"], "sub/b c": ["traffic light"], "n": []})},
+    "json array in an object": {
+        "l.json": json.dumps({"data": [{"image": "a", "tags": ["dog", "person"]}, {"image": "b c", "tags":
+            "traffic light"}]})
+    },
     "json array": {
         "l.json": json.dumps([{"file": "a.jpg", "tags": ["person", "dog"]}, {"file": "x/b c.png", "tags": [
             "traffic light"]}])
@@ -166,6 +171,7 @@ NOTHING = {
     "0 and 1",
     "json lines",
     "json by image",
+    "json by id",
     "fiftyone",
     "cvat",
     "cvat, a folder",

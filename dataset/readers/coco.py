@@ -106,6 +106,6 @@ def _integer(path: Path, part: str, index: int, entry: Any, key: str) -> int:
 
 def _string(path: Path, part: str, index: int, entry: Any, key: str) -> str:
     value = entry.get(key) if isinstance(entry, dict) else None
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not value.strip():
         raise UserError(f"{path}: {part}[{index}] has no text `{key}`; expected {EXPECTED}")
     return value

@@ -70,6 +70,8 @@ def read(source: LabelSource) -> LabelTable:
     rows = _rows(source, table)
     header = next(rows, Row([], 1))
     where, names = f"{path}, line {header.line}", header.cells
+    if any(map(is_picture, names)):
+        raise UserError(f"{where}: names an image, and no columns; {EXPECTED}")
     body = list(rows)
     fields = choose_fields(names, where, source.classes)
     image = _image_column(fields, body, names)
@@ -233,8 +235,9 @@ def _is_switch(cell: str) -> bool:
 
 
 def _check_absent(source: LabelSource, body: list[Row], columns: list[int]) -> None:
-    """-1 stands for absent where there is no 0, and means something else in every data set that has both."""
-    absent = next((row for row in body for column in columns if row.cells[column].strip() in ABSENT), None)
-    zeros = any(row.cells[column].strip() in ("0", "0.0") for row in body for column in columns)
+    """-1 or an empty cell stand for absent where there is no 0, and for something else in data sets that have both."""
+    absent = next((row for row in body for column in columns if row.cells[column].strip() in ABSENT | {""}), None)
+    zeros = any(row.cells[column].strip().lower() in NO - {""} for row in body for column in columns)
     if absent is not None and zeros:
-        raise UserError(f"{source.path}, line {absent.line}: holds -1 beside 0 and 1; write 0 where a class is absent")
+        told = "holds -1 or an empty cell beside 0 and 1; write 0 where a class is absent"
+        raise UserError(f"{source.path}, line {absent.line}: {told}")

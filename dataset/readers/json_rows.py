@@ -11,7 +11,7 @@ from typing import Any
 from common.errors import UserError
 from dataset.ids import is_picture
 from dataset.label_source import LabelSource, LabelTable, fields_text
-from dataset.label_values import choose_fields, names_in, plain_field, refuse_classes
+from dataset.label_values import LABEL_FIELDS, choose_fields, names_in, plain_field, refuse_classes
 from dataset.text_files import RepeatedKey, numbered_lines, shown, unique_json
 
 EXPECTED = '{"image": "a.jpg", "labels": ["dog", "person"]}'
@@ -24,14 +24,29 @@ def recognises(source: LabelSource) -> bool:
     if source.suffix in (".jsonl", ".ndjson"):
         return True
     if isinstance(value, dict):
-        return any(plain_field(key) in IMAGES_OF_ROWS for key in value) or _is_by_image(value)
+        by_name = any(plain_field(key) in IMAGES_OF_ROWS for key in value)
+        return by_name or _is_by_image(value) or _rows_in(value) is not None
     if isinstance(value, list):
         return not value or all(isinstance(row, dict) for row in value)
     return source.is_json and source.start.startswith("{") and source.start.endswith("}")
 
 
 def _is_by_image(value: dict[str, Any]) -> bool:
-    return bool(value) and all(map(is_picture, value))
+    if any(plain_field(key) in LABEL_FIELDS for key in value):
+        return False
+    names = all(isinstance(labels, list) and all(isinstance(name, str) for name in labels) for labels in value.values())
+    return bool(value) and (names or all(map(is_picture, value)))
+
+
+def _rows_in(value: dict[str, Any]) -> list[Any] | None:
+    """The rows of an object that holds them alone, under whatever name."""
+    lists = [item for item in value.values() if isinstance(item, list)]
+    rows = lists[0] if len(value) == len(lists) == 1 else []
+    return (
+        rows
+        if rows and all(isinstance(row, dict) and choose_fields(list(row), "").image is not None for row in rows)
+        else None
+    )
 
 
 def read(source: LabelSource) -> LabelTable:
@@ -51,6 +66,7 @@ def read(source: LabelSource) -> LabelTable:
 
 def _rows(source: LabelSource) -> Iterator[tuple[Any, str]]:
     value = source.json
+    value = _rows_in(value) or value if isinstance(value, dict) else value
     if isinstance(value, dict) and _is_by_image(value):
         for key, labels in value.items():
             yield {"image": key, "labels": labels}, f"entry {shown(key)}"

@@ -74,13 +74,20 @@ def _names(source: LabelSource, folder: Path) -> tuple[dict[int, str], Path]:
     """The names by number, and their file: the source, or the nearest of NAMES_FILES, up to two folders above."""
     near = [folder, folder.resolve().parent, folder.resolve().parent.parent]
     candidates = [place / name for place in near for name in NAMES_FILES]
-    path = source.path if not source.is_folder else next((path for path in candidates if is_file(path)), None)
+    path = source.path if not source.is_folder else next(filter(_lists_names, candidates), None)
     if path is None:
         raise UserError(f"{folder}: no data.yaml or classes.txt with the names of the classes beside it")
     text = read_text(path, EXPECTED, MAX_YAML)
     if path.suffix not in (".yaml", ".yml"):
         return dict(enumerate(line.strip() for line in text.splitlines() if line.strip())), path
     return _names_of_yaml(path, text), path
+
+
+def _lists_names(path: Path) -> bool:
+    """Whether a file may be YOLO's list of names; a classes file with prompts or background, as ours, is none."""
+    if not is_file(path):
+        return False
+    return path.suffix != ".txt" or not re.search(r"^\[|:", read_text(path, EXPECTED, MAX_YAML), re.MULTILINE)
 
 
 def _names_of_yaml(path: Path, text: str) -> dict[int, str]:

@@ -15,7 +15,7 @@ from common.outcome import Outcome
 from common.parallel import ordered_map
 from common.provenance import SameSettings, parse_record
 from dataset.mask_folder import Masks, mask_folder
-from dataset.mask_png import mask_made_by, read_mask
+from dataset.mask_png import is_made_here, mask_made_by, read_mask
 from dataset.spec import IGNORE_INDEX
 from pipeline.files.cam_file import StoredMaps, read_made_by, read_maps
 from pipeline.stages.failure import failure
@@ -97,6 +97,21 @@ def add_up(images: Iterable[Scored], totals: Totals) -> Iterator[Outcome]:
         if image.confusions is not None:
             totals.add(image.confusions)
         yield image.outcome
+
+
+def check_predicted(job: EvalJob, ids: Iterable[str]) -> None:
+    """Raise UserError for masks of another program that hold 0 and 255 alone: 255 counts as not predicted."""
+    values: set[int] = set()
+    for path in (job.folder / f"{image_id}.png" for image_id in ids):
+        if is_made_here(path):
+            return
+        with suppress(UserError):  # reported when its turn comes
+            values |= set(np.unique(read_mask(path)).tolist())
+        if not values <= {0, IGNORE_INDEX}:
+            return
+    if IGNORE_INDEX in values and job.has_background:
+        told = "the masks hold 0 and 255 only, and 255 counts as not predicted"
+        raise UserError(f"--cam_out_dir {job.folder}: {told}; write the class's mask value in its place")
 
 
 def check_one_way(folder: Path, ids: Sequence[str]) -> None:
