@@ -3,6 +3,7 @@
 An exporter describes its layout in one file; exports/table.py names them all.
 """
 
+import filecmp
 import os
 import shutil
 from collections import Counter
@@ -18,7 +19,7 @@ from common.errors import UserError
 from common.files import cannot_write, check_output, write_text
 from common.images import image_size, opened
 from common.provenance import check_source
-from dataset.mask_png import mask_confidence, read_mask, write_mask
+from dataset.mask_png import is_made_here, mask_confidence, read_mask, write_mask
 from dataset.spec import IGNORE_INDEX
 from pipeline.stages.evaluate import mask_record
 
@@ -91,7 +92,6 @@ class Job:
         if example.as_it_is:
             _put(example.mask, target, self.copy)
         else:
-            target.unlink(missing_ok=True)  # it may be a link to the mask itself
             write_mask(target, example.labels)
         return place
 
@@ -234,8 +234,14 @@ def flat(image_id: str) -> str:
 
 
 def _put(source: Path, place: Path, copy: bool) -> None:
+    """Copy or link a file. Raises UserError where another picture lies that is neither a link nor made here."""
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
+        if place.is_file() and not place.is_symlink():
+            if filecmp.cmp(source, place, shallow=False):
+                return
+            if not is_made_here(place):
+                raise UserError(f"{place}: not written, another file lies there; choose another folder, or remove it")
         place.unlink(missing_ok=True)
         if copy:
             shutil.copyfile(source, place)

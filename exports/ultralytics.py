@@ -32,4 +32,4 @@ def writing(job: Job) -> Iterator[Add]:
     write_yaml(job, dict(enumerate(job.labels)), "masks_dir: masks")
 
 
-FORMAT = Format(writing, "data.yaml", flat, listed=False)
+FORMAT = Format(writing, "data.yaml", flat, links=False, listed=False)  # it repairs JPEG files where they lie

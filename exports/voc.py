@@ -33,9 +33,7 @@ def writing(job: Job) -> Iterator[Add]:
 
     def add(example: Example) -> None:
         job.place_image(example, "JPEGImages", ".jpg")
-        target = job.path(f"SegmentationClass/{example.name}.png")
-        target.unlink(missing_ok=True)
-        write_mask(target, example.labels, palette=True)
+        write_mask(job.path(f"SegmentationClass/{example.name}.png"), example.labels, palette=True)
         lists[example.part].append(example.name)
 
     yield add

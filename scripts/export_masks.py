@@ -61,6 +61,9 @@ def _run(args: argparse.Namespace) -> int:
     selection = select_from(args, images_needed=True, with_labels=args.labels != "clip")
     if args.ignored in selection.spec.label_names:
         raise UserError(f"--ignored {args.ignored}: a class of that name is there already; choose another name")
+    for images in (selection.paths.images, args.val_img_root):
+        if images is not None and images.resolve().is_relative_to(args.out.resolve()):
+            raise UserError(f"--out {args.out}: holds the images themselves, {images}; choose another folder")
     need_dir(args.masks, "--masks", "one mask PNG an image, as eval_cam_with_crf.py writes them")
     need_writable(args.out, "--out")
     pairs, failures = _items(selection, args.masks)

@@ -244,3 +244,19 @@ def test_files_of_an_earlier_export_are_told_where_they_count(tmp_path: Path, ki
     by_folder = {"detectron2", "fiftyone", "hf", "labelme", "ultralytics", "yolo-seg"}
     assert [Path(place).stem for place in left] == ["b", "b"] * (kind in by_folder)
     assert all((out / place).exists() for place in left)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("copy", [False, True])
+def test_a_picture_that_lies_in_the_way_stays(tmp_path: Path, kind: str, copy: bool) -> None:
+    """Neither a photo nor a mask that somebody else put there is lost: the image fails, or nothing lies in its way."""
+    found, out = items(tmp_path, ("a", "b")), tmp_path / "out"
+    export(format_of(kind), job_of(out, copy=copy), {"train": found})
+    places = [path for path in out.rglob("a.*") if path.suffix in (".png", ".jpg")]
+    for place in places:
+        place.unlink()
+        Image.new("RGB", (5, 5)).save(place)
+    before = {place: place.read_bytes() for place in places}
+    done = export(format_of(kind), job_of(out, copy=copy), {"train": found})
+    assert [image_id for image_id, _ in done.failures] == ["a"] * bool(places)
+    assert all(place.read_bytes() == content for place, content in before.items())

@@ -59,6 +59,7 @@ def test_missing_masks_are_listed(data: list[str], tmp_path: Path, capsys: pytes
      (["--polygons"], "--polygons goes with --to coco or labelme; not with mmsegmentation"),
      (["--to", "coco", "--push", "me/masks"], "--push goes with --to hf; not with coco"),
      (["--to", "hf", "--push", "me/masks"], "--push me/masks: no token for the Hugging Face Hub; run `hf auth login`"),
+     (["--out", "."], "--out .: holds the images themselves, images; choose another folder"),
      (["--ignored", "red"], "--ignored red: a class of that name is there already")],
 )  # fmt: skip
 def test_a_mistake_is_one_line(
