@@ -34,7 +34,8 @@ def find_references(paths: Mapping[str, Path], references: Iterable[str], are_id
     """Find the images of references (dataset/ids.py), which are compared in one Unicode form.
 
     paths    the images by id
-    are_ids  the references are ids rather than names of files: matters where `photo.jpg` is the id of `photo.jpg.png`
+    are_ids  the references are ids rather than names of files, unless they tell otherwise themselves: matters where
+             `photo.jpg` is the id of `photo.jpg.png`
 
     A path with or without suffix comes first. What is left is matched by file name with the most folders in common,
     upper and lower case alike, with images that no path names, where both have no other such partner.
@@ -56,9 +57,9 @@ def find_references(paths: Mapping[str, Path], references: Iterable[str], are_id
 
 def split_ids(images: Images, path: Path) -> list[str]:
     """The ids of the images that a user's split file names, in its order, each once; those without image stay."""
-    exact = _Exact(images.paths, [], False)
+    exact = _Exact(images.paths, [], True)
     references = read_references(path, lambda text: exact.id_of(text) is not None)
-    found = find_references(images.paths, references)
+    found = find_references(images.paths, references, are_ids=True)
     for key, rivals in found.rivals.items():
         raise UserError(f"{path}: {' and '.join(rivals[:2])} both fit the image {key}; write their folders")
     return list(dict.fromkeys(found.ids.get(text) or without_suffix(text) for text in references))
@@ -69,14 +70,16 @@ class _Exact:
 
     def __init__(self, paths: Mapping[str, Path], references: list[str], are_ids: bool) -> None:
         self.by_id = {one_form(key): key for key in reversed(list(paths))}
-        self.by_file = {one_form(f"{key}{path.suffix}"): key for key, path in paths.items()}
+        self.files = {key: f"{key}{path.suffix}" for key, path in paths.items()}
+        self.by_file = {one_form(file): key for key, file in self.files.items()}
         self.references, self.are_ids = {one_form(text) for text in references}, are_ids
 
     def id_of(self, text: str) -> str | None:
         for form in dict.fromkeys((one_form(text), one_form(text).strip())):
             as_id, as_file = self.by_id.get(form), self.by_file.get(form)
             if as_id is not None and as_file is not None:  # `photo.jpg` beside `photo.jpg.png`
-                return as_id if self.are_ids or one_form(as_file) in self.references else as_file
+                other_form = self.files[as_id] if self.are_ids else as_file  # the other image, in the other form
+                return as_id if (one_form(other_form) in self.references) != self.are_ids else as_file
             key = as_file or as_id or self.by_id.get(without_suffix(form))
             if key is not None:
                 return key

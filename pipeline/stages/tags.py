@@ -16,7 +16,7 @@ from clip.image import prepare_image
 from clip.load import Clip
 from common.errors import UserError
 from common.files import write_text
-from common.images import read_image
+from common.images import note_on, read_image
 from common.outcome import Outcome
 from common.parallel import ordered_map
 from common.provenance import record_text, source_of
@@ -62,6 +62,7 @@ class Tags:
     scores  (K,) float32; None where the image failed
     source  the image's identity (common/provenance.py)
     reason  why there are no scores
+    note    what people should know of the photo
     kept    whether an earlier run made the scores
     """
 
@@ -70,6 +71,7 @@ class Tags:
     source: str = ""
     reason: str = ""
     kept: bool = False
+    note: str = ""
 
     @property
     def id(self) -> str:
@@ -83,7 +85,7 @@ class Tags:
     def outcome(self) -> Outcome:
         if self.scores is None:
             return Outcome(self.id, "failed", self.reason)
-        return Outcome(self.id, "kept" if self.kept else "made")
+        return Outcome(self.id, "kept" if self.kept else "made", note=self.note)
 
 
 def tag_samples(
@@ -96,23 +98,24 @@ def tag_samples(
     """
     finished = journal.read() if journal else {}
 
-    def read(sample: Sample) -> Tags | tuple[str, torch.Tensor]:
-        """The result, where it needs no model, or the image's identity and its pixels."""
+    def read(sample: Sample) -> Tags | tuple[str, torch.Tensor, str]:
+        """The result, where it needs no model, or the image's identity, its pixels, and a note on it."""
         try:
             source = source_of(sample.image)
             entry = finished.get(sample.id)
             if entry is not None and entry.source == source:
                 return Tags(sample, entry.scores, source, kept=True)
-            return source, prepare_image(read_image(sample.image), work.clip.patch_size)
+            image = read_image(sample.image)
+            return source, prepare_image(image, work.clip.patch_size), note_on(image)
         except UserError as error:
             return Tags(sample, reason=str(error))
 
     with journal.adding(finished) if journal else nullcontext() as add:
         for sample, result in zip(samples, ordered_map(read, samples, threads)):
             if not isinstance(result, Tags):
-                source, pixels = result
+                source, pixels, note = result
                 scores = class_scores(work.clip, pixels.to(work.clip.device), work.text, work.settings)
-                result = Tags(sample, scores, source)
+                result = Tags(sample, scores, source, note=note)
                 if add is not None:
                     add(sample.id, Entry(source, scores))
             if result.scores is not None:

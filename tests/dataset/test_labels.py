@@ -65,6 +65,19 @@ def test_references(references: list[str], wanted: list[str | None]) -> None:
     assert [found.ids.get(text) for text in references] == wanted
 
 
+@pytest.mark.parametrize(
+    ("references", "wanted"),
+    [
+        (["photo.jpg"], ["photo.jpg"]),
+        (["photo", "photo.jpg"], ["photo", "photo.jpg"]),
+        (["photo.jpg", "photo.jpg.png"], ["photo", "photo.jpg"]),  # names of files after all
+    ],
+)
+def test_references_in_lists_of_ids(references: list[str], wanted: list[str]) -> None:
+    found = find_references({key: Path(file) for key, file in IMAGES.items()}, references, are_ids=True)
+    assert [found.ids[text] for text in references] == wanted
+
+
 def test_ids_that_are_written_are_read_back(tmp_path: Path) -> None:
     """Names that look like others, with spaces at either end, of signs that label files use."""
     names = ["photo.jpg", "photo.jpg.png", " a .png", "b.PNG.tif", "#c.jpg", "d: e.jpg", "{f}.jpg", "g/h, i;j.webp",
