@@ -5,6 +5,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from cli.model_options import cam_settings, tag_settings
 from cli.options import data_options, shard_from
 from common.errors import UserError
 from common.outcome import Outcome
+from common.provenance import OF_ONE_IMAGE
 from common.shard import WHOLE, local_rank
 from dataset.spec import BY_CLIP, EVERY_CLASS
 from pipeline.methods.table import METHODS
@@ -158,8 +160,17 @@ def announce_cams(work: "CamWork", dataset: str, images: object, count: int, lab
         print(f"words   {len(spec.classes)} classes, background {', '.join(spec.background_prompts)}")
     print(f"model   {work.clip.describe()} on {work.clip.device}")
     augmented = f", scales {list(settings.scales)}{' and flip' if settings.flip else ''}" if settings.augmented else ""
-    options = "".join(f", {key} {value}" for key, value in vars(settings.options).items() if value not in (None, 0, ()))
+    options = "".join(f", {key} {value}" for key, value in _shown(settings.options) if value not in (None, 0, (), ""))
     print(f"method  {settings.method}{options}{augmented}, batches of {work.batch_size}")
+
+
+def _shown(settings: Any) -> Iterator[tuple[str, Any]]:
+    """The settings by name, those that belong to others behind them; no lists, such as the names of all classes."""
+    for key, value in vars(settings).items():
+        if is_dataclass(value):
+            yield from _shown(value)
+        elif not isinstance(value, tuple) or len(value) <= 4:
+            yield key, value
 
 
 def announce_crf(job: "CrfJob") -> None:
@@ -191,7 +202,7 @@ def print_crf_scores(
         **asdict(job.crf),
         "cam_type": job.cam_type,
         "confidence": job.confidence,
-        "cams": {key: cams_made_by[key] for key in sorted(cams_made_by) if key not in ("source", "keys")},
+        "cams": {key: cams_made_by[key] for key in sorted(cams_made_by) if key not in OF_ONE_IMAGE},
     }
     result = report.summary(
         "crf",

@@ -5,6 +5,7 @@ Kept free of torch so that `--help` is quick.
 
 import argparse
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,17 @@ def add_method_options(parser: Parser, defaults: Mapping[str, Any] | None = None
     add_settings(parser, "every method", SharedSettings, defaults)
     for name, method in METHODS.items():
         parser.packs.append(Pack.of("method", name, method.settings))
+        for way, proposer in method.regions.proposers.items() if method.regions else ():
+            parser.packs.append(_proposal_pack(name, way, proposer.settings))
+
+
+def _proposal_pack(method: str, way: str, settings: type) -> Pack:
+    """The options of one way to propose regions, of a method that takes them."""
+
+    def applies(asked: argparse.Namespace) -> bool:
+        return asked.method == method and asked.proposals == way
+
+    return Pack(f"regions: {way}", settings, f"--method {method} --proposals {way}", applies)
 
 
 def add_tag_options(parser: Parser, without_labels: bool = False) -> None:
@@ -72,7 +84,10 @@ def add_tag_options(parser: Parser, without_labels: bool = False) -> None:
 
 def cam_settings(args: argparse.Namespace) -> CamSettings:
     """What `add_method_options` read."""
-    options = settings_from(args, METHODS[args.method].settings)
+    method = METHODS[args.method]
+    options = settings_from(args, method.settings)
+    if method.regions is not None:
+        options = replace(options, proposer=settings_from(args, method.regions.proposer(options).settings))
     return settings_from(args, CamSettings, method=args.method, options=options)
 
 

@@ -28,6 +28,7 @@ count = _number(int, lambda value: value >= 0, "0 or more")
 not_negative = _number(float, lambda value: 0 <= value < float("inf"), "a number from 0 on")
 positive_number = _number(float, lambda value: 0 < value < float("inf"), "a number above 0")
 share = _number(float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
+at_least_one = _number(float, lambda value: 1 <= value < float("inf"), "a number from 1 on")
 scale = _number(float, lambda value: 0 < value <= 8, "a positive number of at most 8")
 
 

@@ -139,15 +139,17 @@ def write_pictures(
     from dataset.mask_png import made_here
     from pipeline.stages.crf import full_size
     from pipeline.steps.kinds import to_heat
-    from pipeline.steps.maps import enlarge_labels, resize_maps
+    from pipeline.steps.maps import enlarge_labels
     from pipeline.steps.masks import mask_values
+    from pipeline.steps.regions import resized_maps
     from report.photo_sheet import PhotoRoad, photo_sheet, shares
     from report.pictures import label_overlay
 
     image, names = result.input, spec.label_names
     _, mask = full_size(job, result)
     photo = np.asarray(read_within(image.photo, LARGE))
-    cam, attn = (to_heat(resize_maps(maps, image.rgb.shape[:2]), image.kind) for maps in mapped.maps[:2])
+    working = (image.rgb.shape[0], image.rgb.shape[1])
+    cam, attn = (to_heat(resized_maps(maps, working), image.kind) for maps in mapped.maps[:2])
     values = mask_values(image.keys, job.has_background)[int(job.has_background) :]  # of the classes
     if len(values) > MOST_SHOWN:
         strongest = np.argsort(-attn.mean(axis=(1, 2)), kind="stable")[:MOST_SHOWN]
@@ -184,7 +186,9 @@ def write_views(
     image, names = result.input, spec.label_names
     photo = np.asarray(read_within(image.photo, LARGE))
     size = (photo.shape[0], photo.shape[1])
-    labels = labels_at(mapped.maps[1], image.kind, image.keys, size, spec.has_background)
+    maps = mapped.maps[1]
+    maps = maps if isinstance(maps, np.ndarray) else maps.resized(size)  # of regions
+    labels = labels_at(maps, image.kind, image.keys, size, spec.has_background)
     over_photo = label_overlay(photo, labels, spec.has_background)
     groups, patches = (np.zeros(size, np.uint8),) * 2
     if len(mapped.maps) > 2:

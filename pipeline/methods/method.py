@@ -5,7 +5,7 @@ The files of this folder import torch inside their functions only: `--help` read
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +18,15 @@ if TYPE_CHECKING:
     from clip.load import Clip
     from clip.templates import Words
     from dataset.spec import DatasetSpec
+    from pipeline.steps.regions import RegionMaps, Regions
+    from zsseg.proposals.proposer import Photo, Proposer
 
     MapPair = tuple[Tensor, Tensor]
     MapsOf = Callable[[Clip, Tensor, Sequence[Sequence[int]], "TextSet", "CamSettings"], list[MapPair]]
     ScoresOf = Callable[[Clip, Tensor, "TextSet", "CamSettings"], Tensor]
+    Scene = tuple[Photo, Regions | None]  # without regions where a network will propose them
+    Labels = Sequence[Sequence[int]]
+    RegionMapsOf = Callable[[Clip, Sequence[Scene], Labels, "TextSet", "CamSettings"], list[RegionMaps]]
 else:
     MapPair = tuple  # without torch
 
@@ -91,6 +96,28 @@ class TextSet:
         return torch.cat([self.background, self.foreground[rows]]), [0] * len(self.background) + owners
 
 
+def no_grid(*_: Any) -> list[MapPair]:
+    """The `maps` of a method that classifies regions."""
+    raise NotImplementedError("a method that classifies regions looks at no whole image")
+
+
+@dataclass(frozen=True)
+class RegionMethod:
+    """What a method needs that classifies regions of photos, and does not look at whole images.
+
+    maps       photos, their regions and each one's classes to the maps of each
+    proposers  the ways to propose regions, by the values of its option --proposals. The settings of the chosen one,
+               which have options of their own, are the field `proposer` of the method's settings
+    """
+
+    maps: RegionMapsOf
+    proposers: Mapping[str, Proposer]
+
+    def proposer(self, options: Any) -> Proposer:
+        """The chosen one, by the method's settings."""
+        return self.proposers[options.proposals]
+
+
 @dataclass(frozen=True)
 class Method:
     """A CAM method: how maps are made, and what it wants of its surroundings.
@@ -107,6 +134,7 @@ class Method:
     resnets      whether it can do with a CLIP whose image tower is a ResNet
     load         loads the model that it runs in a CLIP's place, given a stage's ModelSource and a device
     unlabelled   scores all classes by itself, so that it needs no labels; so do methods with `scores`
+    regions      of a method that classifies regions, whose `maps` are `no_grid`
     """
 
     maps: MapsOf
@@ -119,6 +147,7 @@ class Method:
     resnets: bool = False
     load: Callable[[Any, Any], Clip] | None = None
     unlabelled: bool = False
+    regions: RegionMethod | None = None
 
     @property
     def needs_labels(self) -> bool:

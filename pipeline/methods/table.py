@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pipeline.methods import clearclip, clip_es, maskclip, maskclip_v, naclip, resclip, sc_clip, sclip, segclip
+from pipeline.methods import clearclip, clip_es, maskclip, maskclip_v, naclip, resclip, sc_clip, sclip, segclip, zsseg
 from pipeline.methods.method import CamSettings, Method, TextSet
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ METHODS: dict[str, Method] = {
     "naclip": naclip.METHOD,
     "resclip": resclip.METHOD,
     "sc-clip": sc_clip.METHOD,
+    "zsseg": zsseg.METHOD,
 }
 
 

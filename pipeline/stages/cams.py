@@ -22,13 +22,13 @@ from common.errors import UserError
 from common.files import check_output
 from common.outcome import Outcome
 from common.parallel import ordered_map
-from common.provenance import SOURCE, can_stay, source_of
+from common.provenance import REGIONS, SOURCE, can_stay, source_of
 from common.version import VERSION
 from dataset.spec import DatasetSpec, Sample
 from pipeline.files.cam_file import read_record, save_cams, spec_fingerprint
 from pipeline.methods.method import CamSettings, Method, TextSet
 from pipeline.methods.table import METHODS, compute_maps
-from pipeline.stages.batches import Batch, Reader, plan, with_work
+from pipeline.stages.batches import Batch, Reader, RegionReader, plan, with_work
 from pipeline.stages.evaluate import CHECKING
 from pipeline.stages.failure import failure
 from pipeline.stages.out_of_memory import Computed, DeviceMemory, Maps, Model
@@ -106,9 +106,14 @@ class CamWork:
     memory: DeviceMemory = field(default_factory=DeviceMemory, compare=False, repr=False)
 
     @property
-    def reader(self) -> Reader:
-        preparation = METHODS[self.settings.method].preparation(self.clip, self.settings.options)
-        return Reader(self.clip.patch_size, self.settings.max_side, preparation)
+    def reader(self) -> Reader | RegionReader:
+        method, options = METHODS[self.settings.method], self.settings.options
+        if method.regions is None:
+            return Reader(self.clip.patch_size, self.settings.max_side, method.preparation(self.clip, options))
+        proposer = method.regions.proposer(options)
+        propose = None if proposer.network else proposer.load(options.proposer, None)
+        source = partial(proposer.source, options.proposer) if proposer.source else None
+        return RegionReader(self.settings.max_side, propose, source)
 
     @property
     def kind(self) -> str:
@@ -118,9 +123,14 @@ class CamWork:
     def path(self, image_id: str) -> Path:
         return self.job.out_dir / f"{image_id}.npz"
 
-    def record(self, source: str) -> dict[str, Any]:
-        """The record of a CAM file."""
-        return {**self.made_by, SOURCE: source}
+    def record(self, source: str, regions: str = "") -> dict[str, Any]:
+        """The record of a CAM file; `regions` is the identity of the file that the regions were read from."""
+        return {**self.made_by, SOURCE: source, **({REGIONS: regions} if regions else {})}
+
+    def record_now(self, sample: Sample) -> dict[str, Any]:
+        """The record that the file of an image would get now. Raises UserError for files that cannot be read."""
+        source = getattr(self.reader, "source", None)
+        return self.record(source_of(sample.image), source_of(source(sample.id)) if source else "")
 
 
 def set_up(job: CamJob, worker: int = 0, processes: int = 1) -> CamWork:
@@ -131,6 +141,8 @@ def set_up(job: CamJob, worker: int = 0, processes: int = 1) -> CamWork:
     Raises UserError for a model that cannot be loaded, or settings that do not fit it.
     """
     method, settings = METHODS[job.settings.method], job.settings
+    if method.regions is not None and settings.augmented:
+        raise UserError(f"--scales and --flip: not with --method {settings.method}, which looks at regions")
     if job.plain_vit and method.load is not None:
         raise UserError(
             f"--method {job.settings.method} loads a model of its own, and TagCLIP needs a CLIP; {TAG_FIRST}"
@@ -178,12 +190,12 @@ def finished_ids(work: CamWork, samples: Iterable[Sample]) -> set[str]:
     def is_finished(sample: Sample) -> bool:
         path = work.path(sample.id)
         try:
-            record, source = read_record(path), source_of(sample.image)
+            record, now = read_record(path), work.record_now(sample)
         except UserError:  # missing or damaged; an image that cannot be read will say so
             return False
         if len(record) == 1:  # `keys` alone: the file does not say how it was made, and is made again
             return False
-        return can_stay(path, record, {**work.record(source), "keys": list(sample.labels)}, REMEDY)
+        return can_stay(path, record, {**now, "keys": list(sample.labels)}, REMEDY)
 
     samples = list(samples)
     checked = ordered_map(is_finished, samples, CHECKING, ahead=16)
@@ -230,21 +242,25 @@ def compute_batch(work: CamWork, batch: Batch) -> Batch:
     """
     if not batch.images:
         return batch
+    region_method = METHODS[work.settings.method].regions
     pixels = [image.pixels for image in batch.images if image.pixels is not None]
 
     def compute(model: Model, part: slice) -> list[Maps]:
         clip, text, settings = model
         labels = [image.sample.labels for image in batch.images[part]]
+        if region_method is not None:
+            scenes = [(image.photo, image.regions) for image in batch.images[part] if image.photo]
+            return [(maps, maps) for maps in region_method.maps(clip, scenes, labels, text, settings)]
         results = compute_maps(clip, torch.stack(pixels[part]).to(clip.device), labels, text, settings)
         return [arrays_of(maps) for maps in results]
 
-    model, shape = (work.clip, work.text, work.settings), tuple(pixels[0].shape[-2:])
-    results = work.memory.compute(compute, model, shape, len(pixels))
+    model, shape = (work.clip, work.text, work.settings), tuple(pixels[0].shape[-2:]) if pixels else ()
+    results = work.memory.compute(compute, model, shape, len(batch.images))
     images, batch.images = batch.images, []
     for image, result in zip(images, results):
         if isinstance(result, Computed):
             note = "; ".join(filter(None, (image.note, result.note)))
-            batch.images.append(replace(image, pixels=None, maps=result.maps, note=note))
+            batch.images.append(replace(image, pixels=None, photo=None, regions=None, maps=result.maps, note=note))
         else:
             path = image.sample.image
             error = UserError(f"{path}: {result}") if isinstance(result, UserError) else result
@@ -270,7 +286,7 @@ def _save(work: CamWork, finished: set[str], batch: Batch) -> list[Outcome]:
             cam, attn, *groups = image.maps
             cams = Cams(np.array(sample.labels, np.int64), cam, attn, image.size, *groups)
             target = check_output(work.path(sample.id), work.job.out_dir)
-            save_cams(target, cams, work.record(image.source), work.job.full_size)
+            save_cams(target, cams, work.record(image.source, image.of), work.job.full_size)
             outcomes.append(Outcome(sample.id, "made", note=image.note))
         except Exception as error:
             outcomes.append(failure(sample.id, error, sample.image))

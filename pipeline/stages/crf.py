@@ -21,7 +21,7 @@ from common.limits import MAX_PIXELS
 from common.memory import out_of_memory
 from common.outcome import Outcome
 from common.parallel import ordered_map
-from common.provenance import SOURCE, can_stay, record_text, source_of
+from common.provenance import OF_ONE_IMAGE, REGIONS, SOURCE, can_stay, record_text, source_of
 from common.version import VERSION
 from dataset.mask_folder import Masks, mask_folder
 from dataset.mask_png import confidence_text, write_mask
@@ -122,7 +122,7 @@ class CrfJob:
 
     def settings(self, cams_made_by: Mapping[str, Any]) -> dict[str, Any]:
         """The part of the record that all masks of a run share, for maps with such a record."""
-        common = {key: value for key, value in cams_made_by.items() if key not in (SOURCE, "keys")}
+        common = {key: value for key, value in cams_made_by.items() if key not in OF_ONE_IMAGE}
         return {
             "format": FORMAT,
             "code": VERSION,
@@ -139,7 +139,8 @@ class CrfJob:
 
     def record(self, cams_made_by: Mapping[str, Any], keys: Iterable[int], source: str) -> dict[str, Any]:
         """The record of a mask."""
-        return {**self.settings(cams_made_by), "keys": [int(key) for key in keys], SOURCE: source}
+        regions = {REGIONS: cams_made_by[REGIONS]} if REGIONS in cams_made_by else {}
+        return {**self.settings(cams_made_by), "keys": [int(key) for key in keys], SOURCE: source, **regions}
 
     def working_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """(H', W') at which a photo of (H, W) pixels is worked on."""

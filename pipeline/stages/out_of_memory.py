@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from clip.load import Clip
@@ -14,7 +13,7 @@ from common.memory import out_of_memory
 from pipeline.methods.method import CamSettings, TextSet
 
 Model = tuple[Clip, TextSet, CamSettings]  # what computes maps
-Maps = tuple[np.ndarray, ...]  # of one image: before and after the affinity
+Maps = tuple[Any, ...]  # of one image: before and after the affinity
 Compute = Callable[[Model, slice], list[Maps]]  # the maps of a part of a batch
 REPEATED = "alone: its batch failed"
 ON_CPU = "on the CPU: out of GPU memory"

@@ -6,17 +6,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from clip.device import pick_device
 from common.errors import UserError
 from common.files import check_output
-from common.images import image_size, read_at
 from common.outcome import Outcome
 from common.parallel import ordered_map
 from common.provenance import SOURCE, can_stay, source_of
 from common.version import VERSION
 from dataset.spec import Sample
+from pipeline.stages.batches import read_photo
 from pipeline.stages.evaluate import CHECKING
 from pipeline.stages.failure import failure
 from pipeline.stages.readers import in_processes
@@ -63,19 +61,6 @@ class ProposalJob:
         return {**shared, **asdict(self.settings), **({"images": self.folder} if self.folder else {})}
 
 
-def working_size(size: tuple[int, int], max_side: int) -> tuple[int, int]:
-    """The size (h, w) at which a photo of (H, W) is worked on: the same, or with `max_side` as its longer side."""
-    factor = min(1.0, max_side / max(size))
-    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
-
-
-def read_photo(sample: Sample, max_side: int) -> Photo:
-    """The photo of a sample as regions are looked for in it. Raises UserError for one that cannot be read."""
-    size = image_size(sample.image)
-    rgb = np.asarray(read_at(sample.image, lambda whole: working_size(whole, max_side)))
-    return Photo(sample.id, rgb, size)
-
-
 def finished_ids(job: ProposalJob, samples: Iterable[Sample]) -> set[str]:
     """Ids whose file is whole and made with the same settings of the same image; damaged files count as missing.
 
@@ -117,7 +102,7 @@ def run(job: ProposalJob, samples: Sequence[Sample], finished: set[str], threads
 
 def _read(job: ProposalJob, sample: Sample) -> tuple[Sample, str, Photo] | Outcome:
     try:
-        return sample, source_of(sample.image), read_photo(sample, job.max_side)
+        return sample, source_of(sample.image), read_photo(sample, job.max_side)[0]
     except Exception as error:
         return failure(sample.id, error, sample.image)
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.outcome import Outcome
-from common.provenance import source_of
+from common.provenance import SOURCE
 from common.shard import WHOLE, Shard, every_nth
 from dataset.spec import Sample
 from pipeline.files.cam_file import StoredMaps, check_values
@@ -37,7 +37,8 @@ def finished_ids(cams: CamWork, job: CrfJob, samples: Iterable[Sample]) -> set[s
 
     def record_of(image_id: str) -> tuple[Path, dict[str, Any]]:
         sample = by_id[image_id]
-        return sample.image, job.record(cams.made_by, sample.labels, source_of(sample.image))
+        made_by = cams.record_now(sample)
+        return sample.image, job.record(made_by, sample.labels, made_by[SOURCE])
 
     return crf.finished_ids(job, by_id, record_of)
 
@@ -105,5 +106,5 @@ def _crf_input(cams: CamWork, job: CrfJob, image: BatchImage) -> CrfInput:
         check_values(maps, cams.kind)
     except ValueError as error:
         raise UserError(f"{sample.image}: its maps hold {error}; damaged weights?") from error
-    kept = StoredMaps(np.array(sample.labels, np.int64), maps, image.size, cams.record(image.source))
+    kept = StoredMaps(np.array(sample.labels, np.int64), maps, image.size, cams.record(image.source, image.of))
     return crf.prepare_input(job, sample.id, sample.image, kept, (image.note,) if image.note else ())

@@ -201,7 +201,7 @@ def added(regions: RunLengths | SoftMasks, scores: np.ndarray, rows: slice) -> t
     """
     height, width = len(range(*rows.indices(regions.size[0]))), regions.size[1]
     total = np.zeros((scores.shape[1] + 1, height * width), np.float32)
-    weights = np.concatenate([scores, np.ones_like(scores[:, :1])], axis=1).astype(np.float32)
+    weights = np.concatenate([scores, np.ones((len(scores), 1))], axis=1).astype(np.float32)
     step = max(1, CHUNK_VALUES // (regions.size[0] * width))
     for start in range(0, len(regions), step):
         part = slice(start, start + step)
@@ -309,6 +309,11 @@ class RegionMaps:
         """(k, h, w), as an array of maps at the regions' own size would have it."""
         return (self.scores.shape[1], *self.regions.size)
 
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the scores."""
+        return self.scores.dtype
+
     def astype(self, dtype: type) -> RegionMaps:
         """As they come out of a file of that type."""
         regions = self.regions
@@ -329,6 +334,11 @@ class RegionMaps:
         regions = self.regions
         kept = replace(regions, probabilities=None) if isinstance(regions, SoftMasks) else regions
         return {"scores": self.scores.astype(np.float16), **kept.arrays()}
+
+
+def resized_maps(maps: np.ndarray | RegionMaps, size: tuple[int, int]) -> np.ndarray:
+    """Maps on a grid, or of regions, at a size: (k, H, W) float32."""
+    return maps.resized(size) if isinstance(maps, RegionMaps) else resize_maps(maps, size)
 
 
 def fitted(regions: Regions, size: tuple[int, int], *others: tuple[int, int]) -> Regions:

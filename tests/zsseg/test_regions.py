@@ -23,13 +23,13 @@ LABELS = LabelMap.of(np.where(VALUES == 4, 8, VALUES))
 MASKS = RunLengths.of(np.random.default_rng(0).random((3, *SIZE)) < np.array([0.5, 0, 1])[:, None, None], SIZE)
 
 
-def by_hand(mask: np.ndarray, crops: Crops) -> torch.Tensor:
+def by_hand(rgb: np.ndarray, mask: np.ndarray, crops: Crops) -> torch.Tensor:
     """The square of one mask (h, w): fill, crop, normalise, resize."""
     ys, xs = np.nonzero(mask)
     left, top, right, bottom = ours.expanded((xs.min(), ys.min(), xs.max() + 1, ys.max() + 1), crops.expand)
-    left, top, right, bottom = max(left, 0), max(top, 0), min(right, SIZE[1]), min(bottom, SIZE[0])
+    left, top, right, bottom = max(left, 0), max(top, 0), min(right, mask.shape[1]), min(bottom, mask.shape[0])
     fill = 255 * np.array(MEAN) if crops.fill == "mean" else np.zeros(3)
-    whole = np.where(mask[..., None], RGB, fill)[top:bottom, left:right]
+    whole = np.where(mask[..., None], rgb, fill)[top:bottom, left:right]
     values = torch.from_numpy((whole / 255 - MEAN) / STD).float().permute(2, 0, 1)
     return torch.nn.functional.interpolate(values[None], (224, 224), mode="bicubic", align_corners=False)[0]
 
@@ -39,7 +39,7 @@ def test_squares_are_those_made_by_hand(crops: Crops) -> None:
     found = {number: square for number, _, square in ours.cut_out(RGB, LABELS, crops)}
     assert sorted(found) == list(range(LABELS.count))
     for number, square in found.items():
-        assert (square - by_hand(LABELS.labels == number, crops)).abs().max() < 2e-5
+        assert (square - by_hand(RGB, LABELS.labels == number, crops)).abs().max() < 2e-5
     assert [number for number, _, _ in ours.cut_out(RGB, MASKS, crops)] == [0, 2], "the empty mask is left out"
 
 
