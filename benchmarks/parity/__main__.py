@@ -67,7 +67,11 @@ def clip_of(folder: Path, given: Path | None) -> Path:
     for path in (
         (given,)
         if given
-        else (folder / "clip.pt", *(above / "golden/clip.pt" for above in folder.resolve().parents[:2]))
+        else (
+            folder / "clip.pt",
+            folder / "segclip.pt",
+            *(above / "golden/clip.pt" for above in folder.resolve().parents[:2]),
+        )
     ):
         if path.is_file():
             return path
