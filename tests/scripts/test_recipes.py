@@ -87,6 +87,19 @@ def test_segclip_lacks_what_it_learns_from(tmp_path: Path) -> None:
     assert "DATA gone: no such folder" in one_line(*recipe, tmp_path / "clip.pt", "gone")
 
 
+def test_zsseg_lacks(voc: Path, tmp_path: Path) -> None:
+    recipe, weights = "run_zsseg.sh", tmp_path / "clip.pt"
+    assert "DATASET voc12: expected voc or cocostuff" in one_line(recipe, voc, weights, "voc12")
+    assert "no folder train2017 in it" in one_line(recipe, voc, weights, "cocostuff")
+    assert "no folder SegmentationClassAug in it" in one_line(recipe, voc, weights, "voc")
+    (voc / "SegmentationClassAug").mkdir()
+    assert "WEIGHTS ViT-B-16: no such file" in one_line(recipe, voc, "ViT-B-16", "voc")
+    assert "NETWORK R18: expected R50 or R101c" in one_line(recipe, voc, weights, "voc", NETWORK="R18")
+    assert "PRETRAINED is needed for R101c" in one_line(recipe, voc, weights, "voc")
+    (voc / VOC_SETS / "train_aug.txt").unlink()
+    assert "train_aug.txt: no such file; make it" in one_line(recipe, voc, weights, "voc")
+
+
 def test_the_network_of_voc12_needs_a_validation_list(voc: Path, tmp_path: Path) -> None:
     (voc / VOC_SETS / "val.txt").unlink()
     assert "val.txt: no such file; the network is scored on it (or SEGMENTOR=no)" in one_line(
