@@ -76,7 +76,7 @@ def complete(clip: Clip, spec: DatasetSpec, settings: ZssegSettings) -> ZssegSet
     from zsseg.words import choose
 
     proposer = PROPOSERS[settings.proposals]
-    own = proposer.complete(proposer.with_classes(settings.proposer or proposer.settings(), spec))
+    own = proposer.complete(proposer.with_classes(settings.proposer or proposer.settings(), spec, None, None, "auto"))
     proposer.ready(own, clip)
     templates = "dataset" if clip.learned else choose(clip, settings.templates, "vild14")
     return replace(settings, templates=templates, proposer=own, unseen=spec.unseen)
