@@ -1,7 +1,7 @@
 """Superpixels, crops, and three steps of training with the reference's noise, by a golden SegCLIP."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -25,7 +25,6 @@ from training.ranks import Ranks
 from training.state import fresh_state
 
 ATTENTIONS = {"": "batch", "_own_tokens": "image"}  # suffix of the files: what the centres looked at
-STEPS = 400  # that the recorded run would have taken
 LOSSES = {"contrastive": "contrastive", "superpixels": "superpixel_kl", "masked": "mae", "loss": "total"}
 BOTH_WAYS = (
     "contrastive_text_to_image",
@@ -102,13 +101,19 @@ def noise_rows(place: Place) -> Iterator[Row]:
     yield unequal.row("patches that are kept", 0)
 
 
-def learned(place: Place, attention: str) -> tuple[Pretraining, loop.Training, Step]:
+def steps_of(record: Mapping[str, Any]) -> int:
+    """How many steps the recorded run would have taken: its first rate is this part of the warm-up's highest one."""
+    settings = Settings("", "", 1, (), 1)
+    return round(settings.lr / (settings.warmup * max(record["learning_rates"])))
+
+
+def learned(place: Place, attention: str, steps: int) -> tuple[Pretraining, loop.Training, Step]:
     """What the recorded run trained, its recipe, and its batch without noise."""
     network, _ = read_segclip(place.folder / "segclip.pt")
     batch = np.load(place.folder / "train/batch.npz")
     images, ranks = batch["rgb"], Ranks(pick_device("cpu"))
     settings = Settings(
-        "", "quick_gelu", len(images) * STEPS, (), images.shape[1], attention=attention, batch=len(images), epochs=1
+        "", "quick_gelu", len(images) * steps, (), images.shape[1], attention=attention, batch=len(images), epochs=1
     )
     learning = Pretraining(network, settings, ranks)
     training = loop.Training(
@@ -128,7 +133,7 @@ def learned(place: Place, attention: str) -> tuple[Pretraining, loop.Training, S
 def training_rows(place: Place, suffix: str) -> Iterator[Row]:
     """Losses, gradients and rates of the recorded steps, taken by our loop; weights after the last one."""
     wanted = json.loads((place.folder / f"train/losses{suffix}.json").read_text(encoding="utf-8"))
-    learning, training, batch = learned(place, ATTENTIONS[suffix])
+    learning, training, batch = learned(place, ATTENTIONS[suffix], steps_of(wanted["steps"][0]))
     state = fresh_state(learning, optimizer_for(learning, learning.settings), _NoData())
     losses = {True: Distances(), False: Distances()}  # by whether it is the first step
     gradients, norms, rates, scales = Distances(), Distances(), Distances(), Distances()
