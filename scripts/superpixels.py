@@ -60,7 +60,10 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     else:
         if len(args.data) > 1:
             raise UserError(f"DATA {args.data[1]}: no tar file; expected one folder of images, or tar files")
-        images, what = find_images(Path(args.data[0])), "maps"
+        try:
+            images, what = find_images(Path(args.data[0])), "maps"
+        except UserError as error:
+            raise UserError(str(error).replace("--img_root", "DATA")) from error
         samples = [Sample(key, path, ()) for key, path in images.paths.items()]
         log.failed(images.problems)
         args.out = args.out or maps_beside(Path(args.data[0]))

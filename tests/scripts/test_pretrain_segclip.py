@@ -60,6 +60,13 @@ def test_superpixels_into_shards_then_pretraining(desk: Desk, options: list[obje
     assert "7 captions of 3 tar files" in ended.out and len(read_log(Path("out"))) == 4
 
 
+def test_a_folder_without_images_is_one_line(desk: Desk) -> None:
+    Path("empty").mkdir()
+    for name, said in (("gone", "DATA gone: no such folder"), ("empty", "DATA empty: no image in it")):
+        ended = desk.command("scripts.superpixels", name)
+        assert ended.code == 2 and said in ended.err and ended.err.count("\n") == 1
+
+
 def test_a_broken_tar_gets_no_copy(desk: Desk) -> None:
     path = write_shards(Path("shards"), (4,))[0]
     path.write_bytes(path.read_bytes()[:5000])
