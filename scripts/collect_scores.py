@@ -23,6 +23,8 @@ METHODS = {  # of scripts/compare_toyworld.sh: title, and what labels of the hel
     "maskclip-network": ("network on MaskCLIP's masks", "none"),
     "maskclip-plus": ("MaskCLIP+ (network, online teacher)", "none"),
     "segclip-pretrained": ("SegCLIP pretrained on the toy world", "none"),
+    "zsseg-regions": ("zsseg, felzenszwalb's regions", "none"),
+    "zsseg-network": ("zsseg, network on seen masks", "none"),
     "clip-es-unlabelled": ("CLIP-ES", "by CLIP"),
     "clip-es": ("CLIP-ES", "given"),
     "clip-es-network": ("network on CLIP-ES' masks", "none"),

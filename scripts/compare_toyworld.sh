@@ -84,6 +84,15 @@ segclip() { # learns from captions alone; its settings were chosen on seed 778
     make_masks $held_out segclip-pretrained segclip-pretrained --method segclip --labels all \
         --model $out/segclip/segclip.safetensors --background_threshold 0.5 --templates dataset
 }
+zsseg_regions() { make_masks $held_out zsseg-regions zsseg-regions --method zsseg --labels all; }
+zsseg_network() { # sees masks of six classes, nothing of the other two; its settings were chosen on seed 778
+    "$python" -m scripts.train_zsseg --dataset toyworld --img_root $train/JPEGImages --masks $train/SegmentationClass \
+        --out $out/zsseg --max_iters "${ZSSEG_ITERATIONS:-1500}" --batch_size 8 --crop 96 --short_side 128 --sides 96 112 128 \
+        --long_side 2048 --lr 1e-3 --backbone_lr 1 --warmup 50 --clip_norm 1 --no_colours --ema 0.99 --save_every 100 \
+        --network tiny
+    make_masks $held_out zsseg-network zsseg-network --method zsseg --labels all --proposals maskformer \
+        --maskformer $out/zsseg/weights.safetensors --ensemble 0.9
+}
 truth_network() { network truth-network --masks $train/SegmentationClass; }
 other_networks() {
     maskclip_plus
@@ -97,5 +106,7 @@ side_by_side "networks on CLIP-ES' and on MaskCLIP's masks, $iterations iteratio
 side_by_side "networks that MaskCLIP teaches (MaskCLIP+) and on the true masks; SegCLIP, which learns from captions" \
     other_networks segclip
 
+side_by_side "zsseg: regions without training, and its network, which learns from masks of the seen classes" \
+    zsseg_regions zsseg_network
 "$python" -m scripts.collect_scores $out/scores --methods --out $out/scores.json
 echo "took $((SECONDS - started)) s; what the commands said is in $out/*.txt"

@@ -81,7 +81,7 @@ def job_of(args: argparse.Namespace) -> "ProposalJob":
 
     proposer = PROPOSERS[args.proposals]
     settings = options.settings_from(args, proposer.settings)
-    settings = proposer.with_classes(settings, dataset_spec(args.dataset, args.classes), None, None, "auto")
+    settings = proposer.with_classes(settings, dataset_spec(args.dataset, args.classes))
     folder = "/".join(args.img_root.resolve().parts[-2:]) if args.dataset == "folder" and args.img_root else ""
     return ProposalJob(
         args.proposals,

@@ -29,7 +29,7 @@ class MaskFormerSettings:
 
     names       the groups of names of the classes
     template    the data set's own
-    usual, activation  the CLIP of --model, or the data set's
+    usual       the data set's CLIP
     identity    of the files
     """
 
@@ -63,18 +63,14 @@ class MaskFormerSettings:
     names: tuple[tuple[str, ...], ...] = ()
     template: str = "{}"
     usual: tuple[str, str | None] = ("ViT-B-16", "openai")
-    activation: str = "auto"
     identity: str = ""
 
 
-def with_classes(
-    settings: MaskFormerSettings, spec: DatasetSpec, model: str | None, pretrained: str | None, activation: str
-) -> MaskFormerSettings:
-    """The settings for the classes of a data set, and the CLIP that is taken where none is given."""
+def with_classes(settings: MaskFormerSettings, spec: DatasetSpec) -> MaskFormerSettings:
+    """The settings for the classes of a data set, whose CLIP is taken where none is known."""
     from zsseg.names import class_names
 
-    usual = (model, pretrained) if model else (spec.clip[0], pretrained or spec.clip[1])
-    return replace(settings, names=class_names(spec), template=spec.template, usual=usual, activation=activation)
+    return replace(settings, names=class_names(spec), template=spec.template, usual=spec.clip)
 
 
 def load(settings: MaskFormerSettings, device: torch.device | None) -> Propose:
@@ -92,7 +88,7 @@ def _clip(settings: MaskFormerSettings, device: str) -> Clip:
     model, tag = settings.usual
     if settings.clip is not None:
         model, tag = settings.clip, None if Path(settings.clip).exists() else "openai"
-    return load_clip(model, tag, device, settings.activation, resnets=True)
+    return load_clip(model, tag, device, resnets=True)
 
 
 @lru_cache(maxsize=1)

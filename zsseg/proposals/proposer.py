@@ -44,8 +44,8 @@ class Proposer:
     partition  whether its regions are label maps, or else masks that may overlap
     source     the file that the regions of a photo are in, where they are read
     remark     what people should know of its regions
-    with_classes  of one that gives class probabilities: its settings, a data set's spec and the CLIP (--model,
-               --pretrained, --activation) to its settings for these; called before `complete`
+    with_classes  of one that gives class probabilities: its settings and a data set's spec to its settings for these
+               classes; called before `complete`
     with_clip  of one that can take the CLIP that classifies regions, in place of loading one: as `load`
     """
 
@@ -56,7 +56,7 @@ class Proposer:
     partition: bool = False
     source: Callable[[Any, str], Path] | None = None
     remark: str = ""
-    with_classes: Callable[[Any, DatasetSpec, str | None, str | None, str], Any] = lambda settings, *_: settings
+    with_classes: Callable[[Any, DatasetSpec], Any] = lambda settings, spec: settings
     with_clip: Callable[[Any, Clip], Propose] | None = None
 
     def ready(self, settings: Any, clip: Clip) -> Propose:
