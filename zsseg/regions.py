@@ -21,7 +21,7 @@ from clip.vision import last_block_of_class_token
 from pipeline.steps.regions import Box, Regions
 from pipeline.steps.trunk import run_trunk
 
-SIDE = 224  # of the squares that regions are resized to, whatever CLIP's own size is
+SIDE = 224  # of the squares that regions are resized to, as published for every CLIP
 LOGIT_SCALE = 100.0  # of cosines; CLIP's own is about that
 FILLS = ("mean", "zero")
 REGIONS_ON_CPU, REGIONS_ON_GPU = 8, 256  # that go through CLIP together
@@ -35,12 +35,14 @@ class Crops:
     fill       what is outside of it: "mean" is CLIP's mean colour, which is 0 once normalised; "zero" is black
     expand     the box of a region is so many times as wide and high; more of what is outside, and no context, is in it
     matting    soft masks weigh the pixels instead of cutting them out
+    side       of the squares that regions are resized to
     """
 
     threshold: float = 0.5
     fill: str = "mean"
     expand: float = 1.0
     matting: bool = False
+    side: int = SIDE
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def normalised(rgb: np.ndarray) -> Tensor:
 
 
 def cut_out(rgb: np.ndarray, regions: Regions, crops: Crops) -> Iterator[tuple[int, Box, Tensor]]:
-    """Every region with a pixel: its number, its box in the photo, and its square (3, SIDE, SIDE) float32.
+    """Every region with a pixel: its number, its box in the photo, and its square (3, side, side) float32.
 
     rgb  (h, w, 3) RGB from 0 to 255, of the regions' size
     """
@@ -85,13 +87,13 @@ def cut_out(rgb: np.ndarray, regions: Regions, crops: Crops) -> Iterator[tuple[i
         part = photo[:, box[1] : box[3], box[0] : box[2]] * weights
         if fill is not None:
             part = part + (1 - weights) * fill
-        square = F.interpolate(part[None], (SIDE, SIDE), mode="bicubic", align_corners=False)[0]
+        square = F.interpolate(part[None], (crops.side, crops.side), mode="bicubic", align_corners=False)[0]
         yield number, box, square
 
 
 @torch.no_grad()
 def encode_squares(clip: Clip, squares: Tensor, precision: str = "float32", compiled: bool = False) -> Tensor:
-    """(R, 3, SIDE, SIDE) to (R, E) unit features."""
+    """(R, 3, side, side) to (R, E) unit features."""
     squares = squares.to(clip.device)
     if is_resnet(clip.visual):
         features = clip.model.encode_image(squares)

@@ -53,6 +53,13 @@ class ZssegSettings:
         0.5, "pixels of soft masks above it belong to the region", flag="--region_threshold", metavar="X"
     )
     matting: bool = option(False, "soft masks weigh the pixels, in place of cutting them out", flag="--region_matting")
+    side: int = option(
+        224,
+        "regions become squares of this side for CLIP, as published for every CLIP",
+        flag="--region_side",
+        type=positive,
+        metavar="SIDE",
+    )
     at_once: int | None = option(
         None,
         "regions that go through CLIP together; not given: 256 on a GPU, else 8",
@@ -73,8 +80,11 @@ class ZssegSettings:
 
 def complete(clip: Clip, spec: DatasetSpec, settings: ZssegSettings) -> ZssegSettings:
     """Raises UserError for a folder or weights that the chosen way to propose regions cannot work with."""
+    from common.errors import UserError
     from zsseg.words import choose
 
+    if settings.side < clip.patch_size:
+        raise UserError(f"--region_side {settings.side}: expected at least a patch of this CLIP, {clip.patch_size}")
     proposer = PROPOSERS[settings.proposals]
     own = proposer.complete(proposer.with_classes(settings.proposer or proposer.settings(), spec, None, None, "auto"))
     proposer.ready(own, clip)
@@ -115,7 +125,7 @@ def maps(
     proposer = PROPOSERS[options.proposals]
     propose = proposer.ready(options.proposer, clip)
     proposed = [propose(photo) if regions is None else regions for photo, regions in scenes]
-    crops = Crops(options.threshold, options.fill, options.expand, options.matting)
+    crops = Crops(options.threshold, options.fill, options.expand, options.matting, options.side)
     photos = ((at_size(photo.rgb, regions.size), regions) for (photo, _), regions in zip(scenes, proposed))
     encoded = encode_regions(clip, photos, crops, settings.precision, settings.compile, options.at_once)
     results = []

@@ -31,10 +31,12 @@ def by_hand(rgb: np.ndarray, mask: np.ndarray, crops: Crops) -> torch.Tensor:
     fill = 255 * np.array(MEAN) if crops.fill == "mean" else np.zeros(3)
     whole = np.where(mask[..., None], rgb, fill)[top:bottom, left:right]
     values = torch.from_numpy((whole / 255 - MEAN) / STD).float().permute(2, 0, 1)
-    return torch.nn.functional.interpolate(values[None], (224, 224), mode="bicubic", align_corners=False)[0]
+    return torch.nn.functional.interpolate(values[None], (crops.side, crops.side), mode="bicubic", align_corners=False)[
+        0
+    ]
 
 
-@pytest.mark.parametrize("crops", [Crops(), Crops(fill="zero"), Crops(expand=1.6, fill="zero")])
+@pytest.mark.parametrize("crops", [Crops(), Crops(fill="zero"), Crops(expand=1.6, fill="zero", side=96)])
 def test_squares_are_those_made_by_hand(crops: Crops) -> None:
     found = {number: square for number, _, square in ours.cut_out(RGB, LABELS, crops)}
     assert sorted(found) == list(range(LABELS.count))
