@@ -75,10 +75,10 @@ def load_model(job: "CamJob") -> "CamWork":
     from clip.text import unknown_words
     from pipeline.stages.cams import set_up
 
-    work, spec = set_up(job, local_rank(os.environ)), job.spec
-    prompts = [prompt for group in (*spec.prompts, spec.background_prompts) for prompt in group]
-    sentence = "" if work.clip.learned else spec.template.replace("{}", "")
-    if unknown := unknown_words(work.clip, [sentence, *prompts]):
+    work = set_up(job, local_rank(os.environ))
+    asked = METHODS[work.settings.method].words(job.spec, work.settings.options)
+    sentences = [] if work.clip.learned else [template.replace("{}", "") for template in asked.templates]
+    if unknown := unknown_words(work.clip, [*sentences, *(name for group in asked.names for name in group)]):
         print(f"warning: the model never saw these words: {', '.join(unknown)}", file=sys.stderr)
     return work
 
@@ -157,7 +157,9 @@ def announce_cams(work: "CamWork", dataset: str, images: object, count: int, lab
     if labels:
         print(f"labels  {labels}")
     if dataset == "folder":
-        print(f"words   {len(spec.classes)} classes, background {', '.join(spec.background_prompts)}")
+        asked = METHODS[settings.method].words(spec, settings.options).names[len(spec.classes) :]
+        background = f", background {', '.join(word for group in asked for word in group)}" if asked else ""
+        print(f"words   {len(spec.classes)} classes{background}")
     print(f"model   {work.clip.describe()} on {work.clip.device}")
     augmented = f", scales {list(settings.scales)}{' and flip' if settings.flip else ''}" if settings.augmented else ""
     options = "".join(f", {key} {value}" for key, value in _shown(settings.options) if value not in (None, 0, (), ""))

@@ -87,7 +87,7 @@ def _run(args: argparse.Namespace) -> int:
     names = read_names(args.labels)
     spec = choose_spec(args, names)
     labels = None if names is None else label_indices(spec, names)
-    if labels is None and METHODS[args.method].unlabelled:
+    if not args.labels and METHODS[args.method].unlabelled:
         labels = tuple(range(len(spec.classes)))
     files = output_files(args.photos, args.out, (*PICTURES, *dict.fromkeys(args.vis)))
     cams = load_model(cam_job(args, spec, args.out, by_clip=labels is None))

@@ -151,6 +151,19 @@ def test_mistakes_are_one_line_each(desk: Desk, weights: Path) -> None:
             "generate_cams", *desk.data, *plain_model
         ),
         "TagCLIP needs a CLIP; give --labels": lambda: desk.generate("--labels", "clip"),
+        "TagCLIP needs a CLIP": lambda: desk.command(
+            "scripts.segment",
+            desk.world / "JPEGImages/a.jpg",
+            "--labels",
+            "clip",
+            "--dataset",
+            "voc12",
+            *METHOD,
+            "--model",
+            desk.checkpoint,
+            "--out",
+            desk.root / "out",
+        ),
         "--model ViT-B-16 --pretrained openai: no file": lambda: desk.command(
             "generate_cams", *desk.data, *METHOD, "--cam_out_dir", desk.cams
         ),
