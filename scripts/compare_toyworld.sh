@@ -84,7 +84,10 @@ segclip() { # learns from captions alone; its settings were chosen on seed 778
     make_masks $held_out segclip-pretrained segclip-pretrained --method segclip --labels all \
         --model $out/segclip/segclip.safetensors --background_threshold 0.5 --templates dataset
 }
-zsseg_regions() { make_masks $held_out zsseg-regions zsseg-regions --method zsseg --labels all; }
+zsseg_regions() { # large regions, and squares as small as what this CLIP knows; chosen on seed 778
+    make_masks $held_out zsseg-regions zsseg-regions --method zsseg --labels all --fz_scale 400 --fz_sigma 2 \
+        --fz_min_size 400 --region_side 96 --region_expand 1.5
+}
 zsseg_network() { # sees masks of six classes, nothing of the other two; its settings were chosen on seed 778
     "$python" -m scripts.train_zsseg --dataset toyworld --img_root $train/JPEGImages --masks $train/SegmentationClass \
         --out $out/zsseg --max_iters "${ZSSEG_ITERATIONS:-1500}" --batch_size 8 --crop 96 --short_side 128 --sides 96 112 128 \

@@ -86,7 +86,7 @@ def complete(clip: Clip, spec: DatasetSpec, settings: ZssegSettings) -> ZssegSet
     if settings.side < clip.patch_size:
         raise UserError(f"--region_side {settings.side}: expected at least a patch of this CLIP, {clip.patch_size}")
     proposer = PROPOSERS[settings.proposals]
-    own = proposer.complete(proposer.with_classes(settings.proposer or proposer.settings(), spec, None, None, "auto"))
+    own = proposer.complete(proposer.with_classes(settings.proposer or proposer.settings(), spec))
     proposer.ready(own, clip)
     templates = "dataset" if clip.learned else choose(clip, settings.templates, "vild14")
     return replace(settings, templates=templates, proposer=own, unseen=spec.unseen)
