@@ -70,6 +70,7 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     selection.check_masks(job.truth, "--gt_root")
     if args.cam_type == "png":
         stage_eval.check_predicted(job, selection.ids)
+    selection.print_labels()
     print(f"scoring {args.cam_type} of {len(selection.ids)} images in {job.folder} against {job.truth}")
     totals = job.empty_totals()
     log.failed(selection.problems)

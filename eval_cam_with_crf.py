@@ -66,6 +66,7 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     if out_dir is not None:
         log.write_to(mask_output(job, made_by, selection.ids), shard)
     print(f"data    {args.dataset}: {len(selection.ids)} images in {job.images}, CAM files in {cams}")
+    selection.print_labels()
     announce_crf(job)
     totals = job.empty_totals()
     log.failed(selection.problems if shard[0] == 0 else [])

@@ -56,6 +56,11 @@ class Selection:
     sure: bool = True
     masks: MaskFolder | None = None
 
+    def print_labels(self) -> None:
+        """Print which form of labels was read and what it holds."""
+        if self.summary:
+            print(f"labels  {self.summary}")
+
     def need_masks(self) -> Masks:
         """The ground-truth masks; raises UserError when there is no folder of them."""
         if self.paths.masks is None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import is_file
-from dataset.mask_png import read_mask
+from dataset.mask_png import is_made_here, read_mask
 from dataset.mask_values import MaskValues
 from dataset.spec import IGNORE_INDEX, DatasetSpec
 
@@ -75,34 +75,37 @@ def check_masks(
     what    the option that gives the masks
     wanted  classes that images are labelled with
     sure    whether people labelled them; a class that is missing is a warning otherwise
-    Masks that cannot be read are passed over. Reading ends as soon as all is there.
+    Masks that this project wrote may lack classes: their values are known. Masks that cannot be read are passed over.
+    Reading ends as soon as all is there.
     """
-    folder, first = mask_folder(masks), int(spec.has_background)
-    missing, values, read = {index + first for index in wanted}, set[int](), False
+    folder, classes = mask_folder(masks), range(int(spec.has_background), spec.num_labels)
+    missing, values, ours = {classes[index] for index in wanted}, set[int](), False
     for image_id in ids:
         try:
             found = set(np.unique(folder.read(image_id)).tolist())
         except UserError:
             continue
-        values, missing, read = values | found, missing - found, True
-        if not missing and any(first <= value < spec.num_labels for value in values):
+        values, missing = values | found, missing - found
+        ours = ours or is_made_here(folder.path(image_id))
+        if not missing and values & set(classes):
             return
-    if not read:
-        return
     names = ", ".join(spec.label_names[value] for value in sorted(missing)[:4])
-    if not any(first <= value < spec.num_labels for value in values):
-        _refuse_empty(folder, spec, what, values, names)
-        return
-    seen = ", ".join(map(str, sorted(values)[:8]))
-    told = f"{what} {folder}: no mask shows {names}, which images are labelled with (the masks hold {seen})"
-    remedy = "--mask_values says which value is which class; leave --labels out where the labels are wrong"
-    if sure:
-        raise UserError(f"{told}; {remedy}")
-    print(f"warning: {told}", file=sys.stderr)
+    if values and not values & set(classes):
+        _refuse_empty(folder, spec, what, values, names, ours)
+    elif values and not ours:
+        seen = ", ".join(map(str, sorted(values)[:8]))
+        told = f"{what} {folder}: no mask shows {names}, which images are labelled with (the masks hold {seen})"
+        if sure:
+            remedy = "--mask_values says which value is which class; leave --labels out where the labels are wrong"
+            raise UserError(f"{told}; {remedy}")
+        print(f"warning: {told}", file=sys.stderr)
 
 
-def _refuse_empty(folder: MaskFolder, spec: DatasetSpec, what: str, values: set[int], names: str) -> None:
+def _refuse_empty(folder: MaskFolder, spec: DatasetSpec, what: str, values: set[int], names: str, ours: bool) -> None:
     """Masks without a single pixel of a class. Images may all be known to show none, unless a value says otherwise."""
+    if ours and (names or IGNORE_INDEX in values):
+        told = "the masks show no class, every pixel is background or unsure (255)"
+        raise UserError(f"{what} {folder}: {told}; look at the maps, or make masks with a lower --confidence")
     example = "0,255=0,1" if len(spec.classes) == 1 else f"255={spec.classes[0]}"
     if values == {IGNORE_INDEX}:
         raise UserError(f"{what} {folder}: every mask is 255 all over, which counts as unlabelled: nothing to learn "

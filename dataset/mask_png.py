@@ -84,9 +84,8 @@ def read_mask(path: Path, values: MaskValues | None = None) -> np.ndarray:
         raw = _raw(image, True)
         if raw.ndim == 3:
             expected = "expected a single-channel PNG with one class value a pixel"
-            raise UserError(
-                f"{path}: a {image.mode} picture, not labels; {expected}; --mask_values maps colours to classes"
-            )
+            remedy = "--mask_values maps colours to classes, also by the name of a palette"
+            raise UserError(f"{path}: a {image.mode} picture, not labels; {expected}; {remedy}")
         if raw.size and raw.max() > IGNORE_INDEX:
             raise UserError(f"{path}: holds the value {raw.max()}; --mask_values maps values to classes")
         return raw.astype(np.uint8)

@@ -61,6 +61,7 @@ def _run(args: argparse.Namespace) -> int:
     from report.page import Report, write_report
 
     selection = select_from(args, images_needed=True)
+    selection.print_labels()
     job, ids = _job(args, selection), selection.ids
     record = _first_record(job, ids)
     crf = crf_job(job, record) if args.curve else None  # refuses before the work begins

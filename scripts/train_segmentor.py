@@ -68,6 +68,8 @@ def _train(args: argparse.Namespace, ranks: "Ranks") -> int:
     if args.masks:
         need_dir(args.masks, "--masks", "one mask PNG an image, as eval_cam_with_crf.py writes them")
     settings = _settings(args, selection, ranks)
+    if ranks.first:
+        selection.print_labels()
     masks = None if args.masks is None else selection.as_given(args.masks)
     pairs, failures = training_pairs(selection.ids, selection.paths.images, masks, selection.spec.num_labels)
     if masks is not None and not args.teacher:

@@ -27,7 +27,7 @@ def read(source: LabelSource) -> LabelTable:
         where = f"task {number}"
         place = f"{source.path}, {where}"
         image = _image(task["data"], place)
-        done = task.get("annotations", task.get("completions"))
+        done = task.get("annotations", task.get("completions", [] if "predictions" in task else None))
         if not isinstance(done, list):
             raise UserError(f"{place}: no list `annotations`; expected {EXPECTED}")
         done = [item for item in done if not (isinstance(item, dict) and item.get("was_cancelled"))]
