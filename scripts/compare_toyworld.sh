@@ -79,10 +79,10 @@ maskclip_plus() { # CLIP wants surroundings, so larger crops, and half as many s
 segclip() { # learns from captions alone; its settings were chosen on seed 778
     "$python" -m scripts.superpixels $train/JPEGImages --side 192 --num_workers 1
     "$python" -m scripts.pretrain_segclip --data $train/JPEGImages --captions $train/captions.jsonl --out $out/segclip \
-        --init toyworld/clip.pt --clip_lr 0 --no_masked_image --batch_size 32 --max_iters "${SEGCLIP_ITERATIONS:-1000}" \
-        --max_words 16 --save_every 50
+        --init toyworld/clip.pt --clip_lr 0 --no_masked_image --groups 16 --max_words 16 --batch_size 32 \
+        --max_iters "${SEGCLIP_ITERATIONS:-1000}" --save_every 50
     make_masks $held_out segclip-pretrained segclip-pretrained --method segclip --labels all \
-        --model $out/segclip/segclip.safetensors --background_threshold 0.5 --templates dataset
+        --model $out/segclip/segclip.safetensors --templates dataset
 }
 zsseg_regions() { # large regions, and squares as small as what this CLIP knows; chosen on seed 778
     make_masks $held_out zsseg-regions zsseg-regions --method zsseg --labels all --fz_scale 400 --fz_sigma 2 \
