@@ -1,6 +1,7 @@
 """Fixtures for all tests: the tiny CLIP, weight files, a small data set, the shared reference data."""
 
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,18 @@ from clip.load import Clip
 from tests.support import SHARED, Command, Desk, Ended, clip_from, openai_file, tiny_model, write_world
 
 torch.set_num_threads(1)  # the models here are too small for more, and a busy machine punishes it
+
+
+SLOW_FILE = re.compile(r"^pytestmark = pytest\.mark\.slow\b", re.MULTILINE)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A file or folder whose tests are all slow is not even imported where slow tests are left out."""
+    if "not slow" not in config.getoption("-m"):
+        return None
+    files = collection_path.rglob("test_*.py") if collection_path.is_dir() else [collection_path]
+    slow = [file.suffix == ".py" and bool(SLOW_FILE.search(file.read_text(encoding="utf-8"))) for file in files]
+    return True if slow and all(slow) else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -14,6 +14,8 @@ LIBRARIES = {"open_clip", "transformers", "timm", "torchvision", "torch._dynamo"
 WATCHED = {*LIBRARIES, "torch", "numba", "cv2", "numpy", "PIL", "lxml"}
 CODE = f"""
 import contextlib, importlib, io, json, os, sys
+
+pytestmark = pytest.mark.slow
 for name, *argv in json.loads(sys.argv[1]):
     with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.suppress(SystemExit):
         assert importlib.import_module(name).main(argv) == 0, said.getvalue()

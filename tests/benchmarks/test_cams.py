@@ -8,6 +8,8 @@ import pytest
 from benchmarks import cams
 from tests.support import Command
 
+pytestmark = pytest.mark.slow
+
 
 def test_rows(command: Command, tmp_path: Path) -> None:
     options = ["--quick", "--models", "toy", "--photos", 1, "--threads", 1, "--json", tmp_path / "r.json"]

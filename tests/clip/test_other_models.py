@@ -14,6 +14,8 @@ from clip.archive import read_weights
 from clip.load import load_clip
 from common.errors import UserError
 
+pytestmark = pytest.mark.slow  # builds the models of two libraries
+
 OPEN_CLIP = {
     "EVA01-g-14": "EVA-CLIP: its image tower is EVA's transformer",
     "EVA02-B-16": "EVA-CLIP: its image tower is EVA's transformer",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -16,6 +17,8 @@ from common.images import MOST_PIXELS
 from pipeline.files.cam_file import StoredMaps, load_cams, read_made_by, read_maps, read_record, save_cams
 from pipeline.steps.maps import Cams
 from tests.fuzz.support import any_bytes, mutated, read_or_refuse
+
+pytestmark = pytest.mark.slow
 
 NUM_CLASSES = 20
 

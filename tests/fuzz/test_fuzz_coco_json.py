@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +16,8 @@ from dataset.labels import read_label_file
 from dataset.readers.coco import CocoFile, read_coco
 from tests.fuzz.labelled import check_table
 from tests.fuzz.support import any_bytes, check_ids, check_message, patience, read_or_refuse
+
+pytestmark = pytest.mark.slow
 
 PARTS: dict[str, list[Any]] = {
     "images": [{"id": 7, "file_name": "a.jpg", "height": 4, "width": 6}, {"id": 3, "file_name": "sub/c d.jpg"}],

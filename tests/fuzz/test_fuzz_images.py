@@ -15,6 +15,8 @@ from common.images import image_size, read_image, read_within, working_size
 from dataset.mask_png import mask_made_by, read_mask, write_mask
 from tests.fuzz.support import any_bytes, read_or_refuse
 
+pytestmark = pytest.mark.slow
+
 MOST = 1 << 24  # pixels that are decoded here: wounds may make a header promise many
 
 

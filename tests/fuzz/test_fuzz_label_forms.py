@@ -17,6 +17,8 @@ from tests.fuzz.labelled import check_table
 from tests.fuzz.support import any_bytes, check_message, patience, read_or_refuse
 from tests.label_files import CLASSES, FORMATS, write_form
 
+pytestmark = pytest.mark.slow
+
 SOME = int(EXAMPLES or 10)  # examples a form
 
 

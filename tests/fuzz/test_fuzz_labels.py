@@ -18,6 +18,8 @@ from dataset.labels import read_label_file, read_labels_argument
 from tests.fuzz.labelled import IMAGES, check_table
 from tests.fuzz.support import SPEC, any_bytes, check_message, patience, read_or_refuse
 
+pytestmark = pytest.mark.slow
+
 Labels = dict[str, list[str]]
 NAMES = ("labels.csv", "labels.jsonl", "labels.json", "labels.txt", "labels")
 WHOLE = [

@@ -22,6 +22,8 @@ from pipeline.files.tag_journal import Journal
 from tests.fuzz.support import SPEC, any_bytes, check_ids, check_message, read_or_refuse
 from voc12.sbd import read_source
 
+pytestmark = pytest.mark.slow
+
 # --- classes --------------------------------------------------------------------------------------
 
 CLASSES = [

@@ -12,6 +12,8 @@ from lxml import etree
 from dataset.readers.voc_xml import read_names
 from tests.fuzz.support import any_bytes, read_or_refuse
 
+pytestmark = pytest.mark.slow
+
 WHOLE = [
     b"<annotation><object><name>dog</name></object><object><name>cat</name></object></annotation>",
     b'<?xml version="1.0" encoding="iso-8859-1"?><annotation><object><name>k\xe4se</name><part/></object></annotation>',

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from clip.folder import ModelConfig, WeightFiles, config_beside, weight_files
 from tests.fuzz.support import any_bytes, read_or_refuse
 
+pytestmark = pytest.mark.slow
+
 SECTION = {"hidden_act": "gelu", "num_attention_heads": 2, "layer_norm_eps": 1e-05}
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 1}
 VISION = {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8}

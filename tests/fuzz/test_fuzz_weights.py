@@ -22,6 +22,8 @@ from common.errors import UserError
 from tests.fuzz.support import any_bytes, check_message, patience, read_or_refuse
 from tests.support import openai_state, tiny_model
 
+pytestmark = pytest.mark.slow
+
 State = dict[str, torch.Tensor]
 STATE = {"visual.conv1.weight": torch.arange(12.0).view(2, 6).half(), "token_embedding.weight": torch.ones(3, 2).half()}
 

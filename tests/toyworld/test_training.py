@@ -21,6 +21,8 @@ from toyworld.training.export import deflated, openai_state_dict, write_weights
 from toyworld.training.model import Architecture, ToyClip
 from training.board import read_log
 
+pytestmark = pytest.mark.slow
+
 TINY = Architecture(resolution=64, patch=16, width=64, layers=3, text_layers=1, embedding=32)
 PHASES = (
     data.Phase(7, ((64, 64, 48),), (1.0,), (0.35, 0.45), steps=24, batch=16, weights=losses.Weights(affinity=0.0)),

@@ -158,7 +158,9 @@ def changed(make_work: MakeWork, clip: Clip, change: str) -> CamWork:
         "box_threshold": {"settings": box_threshold(0.7)},
         "flip": {"settings": CamSettings(flip=True)},
         "scales": {"settings": CamSettings(scales=(1.0, 2.0))},
-        "method": {"settings": CamSettings(method="maskclip", options=MaskClipSettings(templates="dataset"))},
+        "method": {
+            "settings": CamSettings(method="maskclip", options=MaskClipSettings(templates="dataset", frame=(64, 32)))
+        },
         "save": {"full_size": True},
         "images": {"folder": "photos/trip"},
     }

@@ -10,6 +10,8 @@ import torch
 from common.errors import StopRun
 from pipeline.stages.readers import AHEAD, in_processes
 
+pytestmark = pytest.mark.slow  # every process imports torch
+
 
 def squares(number: int) -> tuple[int, torch.Tensor]:
     return number, torch.arange(number) ** 2

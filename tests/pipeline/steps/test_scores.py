@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
 
 from dataset.cityscapes import NUMBERS_OF_34, SPEC
 from pipeline.steps.scores import (
@@ -31,21 +31,29 @@ def as_long(labels: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(labels.astype(np.int64))
 
 
+@pytest.fixture(scope="module")
+def theirs() -> Any:
+    """torchmetrics, which is imported for these tests alone: it takes seconds."""
+    from torchmetrics import classification
+
+    return classification
+
+
 @pytest.mark.parametrize("shown", [[0, 1, 2, 3, 4, 5], [0, 2, 255], [0, 1, 5, 255], [3]])
-def test_confusions_are_torchmetrics(shown: list[int]) -> None:
+def test_confusions_are_torchmetrics(theirs: Any, shown: list[int]) -> None:
     truth, predicted = random_labels(1, shown), random_labels(2, [0, 1, 2, 3, 4, 5])
     found = confusion_matrix(truth, predicted, LABELS)
-    metric = MulticlassConfusionMatrix(LABELS, ignore_index=255)
+    metric = theirs.MulticlassConfusionMatrix(LABELS, ignore_index=255)
     assert found.dtype == np.int64 and not found[:, -1].any()
     assert np.array_equal(found[:, :-1], metric(as_long(predicted), as_long(truth)))
 
 
 @pytest.mark.parametrize("shown", [[0, 1, 2, 3, 4, 5], [0, 2, 255], [1, 4]])
-def test_iou_is_torchmetrics_and_absent_classes_are_left_out(shown: list[int]) -> None:
+def test_iou_is_torchmetrics_and_absent_classes_are_left_out(theirs: Any, shown: list[int]) -> None:
     truth = random_labels(3, shown)
     predicted = np.where(random_labels(4, [0, 1]) == 1, truth, random_labels(5, [0, 1, 2, 3, 4, 5])) % 200
     found = scores_of(confusion_matrix(truth, predicted % LABELS, LABELS))
-    metric = MulticlassJaccardIndex(LABELS, average=None, ignore_index=255)
+    metric = theirs.MulticlassJaccardIndex(LABELS, average=None, ignore_index=255)
     expected = metric(as_long(predicted % LABELS), as_long(truth)).tolist()
     present = [label for label in range(LABELS) if label in shown]
     assert [label for label, iou in enumerate(found.iou) if iou is not None] == present
@@ -84,11 +92,11 @@ def of_random_labels(shown: list[int], predicted: list[int]) -> tuple[np.ndarray
     ("shown", "predicted"),
     [([0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5]), ([0, 2, 255], [0, 1, 2]), ([0, 255], [3, 4]), ([5], [5]), ([1], [2])],
 )
-def test_union_counts_what_either_shows(shown: list[int], predicted: list[int]) -> None:
+def test_union_counts_what_either_shows(theirs: Any, shown: list[int], predicted: list[int]) -> None:
     """torchmetrics' macro average leaves out what neither shows, as mmsegmentation's nanmean does."""
     truth, labels = of_random_labels(shown, predicted)
     found = scores_of(confusion_matrix(truth, labels, LABELS), "union")
-    metric = MulticlassJaccardIndex(LABELS, average="macro", ignore_index=255)
+    metric = theirs.MulticlassJaccardIndex(LABELS, average="macro", ignore_index=255)
     assert found.miou == pytest.approx(float(metric(as_long(labels), as_long(truth))))
     for label, iou in enumerate(found.iou):
         valid = truth != 255
