@@ -119,11 +119,12 @@ def with_clip(place: Place, name: str) -> Iterator[Row]:
         by_clip = classify(found.features, known, range(len(known))).numpy()
         together = ensemble(regions.probabilities, by_clip, found.numbers, seen, weight)
         maps = resize_maps(added(regions, together, slice(0, regions.size[0]))[0], size)
-        scores.add(maps[:, ::4, ::4], wanted["scores_every4"], relative=True)
+        scale = max(1.0, float(wanted["scores_every4"].max()))
+        scores.add(maps[:, ::4, ::4] / scale, wanted["scores_every4"] / scale)
         best = RegionMaps(regions, together).resized(size).argmax(axis=0)
         labels.add(best, np.asarray(Image.open(path.with_name(f"{path.stem}_labels.png"))))
     yield logits.row(f"{name}: CLIP's logits of the masks", LOGITS)
-    yield scores.row(f"{name}: summed scores, of the largest", 4e-6)
+    yield scores.row(f"{name}: summed scores, of 1 or the largest", 4e-6)
     yield labels.row(f"{name}: labels of pixels", 1e-5)
 
 
