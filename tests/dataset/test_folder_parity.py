@@ -47,6 +47,7 @@ def maps(folder: Path) -> dict[str, dict[str, bytes]]:
     return found
 
 
+@pytest.mark.slow
 def test_the_same_maps_bit_for_bit(voc_mini: Path, golden: Path, own: Path, command: Command, tmp_path: Path) -> None:
     common = ["--img_root", voc_mini / "JPEGImages", "--split_file", own / "split.txt", "--model", golden / "clip.pt"]
     common += ["--device", "cpu", "--cam_out_dir"]

@@ -20,6 +20,8 @@ from tests.browser import LARGE, SMALL, console_errors, open_browser, set_window
 from tests.report_world import KEYS, add_outputs, count, kept_share
 from voc12.spec import CLASSES
 
+pytestmark = pytest.mark.slow  # a browser
+
 AT = "const box = arguments[0].getBoundingClientRect(); return [box.left, box.top, box.right, box.bottom]"
 HOSTILE = "<img src=x onerror=document.title='broken'>"
 MANY = 10_000
