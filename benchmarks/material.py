@@ -160,7 +160,7 @@ def segclip_file(name: str, folder: Path) -> Path:
     """The weight file of a SegCLIP, made in `folder`, that begins from one of MODELS; nothing in it is trained."""
     path = folder / f"segclip_of_{name.replace('/', '_')}.bin"
     if not path.is_file():
-        clip = load_clip(str(model_file(name, folder)))
+        clip = load_clip(str(model_file(name, folder)), activation="quick_gelu")
         network = begin_from(clip, torch.Generator().manual_seed(0), decoder=False)
         with atomic_write(path) as stream:
             torch.save(network.state_dict(), stream)

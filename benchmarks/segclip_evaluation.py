@@ -117,6 +117,7 @@ def race(
     contestants: dict[str, Callable[[], float]] = {"plain": measure.timed(partial(plain_labels, work, samples, truth))}
     contestants |= {name: partial(evaluation, way, samples, truth) for name, way in ways.items()}
     if processes > 1:
+        evaluation(work, samples, truth, processes)
         ways[PROCESSES], equal[PROCESSES] = work, share_of_equal(work, samples, labels)
         contestants[PROCESSES] = partial(evaluation, work, samples, truth, processes)
     seconds = measure.take_turns(contestants, turns)
