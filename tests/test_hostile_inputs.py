@@ -151,13 +151,13 @@ MANY_NAMES = "a " + " ".join(f"n{n}" for n in range(90_000))
 # which file, its content, what is said of it
 TEXT: dict[str, tuple[str, str | bytes, str]] = {
     "split: out by another way": ("s.txt", "a\nx/../../secret\n", "s.txt, line 2: id 'x/../../secret' leaves"),
-    "split: of Windows": ("s.txt", "..\\secret\n", "s.txt, line 1: use / instead of \\"),
+    "split: of Windows": ("s.txt", "..\\secret\n", "s.txt, line 1: id '../secret' leaves the image"),
     "split: escapes in C1": ("s.txt", "a\n\x9b2J\n", "s.txt, line 2: id '\\x9b2J' holds control"),
     "split: a picture": ("s.txt", b"\x89PNG\r\n\x1a\n\0\0", "s.txt, line 1: not UTF-8 text"),
     "classes: escape sequences": ("classes.txt", f"dog\n{ESCAPE}\n", "classes.txt, line 2: class name"),
     "classes: a long name": ("classes.txt", "dog\n" + "a" * 5000, "classes.txt, line 2: class name 'aaa"),
     "classes: too many": ("classes.txt", MANY_CLASSES, "line 255: 255 classes; masks hold"),
-    "text: escape sequences": ("l.txt", f"a dog\nb {ESCAPE}\n", "1 unknown class: '\\x1b"),
+    "text: escape sequences": ("l.txt", f"a dog\nb {ESCAPE}\n", "2 unknown classes: '\\x1b"),
     "text: unknown names without end": ("l.txt", MANY_NAMES, "90000 unknown classes"),
     "text: one id without end": ("l.txt", "a dog\n" * 50_000, "id: a (line 1, line 2, line 3 and 49997 more)"),
     "text: a name that is long": ("l.txt", f"a {LONG}\n", "l.txt: 1 unknown class: 'aaaa"),
@@ -312,8 +312,8 @@ def test_each_hostile_segmentation_fails_alone(command: Command) -> None:
     ("changed", "says"),
     [
         ({"images": [{"id": 0, "file_name": "../secret.txt"}]}, "id '../secret.txt' leaves"),
-        ({"images": [{"id": 0, "file_name": "a\0.jpg"}]}, "id 'a\\x00' leaves"),
-        ({"images": [{"id": 0, "file_name": "a\nb.jpg"}]}, "id 'a\\nb' holds control characters"),
+        ({"images": [{"id": 0, "file_name": "a\0.jpg"}]}, "id 'a\\x00.jpg' leaves"),
+        ({"images": [{"id": 0, "file_name": "a\nb.jpg"}]}, "id 'a\\nb.jpg' holds control characters"),
         ({"images": [{"id": 0, "file_name": f"{ESCAPE}.jpg"}]}, "holds control characters"),
         ({"images": [{"id": 10**4000, "file_name": "a.jpg"}]}, "images[0] has no whole number `id`"),
         ({"images": [{"id": 1e999, "file_name": "a.jpg"}]}, "images[0] has no whole number `id`"),
