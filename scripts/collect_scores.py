@@ -19,6 +19,9 @@ from common.files import write_text
 STAGES = {"cam": "CAM", "attn": "refined by the affinity", "crf": "after the CRF"}
 METHODS = {  # of scripts/compare_toyworld.sh: title, and what labels of the held-out images it was given
     "maskclip-unlabelled": ("MaskCLIP", "none"),
+    "zsseg-single": ("zsseg, felzenszwalb, one sentence", "none"),
+    "zsseg-learned": ("zsseg, felzenszwalb, learned prompts", "none"),
+    "maskclip-learned": ("MaskCLIP, prompts learned on seen classes", "none"),
     "maskclip": ("MaskCLIP", "given"),
     "maskclip-network": ("network on MaskCLIP's masks", "none"),
     "maskclip-plus": ("MaskCLIP+ (network, online teacher)", "none"),
@@ -89,10 +92,15 @@ def _print_stages(collected: dict[str, dict[str, Any]], published: dict[str, flo
 
 
 def _print_methods(collected: dict[str, dict[str, Any]]) -> None:
-    print(f"\n{'on images never seen':<38}{'their labels':<14}{'mIoU':>6}{'with the CRF':>14}")
+    head = f"{'mIoU':>6}{'with the CRF':>14}{'seen':>8}{'unseen':>8}{'hIoU':>6}"
+    print(f"\n{'on images never seen':<42}{'their labels':<14}{head}")
     for scores in collected.values():
         before, after = (100 * scores[stage]["miou"] for stage in ("maps", "crf"))
-        print(f"{scores['title']:<38}{scores['labels']:<14}{before:>6.1f}{after:>14.1f}")
+        sets = [scores["crf"].get(name) for name in ("miou_seen", "miou_unseen", "hiou")]
+        cells = ["-" if value is None else f"{100 * value:.1f}" for value in sets]
+        row = f"{before:>6.1f}{after:>14.1f}{cells[0]:>8}{cells[1]:>8}{cells[2]:>6}"
+        print(f"{scores['title']:<42}{scores['labels']:<14}{row}")
+    print("seen, the background among them, unseen and hIoU are with the CRF")
 
 
 if __name__ == "__main__":

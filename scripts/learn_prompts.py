@@ -68,6 +68,8 @@ def _run(args: argparse.Namespace) -> int:
 
     if args.prefix + args.suffix == 0 and args.prompts is None:
         raise UserError("--prefix 0 --suffix 0: nothing is left to learn; expected at least one vector")
+    if args.prompts is not None and args.first_words:
+        raise UserError(f"--first_words {args.first_words}: --prompts says where to start; leave one of them out")
     if args.gt_root is not None and args.val_split is None:
         raise UserError("--gt_root: only with --val_split FILE, the images to validate on")
     with start_ranks(args.device) as ranks:
@@ -134,7 +136,11 @@ def _names(selection: "Selection") -> "tuple[tuple[str, ...], ...]":
 
 def _settings(args: argparse.Namespace, clip: "Clip", ranks: "Ranks", **data: Any) -> PromptSettings:
     """The options with what is known of the data and the CLIP."""
+    from clip.tokenizer import SimpleTokenizer
+
     sizes = {}
+    if args.first_words:
+        sizes = {"prefix": len(SimpleTokenizer().encode(args.first_words))}
     if clip.learned is not None:
         sizes = {"prefix": len(clip.learned.prefix), "suffix": len(clip.learned.suffix)}
     known = {"model": clip.fingerprint, "activation": clip.activation, "ranks": ranks.count}

@@ -36,8 +36,10 @@ def test_every_method_asks_with_learned_prompts(method: str, clip: Clip) -> None
     """Its own names, of classes and background words, inside the vectors; no template."""
     prefix = torch.randn(4, clip.texts.width, generator=torch.Generator().manual_seed(1))
     learned = LearnedPrompts.of(prefix, torch.zeros(0, clip.texts.width))
-    settings = CamSettings(method=method, options=METHODS[method].settings())
-    found = text_set(replace(clip, learned=learned), SPEC, settings)
+    asked, way = replace(clip, learned=learned), METHODS[method]
+    options = way.settings()
+    settings = CamSettings(method=method, options=way.complete(asked, SPEC, options) if way.regions else options)
+    found = text_set(asked, SPEC, settings)
     names = METHODS[method].words(SPEC, settings.options).one_by_one().names
     assert len(names) >= len(SPEC.classes) and torch.allclose(
         torch.cat([found.foreground, found.background]), encode_names(clip, names, learned), atol=1e-6

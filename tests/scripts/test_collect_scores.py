@@ -18,7 +18,8 @@ def write_scores(folder: Path, names: list[str]) -> dict[str, float]:
     folder.mkdir()
     scores = {name: (place + 10) / 100 for place, name in enumerate(names)}
     for name, miou in scores.items():
-        (folder / f"{name}.json").write_text(json.dumps({"miou": miou, "images": 3, "pixel_accuracy": 0.9}))
+        sets = {"miou_seen": miou + 0.2, "miou_unseen": None if name == "maskclip" else 0.5, "hiou": miou / 2}
+        (folder / f"{name}.json").write_text(json.dumps({"miou": miou, "images": 3, "pixel_accuracy": 0.9, **sets}))
     return scores
 
 
@@ -44,7 +45,9 @@ def test_each_method_has_both_scores(tmp_path: Path, command: Command) -> None:
     for line, (name, (title, _)) in zip(ended.out.splitlines()[2:], METHODS.items()):
         before, after = scores[f"{name}-maps"], scores[name]
         assert (collected[name]["maps"]["miou"], collected[name]["crf"]["miou"]) == (before, after)
-        assert line.startswith(title) and line.split()[-2:] == [f"{100 * before:.1f}", f"{100 * after:.1f}"]
+        unseen = "-" if name == "maskclip" else "50.0"
+        wanted = [*(f"{100 * value:.1f}" for value in (before, after, after + 0.2)), unseen, f"{50 * after:.1f}"]
+        assert line.startswith(title) and line.split()[-5:] == wanted
 
 
 @pytest.mark.parametrize(("text", "says"), [(None, "attn.json: no such file"), ("{", "attn.json: not JSON")])

@@ -105,6 +105,7 @@ def mistake(kind: str, root: Path) -> list[str]:
         (root / "out/prompts.safetensors").write_bytes(b"x")
     return {
         "width": ["--prompts", "p.pth"],
+        "words": ["--prompts", "p.pth", "--first_words", "a photo"],
         "nothing": ["--prefix", "0", "--suffix", "0"],
         "long": ["--prefix", "70"],
         "truth": ["--gt_root", "masks"],
@@ -116,6 +117,7 @@ def mistake(kind: str, root: Path) -> list[str]:
     ("kind", "said"),
     [
         ("width", "p.pth: prompts of a text width of 32, but the text tower of tiny.pt has 64"),
+        ("words", "--first_words a photo: --prompts says where to start"),
         ("nothing", "--prefix 0 --suffix 0: nothing is left to learn"),
         ("long", "16 tokens, but 71 learned vectors leave room for 3"),
         ("truth", "--gt_root: only with --val_split FILE"),

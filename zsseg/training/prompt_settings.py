@@ -39,6 +39,13 @@ class PromptSettings:
     code: str = field(default=VERSION)
     prefix: int = option(16, "learned vectors before the name", type=count, metavar="N")
     suffix: int = option(0, "learned vectors after it", type=count, metavar="N")
+    first_words: str = option(
+        "",
+        "start from these words, such as `a photo of a`, one vector a token before the name, in place of --prefix "
+        "random vectors as published",
+        type=str,
+        metavar="TEXT",
+    )
     per_class: int | None = option(
         None,
         "regions of each class in a round, drawn with replacement from those of a class with more; not given: 128, and "
@@ -64,6 +71,12 @@ class PromptSettings:
         CLIP_NORM,
         "longest gradient; 0: any. The published one is inherited from the segmentation network, and shortens every "
         "gradient by orders of magnitude",
+        type=not_negative,
+        metavar="X",
+    )
+    temperature: float = option(
+        100.0,
+        "factor of the cosines in the loss, as published; 0: CLIP's own, where that is another one",
         type=not_negative,
         metavar="X",
     )

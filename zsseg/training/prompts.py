@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from clip.learned_prompts import encode_frames, frames, write_learned_prompts
 from clip.load import Clip
 from clip.text import mean_of_groups
+from clip.tokenizer import SimpleTokenizer
 from common.errors import UserError
 from training import loop
 from training.batches import Batches
@@ -26,7 +27,6 @@ from zsseg.training.prompt_regions import Region, RegionBatch, RegionSamples, co
 from zsseg.training.prompt_settings import MOMENTUM, PromptSettings
 
 PROMPTS = "prompts.safetensors"
-TEMPERATURE = 100.0  # of the cosines
 FIRST_DEVIATION = 0.02  # of the random vectors that a run starts from
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -34,9 +34,12 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 class PromptLearner(nn.Module):
     """Images of regions (B, 3, H, W) to logits (B, C) of the names; only the vectors around the names learn."""
 
-    def __init__(self, clip: Clip, names: Sequence[Sequence[str]], prefix: Tensor, suffix: Tensor) -> None:
+    def __init__(
+        self, clip: Clip, names: Sequence[Sequence[str]], prefix: Tensor, suffix: Tensor, temperature: float = 100.0
+    ) -> None:
         """`prefix` (P, D) and `suffix` (S, D) are the first vectors. Raises UserError for a name that is too long."""
         super().__init__()
+        self.temperature = temperature or float(clip.logit_scale)
         self.clip, self.names = clip, names  # frozen, and no part of checkpoints
         device = clip.device
         self.prefix_prompt, self.suffix_prompt = (
@@ -47,7 +50,7 @@ class PromptLearner(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         with torch.no_grad():
             features = F.normalize(self.clip.model.encode_image(images, "bicubic").float(), dim=-1)
-        return TEMPERATURE * features @ self.texts().T
+        return self.temperature * features @ self.texts().T
 
     def texts(self) -> Tensor:
         """(C, E) unit embeddings of the names."""
@@ -55,12 +58,16 @@ class PromptLearner(nn.Module):
 
 
 def learner(clip: Clip, settings: PromptSettings) -> PromptLearner:
-    """A learner with the clip's learned prompts, or with random vectors."""
+    """A learner with the clip's learned prompts, with the embeddings of words, or with random vectors."""
     if clip.learned is not None:
-        return PromptLearner(clip, settings.names, clip.learned.prefix, clip.learned.suffix)
+        vectors = (clip.learned.prefix, clip.learned.suffix)
+        return PromptLearner(clip, settings.names, *vectors, settings.temperature)
     generator = torch.Generator().manual_seed(settings.seed)
-    vectors = torch.randn(settings.prefix + settings.suffix, clip.texts.width, generator=generator) * FIRST_DEVIATION
-    return PromptLearner(clip, settings.names, *vectors.split([settings.prefix, settings.suffix]))
+    first = torch.randn(settings.prefix + settings.suffix, clip.texts.width, generator=generator) * FIRST_DEVIATION
+    prefix, suffix = first.split([settings.prefix, settings.suffix])
+    if settings.first_words:
+        prefix = clip.texts.token_embeddings()[SimpleTokenizer().encode(settings.first_words)].cpu().float()
+    return PromptLearner(clip, settings.names, prefix, suffix, settings.temperature)
 
 
 def objective(network: nn.Module, batch: RegionBatch) -> dict[str, Tensor]:
@@ -166,8 +173,8 @@ def train(job: Job, state: State, ranks: Ranks) -> Report:
 @torch.no_grad()
 def score(job: Job, held_out: HeldOut, network: PromptLearner, ranks: Ranks) -> tuple[dict[str, float], dict[str, str]]:
     """Accuracies on all classes of all images, each on one rank; and by id what could not be read on this one."""
-    vectors = (network.prefix_prompt, network.suffix_prompt)
-    texts = PromptLearner(network.clip, held_out.names, *(part.detach() for part in vectors)).texts()
+    prefix, suffix = network.prefix_prompt.detach(), network.suffix_prompt.detach()
+    texts = PromptLearner(network.clip, held_out.names, prefix, suffix).texts()
     failures, labels = {}, range(job.background, job.background + len(held_out.names))
     totals = np.zeros((3, len(held_out.names)), np.int64)
     for pair in held_out.pairs[ranks.index :: ranks.count]:

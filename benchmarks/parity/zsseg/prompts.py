@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from benchmarks.parity.parts import Distances, Part, Parts, Place, Row, Unequal
-from clip.learned_prompts import PREFIX, LearnedPrompts, encode_frames, frames, read_learned_prompts
+from clip.learned_prompts import PREFIX, SUFFIX, LearnedPrompts, encode_frames, frames, read_learned_prompts
 from clip.load import Clip, load_clip
 from clip.templates import Words
 from clip.text_cache import cached_words
@@ -77,11 +77,10 @@ def layout(place: Place) -> Iterator[Row]:
         tokens.add(ours, row[:length])
     yield tokens.row("tokens of the names", 0)
     none = np.zeros((0, clip.texts.width), np.float32)
-    shapes = {
-        "16_0": (context[PREFIX], none),
-        "5_3": (context["prefix_prompt_5"], context["suffix_prompt_3"]),
-    }
-    for shape, (prefix, suffix) in shapes.items():
+    for shape in (name.removeprefix("embeddings_") for name in wanted.files if name.startswith("embeddings_")):
+        before, after = shape.split("_")
+        prefix = context[f"{PREFIX}_{before}" if f"{PREFIX}_{before}" in context.files else PREFIX]
+        suffix = context[f"{SUFFIX}_{after}"] if int(after) else none
         embeddings, ends, features = _around(clip, names, prefix, suffix)
         distances, places, units = Distances(), Unequal(), Distances()
         distances.add(embeddings, wanted[f"embeddings_{shape}"])
@@ -145,7 +144,7 @@ def train_steps(place: Place) -> Iterator[Row]:
     objective(network, batch)["loss"].backward()
     gradient.add(_gradient(network), wanted["grad"], relative=True)
     yield logits.row("logits of regions before the first step", 8e-5)
-    yield gradient.row("gradient of the vectors, relative", 1e-5)
+    yield gradient.row("gradient of the vectors, relative", 2e-5)
 
     ranks = Ranks(torch.device("cpu"))
     job = Job(settings, (), {}, 0, 0, Path())
@@ -163,7 +162,7 @@ def train_steps(place: Place) -> Iterator[Row]:
             change = wanted[after] - first.numpy()
             moved.add(network.prefix_prompt.detach().numpy() - first.numpy(), change, relative=True)
     yield losses.row("losses of the steps, relative", 5e-6)  # of logits that differ by 3e-5 in float32
-    yield norms.row("gradient norms, relative", 1e-5)
+    yield norms.row("gradient norms, relative", 2e-5)
     yield rates.row("learning rates", 1e-9)
     yield moved.row("change of the vectors, relative", 2e-2)  # some 2e-6, where float32 has steps of 4e-9
     last = Distances()

@@ -12,6 +12,7 @@ from benchmarks.parity.parts import Place
 from benchmarks.parity.zsseg import prompts as parity
 from clip.image import MEAN, STD
 from clip.load import Clip
+from clip.text import encode_prompts
 from dataset.mask_png import write_mask
 from tests.support import SHARED, photo
 from training.pairs import Pair
@@ -137,6 +138,16 @@ def test_a_learner_starts_from_small_random_vectors_of_the_seed(tiny_clip: Clip)
     assert torch.equal(one.prefix_prompt, same.prefix_prompt) and not torch.equal(
         one.prefix_prompt, other.prefix_prompt
     )
+
+
+def test_a_learner_can_start_from_words_with_clips_own_temperature(tiny_clip: Clip) -> None:
+    """It then says what the sentence of these words says: CLIP's logits."""
+    network = learner(tiny_clip, settings(first_words="a photo of the", temperature=0.0))
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    texts = encode_prompts(tiny_clip, [[f"a photo of the {name}." for name in group] for group in NAMES])
+    features = torch.nn.functional.normalize(tiny_clip.model.encode_image(images), dim=1)
+    assert network.prefix_prompt.shape == (4, 64)
+    assert torch.allclose(network(images), tiny_clip.logit_scale * features @ texts.T, atol=1e-3)
 
 
 @pytest.mark.parametrize("part", ["prompt crops", "prompt steps", "prompt test", "prompt sampling"])
