@@ -12,10 +12,9 @@ from tests.support import ROOT, write_world
 
 LIBRARIES = {"open_clip", "transformers", "timm", "torchvision", "torch._dynamo"}  # no command needs them at start
 WATCHED = {*LIBRARIES, "torch", "numba", "cv2", "numpy", "PIL", "lxml"}
+pytestmark = pytest.mark.slow
 CODE = f"""
 import contextlib, importlib, io, json, os, sys
-
-pytestmark = pytest.mark.slow
 for name, *argv in json.loads(sys.argv[1]):
     with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.suppress(SystemExit):
         assert importlib.import_module(name).main(argv) == 0, said.getvalue()

@@ -81,10 +81,24 @@ def test_one_bit_masks_are_labels_too(tmp_path: Path) -> None:
     assert read_mask(tmp_path / "m.png").tolist() == [[1, 0]]
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "I;16"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "CMYK"])
 def test_a_picture_is_not_taken_for_labels(tmp_path: Path, mode: str) -> None:
-    Image.new(mode, (2, 2)).save(tmp_path / "m.png")
-    with pytest.raises(UserError, match=r"m\.png: a .* picture, not labels"):
+    name = "m.tif" if mode == "CMYK" else "m.png"
+    Image.new(mode, (2, 2), (200, 30, 0, 0)[: len(mode)]).save(tmp_path / name)
+    with pytest.raises(UserError, match=rf"{name}: a {mode} picture, not labels; .* --mask_values maps colours"):
+        read_mask(tmp_path / name)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "I;16"])
+def test_greys_in_any_form_are_labels(tmp_path: Path, mode: str) -> None:
+    colour = {"RGB": (7, 7, 7), "RGBA": (7, 7, 7, 255), "LA": (7, 255), "I;16": 7}[mode]
+    Image.new(mode, (1, 1), colour).save(tmp_path / "m.png")
+    assert read_mask(tmp_path / "m.png").tolist() == [[7]]
+
+
+def test_values_above_255_are_no_labels(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 300]], np.uint16)).save(tmp_path / "m.png")
+    with pytest.raises(UserError, match=r"m\.png: holds the value 300; --mask_values maps values"):
         read_mask(tmp_path / "m.png")
 
 
