@@ -1,6 +1,6 @@
 """CLIP on regions against a plain transcription: regions and images a second, agreement, memory.
 
-python -m benchmarks.regions [--quick] [--json FILE] [--threads 2] [--models ViT-B/16]
+python -m benchmarks.regions [--quick] [--json FILE] [--threads 2] [--models ViT-B/16] [--precisions float32]
 
 Regions of selective search, whose time is not counted. `regions`: from photos in memory to probabilities, ours with
 the regions of all photos together. `whole method`: from the files of photos and label maps to the best class of every
@@ -13,6 +13,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -41,10 +42,11 @@ from zsseg.regions import Crops, classify, encode_regions
 from zsseg.selective_search import search
 
 LIKENESS = 0.8  # of the published proposals
-TOLERANCE = 1e-4  # of probabilities
+TOLERANCES = {"float32": (1e-4, 0.999), "bfloat16": (0.5, 0.5)}  # of probabilities; least share of equal labels
 MANY_REGIONS = 2000
 COLUMNS: measure.Columns = {
     "model": ("model", "{}"),
+    "precision": ("ours", "{}"),
     "what": ("what", "{}"),
     "count": ("of", "{}"),
     "per_s": ("a second", "{:.3g}"),
@@ -59,6 +61,9 @@ MEMORY: measure.Columns = {"what": ("process of generate_cams.py", "{}"), "peak_
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = measure.parser_of("CLIP on regions against a plain transcription of zsseg.")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=["ViT-B/16"], help="random ViT-B/16, toy world")
+    parser.add_argument(
+        "--precisions", nargs="+", choices=tuple(TOLERANCES), default=["float32"], help="of our blocks but the last"
+    )
     parser.add_argument("--photos", type=positive, help="how many; not given: 8, with --quick 2")
     parser.add_argument("--turns", type=positive, help="not given: 3, with --quick 1")
     parser.add_argument("--no_memory", action="store_true", help="leave the processes out whose memory is measured")
@@ -73,10 +78,10 @@ def _run(args: argparse.Namespace) -> int:
         machine, chosen = measure.machine(), photos(args.photos or (2 if args.quick else 8), folder)
         print(measure.headline(f"regions: {chosen.source}, medians of {turns} turns", args.threads, machine))
         samples = proposed(chosen, folder)
-        for model in args.models:
-            work = stage_cams.set_up(job_of(model_file(model, folder), folder))
-            rows.append({"model": model, **regions_row(work, samples, folder, turns)})
-            rows.append({"model": model, **method_row(work, samples, folder, turns)})
+        for model, precision in product(args.models, args.precisions):
+            work = stage_cams.set_up(job_of(model_file(model, folder), folder, precision))
+            for row in (regions_row(work, samples, folder, turns), method_row(work, samples, folder, turns)):
+                rows.append({"model": model, "precision": precision, **row})
         print(measure.table(rows, COLUMNS))
         if not args.no_memory:
             memory = memory_rows(chosen, model_file("toy", folder), folder, args.quick)
@@ -88,7 +93,11 @@ def _run(args: argparse.Namespace) -> int:
 
 def agrees(rows: list[dict[str, Any]]) -> bool:
     """Times mean something together only where both do the same; says on stderr where they do not."""
-    apart = [row for row in rows if row.get("difference", 0) > TOLERANCE or row.get("equal", 1) < 0.999]
+    apart = []
+    for row in rows:
+        most, least = TOLERANCES[row.get("precision", "float32")]
+        if row.get("difference", 0) > most or row.get("equal", 1) < least:
+            apart.append(row)
     for row in apart:
         print(f"error: {row['model']}, {row['what']}: not what the transcription gives", file=sys.stderr)
     return not apart
@@ -104,9 +113,13 @@ def proposed(chosen: Photos, folder: Path) -> list[Sample]:
     return samples
 
 
-def job_of(weights: Path, folder: Path) -> stage_cams.CamJob:
+def job_of(weights: Path, folder: Path, precision: str) -> stage_cams.CamJob:
     options = ZssegSettings(proposals="folder", templates="single", proposer=FolderSettings(str(folder / "proposals")))
-    job = cam_job(weights, folder / "cams", settings=CamSettings(method="zsseg", options=options))
+    job = cam_job(
+        weights,
+        folder / f"cams-{precision}",
+        settings=CamSettings(method="zsseg", options=options, precision=precision),
+    )
     return replace(job, spec=SPEC)
 
 
@@ -126,7 +139,7 @@ def regions_row(work: CamWork, samples: list[Sample], folder: Path, turns: int) 
 
     def ours() -> list[torch.Tensor]:
         scenes = [(image, LabelMap.of(labels)) for image, labels in zip(images, values)]
-        encoded = encode_regions(work.clip, scenes, Crops())
+        encoded = encode_regions(work.clip, scenes, Crops(), work.settings.precision)
         return [classify(found.features, text, classes) for found in encoded]
 
     def theirs() -> list[torch.Tensor]:
