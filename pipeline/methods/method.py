@@ -77,10 +77,6 @@ class TextSet:
     background: Tensor
     counts: tuple[int, ...] = ()
 
-    @property
-    def classes(self) -> int:
-        return len(self.counts) or len(self.foreground)
-
     def words_of(self, present: Sequence[int]) -> tuple[Tensor, list[int]]:
         """The rows (Q, E) of the background and these classes, and which each belongs to.
 

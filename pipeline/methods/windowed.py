@@ -168,14 +168,6 @@ def method_of(output: OutputOf, settings: type, published: Mapping[str, Publishe
             pairs.append((logits, logits))
         return pairs
 
-    def scores(clip: Clip, images: Tensor, text: TextSet, settings: CamSettings) -> Tensor:
-        import torch
-
-        everything = range(text.classes)
-        return torch.stack(
-            [class_logits(clip, output, image[None], everything, text, settings.options) for image in images]
-        )
-
     return Method(
         maps,
         settings,
@@ -183,7 +175,7 @@ def method_of(output: OutputOf, settings: type, published: Mapping[str, Publishe
         partial(words_of, names),
         preparation,
         kind=lambda options: "logit",
-        scores=scores,
+        unlabelled=True,
     )
 
 

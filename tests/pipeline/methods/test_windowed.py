@@ -50,9 +50,6 @@ def test_maps_stand_for_their_images_and_classes_alone(name: str, deep: Clip) ->
     ((alone, _),) = compute_maps(deep, images[2:], [(1,)], text, settings)
     assert torch.allclose(turned[[1, 0]], together[0][0], atol=1e-3)
     assert torch.allclose(alone, together[2][0], atol=1e-3) and float(alone.std()) > 0
-    every = METHODS[name].scores(deep, images[:1], text, settings)
-    ((wanted, _),) = compute_maps(deep, images[:1], [(0, 1, 2)], text, settings)
-    assert torch.equal(every[0], wanted)
 
 
 @pytest.mark.parametrize("synonyms", ["max", "mean"])
