@@ -23,7 +23,7 @@ from common.errors import StopRun, UserError
 from engine.remote import Mirror
 
 ROOT = Path(__file__).resolve().parent.parent
-CODE = ("clip", "common", "dataset", "engine", "pipeline", "toyworld")  # what workers need; the toy world has a model
+CODE = ("clip", "common", "dataset", "engine", "pipeline", "segclip", "toyworld", "zsseg")  # what workers need
 LIVES = 3  # workers that one unit may cost before it is set aside
 FALSE_STARTS = 10  # workers in a row that may end before they are ready, such as on nodes that come and go
 CONNECT_S = 10

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.ray_cluster import CODE
 from tests.support import ROOT
 
 # The floors of the house: a room may import rooms below its own floor, and itself. Rooms of one floor do not know each
@@ -244,3 +245,11 @@ def test_the_readmes_file_map_names_every_room_and_nothing_else() -> None:
     rooms = {room.replace(".", "/") for room in FLOOR_OF if not (ROOT / f"{room}.py").is_file()}
     there = {f"{room}/" for room in rooms if (ROOT / room).is_dir()} | {"tests/", "docs/"}
     assert set(file_map()) == there | {path.name for path in ROOT.glob("*.py")}
+
+
+def test_ray_workers_get_all_the_code_that_they_import() -> None:
+    """Nodes get these folders; only what trains is left out, which no worker does."""
+    training = {"zsseg/training", "segclip/training", "toyworld/training"}
+    sent = [path for path in of_folders(*CODE) if not any(name_of(path).startswith(room) for room in training)]
+    needed = {(name_of(path), module) for path in sent for module in our_imports(path)}
+    assert not {(name, module) for name, module in needed if module.split(".")[0] not in CODE}

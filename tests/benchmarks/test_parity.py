@@ -11,7 +11,7 @@ from benchmarks.parity.parts import Distances, Place, Row, Unequal
 from tests.support import SHARED
 
 FOLDERS = {form: "golden" if form == "golden" else f"golden_{form}" for form in FORMS}
-LONG = {("dense", "maps")}  # minutes; of these methods the other parts compare the attentions
+LONG = {("dense", "maps"), ("dense", "text")}  # minutes; the other parts compare the attentions of these methods
 PARTS = [
     pytest.param(form, part, marks=pytest.mark.long if (form, part) in LONG else pytest.mark.slow)
     for form in FORMS
