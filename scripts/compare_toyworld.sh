@@ -3,6 +3,10 @@
 #   bash scripts/compare_toyworld.sh
 # Writes output/compare/scores.json and a table. Repeat it and it goes on where it stopped.
 set -euo pipefail
+if [ $# -gt 0 ]; then # it takes no arguments: --help, or a mistake
+    sed -n '2,4s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+fi
 cd "$(dirname "$0")/.."
 . scripts/setup.sh
 set_up requirements.txt
@@ -117,7 +121,6 @@ side_by_side "networks on CLIP-ES' and on MaskCLIP's masks, $iterations iteratio
 side_by_side "networks that MaskCLIP teaches (MaskCLIP+) and on the true masks; SegCLIP, which learns from captions" \
     other_networks segclip
 side_by_side "regions (zsseg, MaskCLIP) asked for with one sentence and with learned prompts" learned_prompts single_prompt
-
 side_by_side "zsseg: regions without training, and its network, which learns from masks of the seen classes" \
     zsseg_regions zsseg_network
 "$python" -m scripts.collect_scores $out/scores --methods --out $out/scores.json

@@ -41,12 +41,19 @@ def one_line(recipe: str, *argv: object, **environment: str) -> str:
     return err
 
 
-@pytest.mark.parametrize("recipe", ["run_voc12.sh", "run_maskclip_plus.sh", "run_segclip.sh", "second_round.sh"])
+@pytest.mark.parametrize(
+    "recipe", ["run_voc12.sh", "run_maskclip_plus.sh", "run_segclip.sh", "second_round.sh", "run_zsseg.sh"]
+)
 def test_without_arguments_the_head_is_shown(recipe: str) -> None:
     """All of its comment, and nothing after it."""
     lines = (ROOT / "scripts" / recipe).read_text().splitlines()
     head = [line.removeprefix("#").removeprefix(" ") for line in lines[1 : lines.index("set -euo pipefail")]]
     assert said(recipe).splitlines() == head
+
+
+@pytest.mark.parametrize("script", ["demo.sh", "compare_toyworld.sh"])
+def test_scripts_without_arguments_say_so_and_compute_nothing(script: str) -> None:
+    assert f"bash scripts/{script}" in said(script, "--help") or "Run it again" in said(script, "--help")
 
 
 def test_maskclip_plus_lacks(voc: Path, tmp_path: Path) -> None:
