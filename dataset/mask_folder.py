@@ -106,7 +106,8 @@ def _refuse_empty(folder: MaskFolder, spec: DatasetSpec, what: str, values: set[
     if ours and (names or IGNORE_INDEX in values):
         told = "the masks show no class, every pixel is background or unsure (255)"
         raise UserError(f"{what} {folder}: {told}; look at the maps, or make masks with a lower --confidence")
-    example = "0,255=0,1" if len(spec.classes) == 1 else f"255={spec.classes[0]}"
+    name = names if names in spec.classes else spec.classes[0] if len(spec.classes) == 1 else "CLASS"
+    example = f"0,255=background,{name}" if spec.has_background else f"255={name}"
     if values == {IGNORE_INDEX}:
         raise UserError(f"{what} {folder}: every mask is 255 all over, which counts as unlabelled: nothing to learn "
                         "from or score; --mask_values says what 255 and the other values stand for")  # fmt: skip

@@ -95,11 +95,14 @@ def parse_mask_values(
 
 def _put(grey: dict[int, int], colours: dict[int, int], raw: str, value: int, where: str) -> None:
     if re.fullmatch(r"#[0-9a-fA-F]{6}", raw):
-        colours[int(raw[1:], 16)] = value
+        table, key = colours, int(raw[1:], 16)
     elif raw.isdecimal() and len(raw) < 6 and int(raw) < MOST_GREY:
-        grey[int(raw)] = value
+        table, key = grey, int(raw)
     else:
         raise UserError(f"{where}: {shown(raw)} is no grey value and no colour; {EXPECTED}")
+    if table.get(key, value) != value:
+        raise UserError(f"{where}: {raw} stands for both mask value {table[key]} and {value}; leave one of them out")
+    table[key] = value
 
 
 def _target(text: str, spec: DatasetSpec, where: str) -> int:

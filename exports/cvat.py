@@ -7,7 +7,7 @@ declared, so pixels of 255 are background, or a class of their own with `ignored
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from zipfile import ZIP_DEFLATED, ZipFile
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import numpy as np
 from PIL import Image
@@ -33,13 +33,13 @@ def writing(job: Job) -> Iterator[Add]:
         def add(example: Example) -> None:
             table = np.zeros(256, np.uint8)
             table[list(numbers)] = list(numbers.values())
-            archive.writestr(f"SegmentationClass/{example.name}.png", _coloured(table[example.labels]))
-            archive.writestr(f"SegmentationObject/{example.name}.png", _coloured(_numbered(example.labels, numbers)))
+            _put(archive, f"SegmentationClass/{example.name}.png", _coloured(table[example.labels]))
+            _put(archive, f"SegmentationObject/{example.name}.png", _coloured(_numbered(example.labels, numbers)))
             listed.append(example.name)
 
         yield add
-        archive.writestr("ImageSets/Segmentation/default.txt", "".join(f"{name}\n" for name in listed))
-        archive.writestr("labelmap.txt", declared)
+        _put(archive, "ImageSets/Segmentation/default.txt", "".join(f"{name}\n" for name in listed))
+        _put(archive, "labelmap.txt", declared)
 
 
 def _numbered(labels: np.ndarray, values: dict[int, int]) -> np.ndarray:
@@ -65,3 +65,8 @@ def _coloured(numbers: np.ndarray) -> bytes:
 
 
 FORMAT = Format(writing, ARCHIVE, shared="masks", keeps_255=False)
+
+
+def _put(archive: ZipFile, name: str, content: bytes | str) -> None:
+    """Without the time of day: the same masks give the same bytes."""
+    archive.writestr(ZipInfo(name), content, ZIP_DEFLATED)

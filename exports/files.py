@@ -20,6 +20,7 @@ from common.files import cannot_write, check_output, write_text
 from common.images import image_size, opened
 from common.provenance import check_source
 from dataset.mask_png import is_made_here, mask_confidence, read_mask, write_mask
+from dataset.mask_values import MaskValues
 from dataset.spec import IGNORE_INDEX
 from pipeline.stages.evaluate import mask_record
 
@@ -42,6 +43,7 @@ class Job:
     ignored         the class that the pixels of 255 become; "": they stay 255, or are left without a label
     numbers         by mask value, the numbers of the classes in the data set's own files, where these differ
     written         paths below `out` of what was written
+    values          what the values of masks stand for that this project did not write; None: they are mask values
     """
 
     out: Path
@@ -53,6 +55,7 @@ class Job:
     ignored: str = ""
     numbers: Mapping[int, int] = field(default_factory=dict)
     written: set[str] = field(default_factory=set)
+    values: MaskValues | None = None
 
     @property
     def classes(self) -> dict[int, str]:
@@ -214,7 +217,7 @@ def _example(form: Format, job: Job, part: str, item: Item) -> Example:
     image_id, image, mask = item
     with opened(mask, ("PNG",), "mask") as picture:
         mode = picture.mode
-    labels = read_mask(mask)
+    labels = read_mask(mask, job.values)
     if image_size(image) != labels.shape:
         raise UserError(f"{mask}: size {labels.shape} for an image of {image_size(image)}; made from other images?")
     check_source(mask, mask_record(mask), image)
@@ -224,7 +227,8 @@ def _example(form: Format, job: Job, part: str, item: Item) -> Example:
         raise UserError(f"{mask}: holds label {unknown[0]}; {expected}; masks of other classes?")
     if job.ignored:
         labels[labels == IGNORE_INDEX] = known
-    as_it_is, confidence = mode == "L" and not job.ignored, mask_confidence(mask)
+    as_it_is = mode == "L" and not job.ignored and (job.values is None or is_made_here(mask))
+    confidence = mask_confidence(mask)
     return Example(image_id, form.name(image_id), part, image, mask, labels, confidence, as_it_is, mode == "P")
 
 

@@ -36,7 +36,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--polygons", action="store_true", help="coco, labelme: outlines in place of exact masks")
     parser.add_argument("--ignored", metavar="NAME", default="", help="make the pixels of 255 a class of this name")
     parser.add_argument("--push", metavar="USER/NAME", help="hf: upload the result as a private data set of this name")
-    add_data_options(parser, truth=True, values=False)
+    add_data_options(parser, truth=True)
     return parser.parse_args(argv)
 
 
@@ -48,6 +48,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     from cli.lookup import select, select_from
     from common.files import need_dir, need_writable
+    from dataset.mask_folder import mask_folder
     from exports.files import TRAIN, VALIDATION, Job, export
 
     form, token = format_of(args.to), ""
@@ -65,8 +66,12 @@ def _run(args: argparse.Namespace) -> int:
         if images is not None and images.resolve().is_relative_to(args.out.resolve()):
             raise UserError(f"--out {args.out}: holds the images themselves, {images}; choose another folder")
     need_dir(args.masks, "--masks", "one mask PNG an image, as eval_cam_with_crf.py writes them")
+    if args.masks.resolve().is_relative_to(args.out.resolve()):
+        raise UserError(f"--out {args.out}: holds the masks themselves, {args.masks}; choose another folder")
+    masks = selection.as_given(args.masks)
+    selection.check_masks(masks, "--masks")
     need_writable(args.out, "--out")
-    pairs, failures = _items(selection, args.masks)
+    pairs, failures = _items(selection, masks)
     items = {TRAIN: pairs}
     if args.val_split is not None:
         images = args.val_img_root or args.img_root
@@ -83,6 +88,7 @@ def _run(args: argparse.Namespace) -> int:
         args.polygons,
         args.ignored,
         dict(enumerate(spec.numbers, int(spec.has_background))),
+        values=mask_folder(masks).values,
     )
     result = export(form, job, items)
     _tell(args, form, result)

@@ -65,7 +65,8 @@ def _pretrain(args: argparse.Namespace, ranks: "Ranks") -> int:
     skipped = f", {state.skipped} steps skipped whose loss was no number" if state.skipped else ""
     print(f"{args.out / WEIGHTS}: SegCLIP after {state.iteration} iterations{score}{skipped}")
     print(
-        f"next: python generate_cams.py --method segclip --model {args.out / WEIGHTS} --dataset folder --img_root DIR"
+        f"next: python generate_cams.py --method segclip --model {args.out / WEIGHTS} --dataset folder --img_root DIR "
+        "--classes FILE"
     )
     return console.list_failures([*problems, *report.failures.items()]) if ranks.first else EXIT_OK
 

@@ -43,16 +43,21 @@ def read_names(xml: Path) -> tuple[str, ...]:
     names: dict[str, None] = {}
     number = 0
     root = read_xml(xml, "a VOC annotation", MAX_XML)
-    if root.tag != "annotation":
-        raise UserError(f"{xml}: <{shown(str(root.tag))[1:-1]}> is no VOC annotation; expected <annotation>")
+    if _local(root.tag) != "annotation":
+        raise UserError(f"{xml}: <{shown(_local(root.tag))[1:-1]}> is no VOC annotation; expected <annotation>")
     for item in root:
-        tag = item.tag if isinstance(item.tag, str) else ""
+        tag = _local(item.tag)
         if tag.lower() in SIMILAR or (tag.lower() == "object" and tag != "object"):
             raise UserError(f"{xml}: <{shown(tag)[1:-1]}> looks like labels; VOC annotations have <object> with <name>")
         if tag == "object":
             number += 1
-            texts = [one_form((name.text or "").strip()) for name in item.iterfind("name")]
+            texts = [one_form((name.text or "").strip()) for name in item if _local(name.tag) == "name"]
             if not texts or not all(texts):
                 raise UserError(f"{xml}: object {number} has no name; add it, or remove the object")
             names.update(dict.fromkeys(texts))
     return tuple(names)
+
+
+def _local(tag: object) -> str:
+    """An element's name without its namespace; "" for comments."""
+    return tag.rpartition("}")[2] if isinstance(tag, str) else ""

@@ -42,7 +42,7 @@ def test_masks_without_loss_of_other_kinds(suffix: str, tmp_path: Path) -> None:
 
 # the masks, the labels, what is said; None: nothing
 MASKS: list[tuple[DatasetSpec, dict[str, list[int]], set[int], str | None]] = [
-    (SPEC, {"a": [0, 255], "b": [0, 0]}, set(), "hold 0 and 255 only, .* pass --mask_values 255=cup"),
+    (SPEC, {"a": [0, 255], "b": [0, 0]}, set(), "hold 0 and 255 only, .* pass --mask_values 0,255=background,"),
     (SPEC, {"a": [255, 255]}, set(), "every mask is 255 all over"),
     (DENSE, {"a": [255, 255]}, set(), "every mask is 255 all over"),
     (SPEC, {"a": [0, 0]}, {1}, "show the background alone, and images are labelled with ball"),
@@ -107,7 +107,7 @@ def test_the_commands_say_so_and_take_the_remedy(
     trained = ["--masks", "truth", "--arch", "segformer-tiny", "--crop", "32", "--batch_size", "2", "--max_iters", "1"]
     for argv in (["eval_cam", *data, *scored], ["scripts.train_segmentor", *data, *trained, "--out", "out"]):
         ended = command(*argv, "--labels", label)
-        said = {"0 and 255": "--mask_values 255=cup", "colours": "--mask_values maps colours to classes"}
+        said = {"0 and 255": "--mask_values 0,255=background,", "colours": "--mask_values maps colours to classes"}
         assert ended.code in (2, 3) and said.get(form, "no mask shows ball") in ended.err, ended.err
         assert not Path("scores.json").exists() and not Path("out").exists()
         more = ("--labels", label, "--mask_values", *remedy) if remedy else ()

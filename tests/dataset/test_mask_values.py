@@ -102,6 +102,7 @@ def test_palette_pictures_have_indices_and_colours(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
+        (["255=1", "255=2", "0=0"], "255 stands for both mask value 1 and 2"),
         (["0,255=0"], "--mask_values 0,255=0: 2 values on the left and not as many right"),
         (["255=cap"], "'cap' is no class; did you mean 'cup'?, or background, or ignore"),
         (["255=3"], "mask value 3; there are 0 to 2, and 255 to ignore"),

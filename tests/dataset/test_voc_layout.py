@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
+from dataset.readers.voc_xml import read_names
 from dataset.split_file import read_split
 from dataset.voc_layout import find_image, read_labels, voc_paths, voc_samples
 from tests.support import annotation
@@ -137,3 +138,11 @@ def test_an_absurdly_long_id_fails_alone(world: Path, length: int) -> None:
     (world / "split.txt").write_text(f"a\n{'x' * length}\n")
     samples, failures = voc_samples(voc_paths(world), ("aeroplane",), read_split(world / "split.txt"))
     assert [sample.id for sample in samples] == ["a"] and len(failures) == 1
+
+
+@pytest.mark.parametrize("root", ['annotation xmlns="http://x.org/voc"', 'annotation xmlns:z="urn:z"'])
+def test_namespaces_hide_no_object(root: str, tmp_path: Path) -> None:
+    prefix = "z:" if "xmlns:z" in root else ""
+    other = f"<{prefix}object><{prefix}name>car</{prefix}name></{prefix}object>"
+    (tmp_path / "a.xml").write_text(f"<{root}><object><name>dog</name></object>{other}</annotation>")
+    assert read_names(tmp_path / "a.xml") == ("dog", "car")

@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 import huggingface_hub
+import numpy as np
 import pytest
+from PIL import Image
 
 from scripts import export_masks
 from tests.segmentor.small import write_scenes
@@ -60,6 +62,7 @@ def test_missing_masks_are_listed(data: list[str], tmp_path: Path, capsys: pytes
      (["--to", "coco", "--push", "me/masks"], "--push goes with --to hf; not with coco"),
      (["--to", "hf", "--push", "me/masks"], "--push me/masks: no token for the Hugging Face Hub; run `hf auth login`"),
      (["--out", "."], "--out .: holds the images themselves, images; choose another folder"),
+     (["--out", "masks"], "--out masks: holds the masks themselves, masks; choose another folder"),
      (["--ignored", "red"], "--ignored red: a class of that name is there already")],
 )  # fmt: skip
 def test_a_mistake_is_one_line(
@@ -92,3 +95,17 @@ def test_what_lies_in_the_way_is_said(data: list[str], tmp_path: Path, capsys: p
     assert export_masks.main(["--to", "yolo-seg", *data]) == 0
     warning = capsys.readouterr().err
     assert warning.startswith("warning: 2 files that were there before") and "out/images/train/s0.png" in warning
+
+
+def test_masks_of_another_program_are_read_as_said(
+    data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """0 and 255 alone would be an empty data set."""
+    for path in (tmp_path / "masks").glob("*.png"):
+        Image.fromarray(np.where(np.array(Image.open(path)) == 2, 255, 0).astype(np.uint8)).save(path)
+    assert export_masks.main(["--to", "coco", *data]) == 2
+    said = capsys.readouterr().err
+    assert "hold 0 and 255 only" in said and "--mask_values 0,255=background," in said
+    assert export_masks.main(["--to", "coco", *data, "--mask_values", "0,255=background,blue"]) == 0
+    written = json.loads(next((tmp_path / "out").rglob("instances_train.json")).read_text())
+    assert {each["category_id"] for each in written["annotations"]} == {2}
