@@ -157,7 +157,7 @@ def test_more_names_than_a_file_name_may_have_letters() -> None:
 @pytest.mark.parametrize(
     ("image", "wanted"),
     [("a.jpg", "a.jpg"), ("./a/b.JPEG", "a/b.JPEG"), ("a//b", "a/b"), (r"C:\\x\\a.jpg", "x/a.jpg"), (" a ", " a "),
-     ("/home/me/a.jpg", "home/me/a.jpg"), ("s3://bucket/x/a%20b.jpg", "x/a b.jpg"),
+     ("/photos/a.jpg", "photos/a.jpg"), ("s3://bucket/x/a%20b.jpg", "x/a b.jpg"),
      ("/data/local-files/?d=x/a.jpg", "x/a.jpg")],
 )  # fmt: skip
 def test_how_files_name_images(image: str, wanted: str) -> None:
