@@ -16,7 +16,7 @@ import numpy as np
 from common.errors import StopRun, UserError, in_short
 from common.files import atomic_write, is_file, open_regular
 from common.images import MOST_PIXELS, opened
-from common.npz import MOST_BYTES, opened_npz
+from common.npz import MOST_BYTES, opened_npz, read_npy
 from common.provenance import parse_record, record_text
 from dataset.mask_png import mask_made_by, write_mask
 from pipeline.steps.regions import NO_REGION, LabelMap, Regions, RunLengths, regions_of
@@ -101,7 +101,7 @@ def _png(path: Path) -> np.ndarray:
 def _npy(path: Path) -> np.ndarray:
     try:
         with open_regular(path) as stream:
-            return np.load(stream, allow_pickle=False)
+            return read_npy(stream)
     except StopRun:
         raise
     except Exception as error:  # whatever wrong bytes lead to
