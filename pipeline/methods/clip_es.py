@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from common.arguments import option
-from pipeline.methods.method import CamSettings, Method, TextSet
+from pipeline.methods.method import CamSettings, LateSteps, Method, TextSet
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from clip.load import Clip
     from clip.templates import Words
     from dataset.spec import DatasetSpec
-    from pipeline.methods.method import MapPair
+    from pipeline.methods.method import MapPair, Seen
 
 
 BOX_THRESHOLD = 0.4  # published for VOC (paper, section 4.1); each data set's spec has its own
@@ -29,11 +29,11 @@ class ClipEsSettings:
     box_threshold: float | None = option(None, "share of a CAM's maximum that enters a box; not given: the data set's")
 
 
-def maps(
+def look(
     clip: Clip, images: Tensor, labels: Sequence[Sequence[int]], text: TextSet, settings: CamSettings
-) -> list[MapPair]:
-    """B pairs of (k_i, h, w) float32 maps in [0, 1], before and after the affinity, of a batch (B, 3, h*p, w*p)."""
-    from pipeline.steps.affinity import ATTENTION_BLOCKS, mean_attention, refine, transition_matrix
+) -> list[Seen]:
+    """Of each image of a batch (B, 3, h*p, w*p) the transition matrix (N, N) and CAMs (k_i, h, w) in [0, 1]."""
+    from pipeline.steps.affinity import ATTENTION_BLOCKS, mean_attention, transition_matrix
     from pipeline.steps.cam import softmax_gradcam
     from pipeline.steps.trunk import run_trunk
 
@@ -47,7 +47,14 @@ def maps(
         text.background,
         clip.logit_scale,
     )
-    transitions = transition_matrix(mean_attention([*trunk.attention, attention]))
+    return list(zip(transition_matrix(mean_attention([*trunk.attention, attention])), cams))
+
+
+def finish(seen: Sequence[Seen], settings: CamSettings) -> list[MapPair]:
+    """B pairs of (k_i, h, w) float32 maps in [0, 1], before and after the affinity."""
+    from pipeline.steps.affinity import refine
+
+    transitions, cams = [one[0] for one in seen], [one[1] for one in seen]
     options = settings.options or ClipEsSettings()
     threshold = BOX_THRESHOLD if options.box_threshold is None else options.box_threshold
     return list(zip(cams, refine(transitions, cams, threshold)))
@@ -71,11 +78,13 @@ def preparation(clip: Clip, settings: ClipEsSettings) -> Preparation:
     return AS_CLIP_ES
 
 
+LATE = LateSteps(look, finish, ("box_threshold",))
 METHOD = Method(
-    maps,
+    LATE.maps,
     ClipEsSettings,
     complete,
     words,
     preparation,
     kind=lambda settings: "cam",
+    late=LATE,
 )

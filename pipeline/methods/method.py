@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     ScoresOf = Callable[[Clip, Tensor, "TextSet", "CamSettings"], Tensor]
     Scene = tuple[Photo, Regions | None]  # without regions where a network will propose them
     Labels = Sequence[Sequence[int]]
+    Seen = tuple[Any, ...]  # of one image
+    LookAt = Callable[[Clip, Tensor, Labels, "TextSet", "CamSettings"], list[Seen]]
     RegionMapsOf = Callable[[Clip, Sequence[Scene], Labels, "TextSet", "CamSettings"], list[RegionMaps]]
 else:
     MapPair = tuple  # without torch
@@ -115,6 +117,25 @@ class RegionMethod:
 
 
 @dataclass(frozen=True)
+class LateSteps:
+    """The last steps of a method, which are quick: people move their settings and look (pipeline/stages/one_photo.py).
+
+    look    as the method's `maps`, but returns for each image what these steps work on
+    finish  that, for B images, and the settings to their B pairs of maps; `maps` is `finish(look(...))`
+    names   the fields of the method's settings that only `finish` reads, shares from 0 to 1
+    """
+
+    look: LookAt
+    finish: Callable[[Sequence[Seen], CamSettings], list[MapPair]]
+    names: tuple[str, ...]
+
+    def maps(
+        self, clip: Clip, images: Tensor, labels: Sequence[Sequence[int]], text: TextSet, settings: CamSettings
+    ) -> list[MapPair]:
+        return self.finish(self.look(clip, images, labels, text, settings), settings)
+
+
+@dataclass(frozen=True)
 class Method:
     """A CAM method: how maps are made, and what it wants of its surroundings.
 
@@ -131,6 +152,7 @@ class Method:
     load         loads the model that it runs in a CLIP's place, given a stage's ModelSource and a device
     unlabelled   scores all classes by itself, so that it needs no labels; so do methods with `scores`
     regions      of a method that classifies regions, whose `maps` are `no_grid`
+    late         its last steps, where people can move their settings
     """
 
     maps: MapsOf
@@ -144,6 +166,7 @@ class Method:
     load: Callable[[Any, Any], Clip] | None = None
     unlabelled: bool = False
     regions: RegionMethod | None = None
+    late: LateSteps | None = None
 
     @property
     def needs_labels(self) -> bool:

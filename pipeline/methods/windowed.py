@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from common.arguments import count, not_negative, option, positive, share
-from pipeline.methods.method import CamSettings, Method, TextSet
+from pipeline.methods.method import CamSettings, LateSteps, Method, TextSet
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from clip.load import Clip
     from clip.templates import Words
     from dataset.spec import DatasetSpec
-    from pipeline.methods.method import MapPair
+    from pipeline.methods.method import MapPair, Seen
 
     # (clip, windows (M, 3, h, w), text (Q, E), its classes, settings) to the patches (M, N, D) that leave
     # the last block, and their grid
@@ -159,46 +159,60 @@ def method_of(output: OutputOf, settings: type, published: Mapping[str, Publishe
     names      what it calls the classes
     """
 
-    def maps(
+    def look(
         clip: Clip, images: Tensor, labels: Sequence[Sequence[int]], text: TextSet, settings: CamSettings
-    ) -> list[MapPair]:
-        pairs = []
-        for image, present in zip(images, labels):
-            logits = class_logits(clip, output, image[None], present, text, settings.options)
-            pairs.append((logits, logits))
-        return pairs
+    ) -> list[Seen]:
+        options = settings.options
+        return [class_cosines(clip, output, image[None], one, text, options) for image, one in zip(images, labels)]
 
+    late = LateSteps(look, finish, ("prob_threshold", "area_threshold"))
     return Method(
-        maps,
+        late.maps,
         settings,
         lambda clip, spec, options: completed(clip, spec, options, published),
         partial(words_of, names),
         preparation,
         kind=lambda options: "logit",
         unlabelled=True,
+        late=late,
     )
 
 
-def class_logits(
+def class_cosines(
     clip: Clip, output: OutputOf, image: Tensor, present: Sequence[int], text: TextSet, options: Any
-) -> Tensor:
-    """Logits (k, h, w) of the classes of an image (1, 3, H, W), a value for every CELL pixels of it."""
+) -> Seen:
+    """Cosines (Q, h, w) of an image (1, 3, H, W) with its words, a value for every CELL pixels of it.
+
+    Behind them the class of each word, as in `TextSet.words_of`, and whether 0 is the background.
+    """
     from math import ceil
 
     import torch
 
-    from pipeline.steps.dense_classes import class_values, to_logits, without_small_classes
-
     rows, owners = text.words_of(present)
     size = [ceil(side / CELL) for side in image.shape[-2:]]
     if not len(present):
-        return image.new_zeros(0, *size)
-    has_background = len(text.background) > 0
+        return image.new_zeros(0, *size), (), False
     cosines = merged_cosines(clip, output, image, rows, owners, options)
     cosines = torch.nn.functional.interpolate(cosines, size=size, mode="bilinear", align_corners=False)
     if options.pamr:
         cosines = refined(cosines, image, options.pamr)
-    values = class_values(cosines[0], owners, options.logit_scale)
+    return cosines[0], owners, len(text.background) > 0
+
+
+def finish(seen: Sequence[Seen], settings: CamSettings) -> list[MapPair]:
+    """B pairs of the same logits (k, h, w) twice: there is no affinity."""
+    logits = [class_logits(cosines, owners, with_it, settings.options) for cosines, owners, with_it in seen]
+    return list(zip(logits, logits))
+
+
+def class_logits(cosines: Tensor, owners: Sequence[int], has_background: bool, options: Any) -> Tensor:
+    """Logits (k, h, w) of the classes of what `class_cosines` gives."""
+    from pipeline.steps.dense_classes import class_values, to_logits, without_small_classes
+
+    if not owners:
+        return cosines
+    values = class_values(cosines, owners, options.logit_scale)
     if has_background and options.area_threshold:
         values = without_small_classes(values, options.area_threshold)
     return to_logits(values, options.prob_threshold, has_background)

@@ -26,7 +26,7 @@ from common.provenance import REGIONS, SOURCE, can_stay, source_of
 from common.version import VERSION
 from dataset.spec import DatasetSpec, Sample
 from pipeline.files.cam_file import read_record, save_cams, spec_fingerprint
-from pipeline.methods.method import CamSettings, Method, TextSet
+from pipeline.methods.method import CamSettings, LateSteps, Method, TextSet
 from pipeline.methods.table import METHODS, compute_maps
 from pipeline.stages.batches import Batch, Reader, RegionReader, plan, with_work
 from pipeline.stages.evaluate import CHECKING
@@ -150,8 +150,19 @@ def set_up(job: CamJob, worker: int = 0, processes: int = 1) -> CamWork:
     clip = job.model.load(worker, method.resnets and not job.plain_vit, method)
     options = method.settings() if settings.options is None else settings.options
     settings = replace(settings, options=method.complete(clip, job.spec, options))
-    kind = method.kind(settings.options)
-    made_by = {
+    on_cpu = clip.device.type == "cpu"
+    readers = job.readers
+    if readers is None:
+        readers = 0 if on_cpu else min(8, max(1, available_cores() // processes - 1))
+    batch_size = job.batch_size or (1 if on_cpu else GPU_BATCH)
+    made_by = _record(job, clip, settings)
+    return CamWork(job, clip, text_set(clip, job.spec, settings), settings, made_by, batch_size, readers)
+
+
+def _record(job: CamJob, clip: Clip, settings: CamSettings) -> dict[str, Any]:
+    """What the files of a run have in common."""
+    kind = METHODS[settings.method].kind(settings.options)
+    return {
         "format": FORMAT,
         "code": VERSION,
         "dataset": job.spec.name,
@@ -164,12 +175,12 @@ def set_up(job: CamJob, worker: int = 0, processes: int = 1) -> CamWork:
         **({} if kind == "cam" else {"kind": kind}),
         **({"images": job.folder} if job.folder else {}),
     }
-    on_cpu = clip.device.type == "cpu"
-    readers = job.readers
-    if readers is None:
-        readers = 0 if on_cpu else min(8, max(1, available_cores() // processes - 1))
-    batch_size = job.batch_size or (1 if on_cpu else GPU_BATCH)
-    return CamWork(job, clip, text_set(clip, job.spec, settings), settings, made_by, batch_size, readers)
+
+
+def with_options(work: CamWork, **values: Any) -> CamWork:
+    """The same work with other values of the method's own settings, of those that its last steps read (`LateSteps`)."""
+    settings = replace(work.settings, options=replace(work.settings.options, **values))
+    return replace(work, settings=settings, made_by=_record(work.job, work.clip, settings))
 
 
 def text_set(clip: Clip, spec: DatasetSpec, settings: CamSettings) -> TextSet:
@@ -233,8 +244,10 @@ def computed(work: CamWork, batches: Iterable[Batch], threads: int = 2) -> Itera
     return (compute_batch(work, batch) for batch in read)
 
 
-def compute_batch(work: CamWork, batch: Batch) -> Batch:
+def compute_batch(work: CamWork, batch: Batch, late: LateSteps | None = None) -> Batch:
     """The maps of a batch, whose pixels are let go; images without maps become outcomes.
+
+    late  the method's last steps, which are left out: in place of the maps there is what they work on
 
     Where the device has no memory for all images at once they are computed in smaller parts, at last alone on the CPU
     (out_of_memory.py), which is noted. Their maps then agree with those of the whole batch within the tolerance of
@@ -251,6 +264,8 @@ def compute_batch(work: CamWork, batch: Batch) -> Batch:
         if region_method is not None:
             scenes = [(image.photo, image.regions) for image in batch.images[part] if image.photo]
             return [(maps, maps) for maps in region_method.maps(clip, scenes, labels, text, settings)]
+        if late is not None:
+            return late.look(clip, torch.stack(pixels[part]).to(clip.device), labels, text, settings)
         results = compute_maps(clip, torch.stack(pixels[part]).to(clip.device), labels, text, settings)
         return [arrays_of(maps) for maps in results]
 

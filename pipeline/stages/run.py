@@ -75,7 +75,7 @@ def run(
         if show is not None:
             shown[image.sample.id] = image
         try:
-            return _crf_input(cams, job, image)
+            return crf_input(cams, job, image)
         except Exception as error:
             return failure(image.sample.id, error)
 
@@ -95,11 +95,15 @@ def _images(batches: Iterable[Batch], kind: str) -> Iterator[Outcome | BatchImag
     """The outcomes and the images of batches, with maps in the type that a CAM file has them in."""
     for batch in batches:
         yield from batch.outcomes
-        for image in batch.images:
-            yield replace(image, maps=tuple(stored(maps, kind) for maps in image.maps))
+        yield from (as_stored(image, kind) for image in batch.images)
 
 
-def _crf_input(cams: CamWork, job: CrfJob, image: BatchImage) -> CrfInput:
+def as_stored(image: BatchImage, kind: str) -> BatchImage:
+    """The image with its maps rounded as a CAM file has them."""
+    return replace(image, maps=tuple(stored(maps, kind) for maps in image.maps))
+
+
+def crf_input(cams: CamWork, job: CrfJob, image: BatchImage) -> CrfInput:
     """The input of the CRF. The photo is read again: that costs less than holding it."""
     sample, maps = image.sample, image.maps[int(job.cam_type == "attn_highres")]
     try:

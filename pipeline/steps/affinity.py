@@ -49,10 +49,10 @@ def box_mask(cam: np.ndarray, threshold: float) -> np.ndarray:
     return mask
 
 
-def refine(transitions: Tensor, cams: Sequence[Tensor], threshold: float) -> list[Tensor]:
+def refine(transitions: Tensor | Sequence[Tensor], cams: Sequence[Tensor], threshold: float) -> list[Tensor]:
     """Spread each CAM along the affinity, inside its boxes: minmax((T * mask) @ cam).
 
-    transitions  (B, N, N)
+    transitions  (B, N, N), or B of (N, N)
     cams         B tensors (k_i, h, w) in [0, 1]
     Returns B tensors (k_i, h, w) in [0, 1]. The maps of the whole batch go to the CPU for their boxes at once.
     """
