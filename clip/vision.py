@@ -103,9 +103,9 @@ def embed_patches(
 def resize_positions(learned: Tensor, grid: tuple[int, int], mode: str) -> Tensor:
     """(1+g*g, D) to (1+N, D): the first position as it is, the g x g grid after it resized to h x w.
 
-    mode  "bilinear" (CLIP-ES), "bicubic" (MaskCLIP), or "bicubic-dino": as DINO's code does it, which SCLIP and its
-          successors took over. A tenth of a cell too many shifts the samples, and a grid of another shape with as many
-          cells gets the positions as they are
+    mode  "bilinear" (CLIP-ES), "bicubic" (MaskCLIP), "bicubic-antialias" (GEM), or "bicubic-dino": as DINO's code does
+          it, which SCLIP and its successors took over. A tenth of a cell too many shifts the samples, and a grid of
+          another shape with as many cells gets the positions as they are
     """
     side = round((len(learned) - 1) ** 0.5)
     if grid == (side, side) or (mode == "bicubic-dino" and grid[0] * grid[1] == side**2):
@@ -115,7 +115,8 @@ def resize_positions(learned: Tensor, grid: tuple[int, int], mode: str) -> Tenso
         factors = [(cells + 0.1) / side for cells in grid]
         resized = F.interpolate(square, scale_factor=factors, mode="bicubic", recompute_scale_factor=False)
     else:
-        resized = F.interpolate(square, size=grid, mode=mode, align_corners=False)
+        mode, _, antialias = mode.partition("-")
+        resized = F.interpolate(square, size=grid, mode=mode, align_corners=False, antialias=bool(antialias))
     return torch.cat([learned[:1], resized.flatten(2)[0].T])
 
 

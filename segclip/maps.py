@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clip.vision import RunBlock, run_block
+from pipeline.steps.tensors import computing_in
 from segclip.forward import gather, group_features, patch_tokens
 from segclip.load import GroupingClip
 
@@ -40,8 +41,8 @@ def look_at_windows(
     precision  of the blocks that see patches, by autocast
     run        what runs them
     """
-    visual, dtype = clip.visual, getattr(torch, precision)
-    with torch.autocast(windows.device.type, dtype, enabled=dtype != torch.float32):
+    visual = clip.visual
+    with computing_in(precision, windows.device):
         tokens = patch_tokens(visual, windows, run=run)
     gathered = gather(visual.transformer.semantic_layer2, tokens.float())
     features = (F.normalize(part, dim=-1) for part in group_features(visual, gathered.tokens))

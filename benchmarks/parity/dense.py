@@ -25,7 +25,8 @@ from clip.text import encode_prompts
 from coco14.cocoobject import SPEC as COCO_OBJECT
 from common.images import read_image
 from pipeline.methods import clearclip, naclip, resclip, sc_clip, sclip
-from pipeline.methods.windowed import LONGEST, centred, merged_cosines
+from pipeline.methods.method import CamSettings
+from pipeline.methods.windowed import LONGEST, centred, look, merged_cosines
 from pipeline.steps.dense_attention import output_by, run_blocks, to_features
 from pipeline.steps.dense_classes import class_values, labels_above, without_small_classes
 from pipeline.steps.pamr import pamr
@@ -224,7 +225,8 @@ def compare_photo(
     clip, options, rgb = case.clip(), case.options, case.rgb(image_id)
     image, text = pixels(rgb), torch.from_numpy(np.array(case.text["features"]))
     owners, output = [int(owner) for owner in case.text["query_index"]], METHODS[case.method].output
-    merged = merged_cosines(clip, output, image, text, owners, options)
+    settings = CamSettings(method=case.method, options=options)
+    merged = merged_cosines(clip, output, image, text, owners, settings)
     size = labels_stored.shape
     at_full_size = F.interpolate(merged, size=size, mode="bilinear", align_corners=False)
     if case.early:
@@ -251,7 +253,7 @@ def compare_photo(
         above, before, filled = centred(window, clip.patch_size) if options.FILLED else (0, 0, window)
         if "pad_top_left" in arrays:
             features.add([above, before], arrays["pad_top_left"])
-        tokens, grid = output(clip, filled, text, owners, options)
+        tokens, grid = output(clip, look(clip, filled, text, owners, settings), options)
         features.add(to_features(clip.visual, tokens)[0].unflatten(0, grid), arrays["features"], relative=True)
         if "tokens" in arrays:
             features.add(tokens[0].unflatten(0, grid), arrays["tokens"], relative=True)
@@ -318,7 +320,8 @@ def features_of_mode(case: Case, mode: str, image: Tensor) -> Tensor:
     visual, text = clip.visual, torch.from_numpy(np.array(case.text["features"]))
     owners = [int(owner) for owner in case.text["query_index"]]
     if case.method == "scclip":
-        output, grid = METHODS["scclip"].output(clip, image, text, owners, options)
+        windows = look(clip, image, text, owners, CamSettings(options=options))
+        output, grid = METHODS["scclip"].output(clip, windows, options)
         return to_features(visual, output)[0].unflatten(0, grid)
     if case.method == "clearclip":  # stored for windows cut to whole patches
         image = image[..., : image.shape[-2] // 16 * 16, : image.shape[-1] // 16 * 16]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from pipeline.methods.windowed import Published, WindowSettings, method_of, positions_of
+from pipeline.methods.windowed import Published, Windows, WindowSettings, method_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,14 +31,11 @@ PUBLISHED = {
 }
 
 
-def output(
-    clip: Clip, windows: Tensor, text: Tensor, owners: Sequence[int], options: WindowSettings
-) -> tuple[Tensor, tuple[int, int]]:
+def output(clip: Clip, windows: Windows, options: WindowSettings) -> tuple[Tensor, tuple[int, int]]:
     """The output of the attention softmax(q q^T), and nothing else, goes to the projection."""
-    from pipeline.steps.dense_attention import output_by, run_blocks
+    from pipeline.steps.dense_attention import output_by
 
-    tokens = run_blocks(clip.visual, windows, positions_of(options))
-    return output_by(clip.visual, tokens, "qq"), tokens.grid
+    return output_by(clip.visual, windows.tokens, "qq"), windows.tokens.grid
 
 
 @dataclass(frozen=True)

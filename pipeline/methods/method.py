@@ -86,12 +86,25 @@ class TextSet:
         """
         import torch
 
-        counts = self.counts or (1,) * len(self.foreground)
-        first = 1 if len(self.background) else 0
-        chosen = [(sum(counts[:label]), counts[label], first + index) for index, label in enumerate(present)]
+        rows, owners = self.rows_of(present)
+        return torch.cat([self.background, self.foreground])[rows], owners
+
+    def rows_of(self, present: Sequence[int]) -> tuple[list[int], list[int]]:
+        """The same rows by their numbers, those of the background first, then those of all classes."""
+        counts, words = self.counts or (1,) * len(self.foreground), len(self.background)
+        first = 1 if words else 0
+        chosen = [(words + sum(counts[:label]), counts[label], first + index) for index, label in enumerate(present)]
         rows = [row for start, count, _ in chosen for row in range(start, start + count)]
         owners = [owner for _, count, owner in chosen for _ in range(count)]
-        return torch.cat([self.background, self.foreground[rows]]), [0] * len(self.background) + owners
+        return [*range(words), *rows], [0] * words + owners
+
+
+def by_labels(labels: Sequence[Sequence[int]]) -> dict[tuple[int, ...], list[int]]:
+    """The images of a batch that have the same labels, by these labels."""
+    together: dict[tuple[int, ...], list[int]] = {}
+    for index, present in enumerate(labels):
+        together.setdefault(tuple(present), []).append(index)
+    return together
 
 
 def no_grid(*_: Any) -> list[MapPair]:

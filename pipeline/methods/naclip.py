@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from common.arguments import option, positive_number
-from pipeline.methods.windowed import Published, WindowSettings, method_of, positions_of
+from pipeline.methods.windowed import Published, Windows, WindowSettings, method_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,14 +36,11 @@ class NaClipSettings(WindowSettings):
     )
 
 
-def output(
-    clip: Clip, windows: Tensor, text: Tensor, owners: Sequence[int], options: NaClipSettings
-) -> tuple[Tensor, tuple[int, int]]:
+def output(clip: Clip, windows: Windows, options: NaClipSettings) -> tuple[Tensor, tuple[int, int]]:
     """softmax(k k^T + window); no residual connection and no MLP."""
-    from pipeline.steps.dense_attention import output_by, run_blocks
+    from pipeline.steps.dense_attention import output_by
 
-    tokens = run_blocks(clip.visual, windows, positions_of(options))
-    return output_by(clip.visual, tokens, "kk+window", std=options.neighbourhood), tokens.grid
+    return output_by(clip.visual, windows.tokens, "kk+window", std=options.neighbourhood), windows.tokens.grid
 
 
 METHOD = method_of(output, NaClipSettings, PUBLISHED)

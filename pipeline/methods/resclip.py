@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from common.arguments import not_negative, option, positive_number, share
-from pipeline.methods.windowed import Published, WindowSettings, completed, method_of, positions_of
+from pipeline.methods.windowed import Published, Windows, WindowSettings, completed, method_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,27 +86,25 @@ def complete(clip: Clip, spec: DatasetSpec, settings: ResClipSettings) -> Any:
     )
 
 
-def output(
-    clip: Clip, windows: Tensor, text: Tensor, owners: Sequence[int], options: ResClipSettings
-) -> tuple[Tensor, tuple[int, int]]:
+def output(clip: Clip, windows: Windows, options: ResClipSettings) -> tuple[Tensor, tuple[int, int]]:
     """Residual cross-correlation (RCS) for a first answer, whose labels then join the scores (SFR)."""
     import torch
 
-    from pipeline.steps.dense_attention import run_blocks, to_features
+    from pipeline.steps.dense_attention import to_features
     from pipeline.steps.residual_attention import Mixing, first_labels, label_map, residual_output
 
     assert options.rcs and options.sfr and options.first_threshold is not None and options.logit_scale is not None
-    tokens = run_blocks(clip.visual, windows, positions_of(options))
+    tokens, text = windows.tokens, windows.text
     mixing = Mixing((options.rcs[0], options.rcs[1]), (options.sfr[0], options.sfr[1]))
     found = residual_output(clip.visual, tokens, mixing, std=options.neighbourhood)
     if any(options.sfr):
         # as published, each word is a label of its own, though several may name one class
-        classes = range(len(text)) if options.published_slips else owners
+        classes = range(len(text)) if options.published_slips else windows.owners
         labels = first_labels(
             to_features(clip.visual, found),
             text,
             classes,
-            windows,
+            windows.images,
             tokens.grid,
             clip.patch_size,
             options.logit_scale,
@@ -117,4 +115,4 @@ def output(
     return found, tokens.grid
 
 
-METHOD = replace(method_of(output, ResClipSettings, PUBLISHED), complete=complete)
+METHOD = replace(method_of(output, ResClipSettings, PUBLISHED, reads_words=True), complete=complete)

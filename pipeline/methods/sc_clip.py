@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pipeline.methods.windowed import Published, WindowSettings, completed, method_of, positions_of
+from pipeline.methods.windowed import Published, Windows, WindowSettings, completed, method_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,25 +28,30 @@ PUBLISHED = {
 }
 
 
-def complete(clip: Clip, spec: DatasetSpec, settings: WindowSettings) -> Any:
-    """Raises UserError for a tower with fewer blocks than are read."""
-    from common.errors import UserError
-    from pipeline.steps.self_calibration import SUMMED
+def complete_for(method: str, published: Mapping[str, Published]) -> Callable[[Clip, DatasetSpec, Any], Any]:
+    """The `complete` of a method. It raises UserError for a tower with fewer blocks than are read."""
 
-    blocks, needed = len(clip.visual.transformer.resblocks), max(SUMMED) + 1
-    if blocks < needed:
-        raise UserError(f"--method sc-clip: expected an image tower of at least {needed} blocks; this one has {blocks}")
-    return completed(clip, spec, settings, PUBLISHED)
+    def complete(clip: Clip, spec: DatasetSpec, settings: WindowSettings) -> Any:
+        from common.errors import UserError
+        from pipeline.steps.self_calibration import SUMMED
 
+        blocks, needed = len(clip.visual.transformer.resblocks), max(SUMMED) + 1
+        if blocks < needed:
+            raise UserError(
+                f"--method {method}: expected an image tower of at least {needed} blocks; this one has {blocks}"
+            )
+        return completed(clip, spec, settings, published)
 
-def output(
-    clip: Clip, windows: Tensor, text: Tensor, owners: Sequence[int], options: WindowSettings
-) -> tuple[Tensor, tuple[int, int]]:
-    from pipeline.steps.dense_attention import run_blocks
-    from pipeline.steps.self_calibration import calibrated_output
-
-    tokens = run_blocks(clip.visual, windows, positions_of(options))
-    return calibrated_output(clip.visual, tokens, flat_rows=options.published_slips), tokens.grid
+    return complete
 
 
-METHOD = replace(method_of(output, WindowSettings, PUBLISHED), complete=complete)
+def output(clip: Clip, windows: Windows, options: WindowSettings) -> tuple[Tensor, tuple[int, int]]:
+    """Outliers by their local outlier factor; the attention is half by keys, half by the middle block's similarity."""
+    from pipeline.steps.self_calibration import calibrated_output, outliers
+
+    tokens = windows.tokens
+    wrong = outliers(tokens.last_input[:, 1:])
+    return calibrated_output(clip.visual, tokens, wrong, flat_rows=options.published_slips), tokens.grid
+
+
+METHOD = replace(method_of(output, WindowSettings, PUBLISHED), complete=complete_for("sc-clip", PUBLISHED))

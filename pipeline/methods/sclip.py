@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pipeline.methods.windowed import Published, WindowSettings, method_of, positions_of
+from pipeline.methods.windowed import Published, Windows, WindowSettings, method_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,14 +25,11 @@ PUBLISHED = {
 }
 
 
-def output(
-    clip: Clip, windows: Tensor, text: Tensor, owners: Sequence[int], options: WindowSettings
-) -> tuple[Tensor, tuple[int, int]]:
+def output(clip: Clip, windows: Windows, options: WindowSettings) -> tuple[Tensor, tuple[int, int]]:
     """softmax(q q^T) + softmax(k k^T) in place of softmax(q k^T); the block's residual connection and MLP stay."""
-    from pipeline.steps.dense_attention import output_by, run_blocks
+    from pipeline.steps.dense_attention import output_by
 
-    tokens = run_blocks(clip.visual, windows, positions_of(options))
-    return output_by(clip.visual, tokens, "qq+kk", residual=True), tokens.grid
+    return output_by(clip.visual, windows.tokens, "qq+kk", residual=True), windows.tokens.grid
 
 
 METHOD = method_of(output, WindowSettings, PUBLISHED)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.arguments import option, positive
-from pipeline.methods.method import CamSettings, Method, TextSet
+from pipeline.methods.method import CamSettings, Method, TextSet, by_labels
 
 if TYPE_CHECKING:
     import torch
@@ -58,11 +58,8 @@ def maps(
 
     With `keep_groups` the groups (H, W) are behind them. Windows of images with the same labels go together.
     """
-    together: dict[tuple[int, ...], list[int]] = {}
-    for index, present in enumerate(labels):
-        together.setdefault(tuple(present), []).append(index)
     results: list[Any] = [()] * len(images)
-    for present, members in together.items():
+    for present, members in by_labels(labels).items():
         for index, found in zip(members, class_scores(clip, images[members], present, text, settings)):
             results[index] = found
     return results
@@ -74,13 +71,12 @@ def class_scores(
     """The same for images that show the same classes."""
     import torch
 
-    from clip.vision import run_block
-    from pipeline.steps.trunk import compiled_block
+    from pipeline.steps.trunk import block_runner
     from pipeline.steps.windows import slide
     from segclip.maps import affinities, look_at_windows, scores_of
 
     options = settings.options or SegClipSettings()
-    run = compiled_block() if settings.compile else run_block
+    run = block_runner(settings.compile)
     keep = options.keep_groups and not settings.augmented
 
     def score(windows: Tensor) -> Tensor:

@@ -5,7 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pipeline.methods import clearclip, clip_es, maskclip, maskclip_v, naclip, resclip, sc_clip, sclip, segclip, zsseg
+from pipeline.methods import (
+    clearclip,
+    clip_es,
+    excel,
+    gem,
+    maskclip,
+    maskclip_v,
+    naclip,
+    resclip,
+    sc_clip,
+    sclip,
+    segclip,
+    sfp,
+    zsseg,
+)
 from pipeline.methods.method import CamSettings, Method, TextSet
 
 if TYPE_CHECKING:
@@ -24,6 +38,9 @@ METHODS: dict[str, Method] = {
     "naclip": naclip.METHOD,
     "resclip": resclip.METHOD,
     "sc-clip": sc_clip.METHOD,
+    "sfp": sfp.METHOD,
+    "gem": gem.METHOD,
+    "excel": excel.METHOD,
     "zsseg": zsseg.METHOD,
 }
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from common.arguments import count, not_negative, option, positive, share
-from pipeline.methods.method import CamSettings, LateSteps, Method, TextSet
+from pipeline.methods.method import CamSettings, LateSteps, Method, TextSet, by_labels
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,17 +21,21 @@ if TYPE_CHECKING:
     from clip.templates import Words
     from dataset.spec import DatasetSpec
     from pipeline.methods.method import MapPair, Seen
+    from pipeline.steps.dense_attention import Tokens
 
-    # (clip, windows (M, 3, h, w), text (Q, E), its classes, settings) to the patches (M, N, D) that leave
-    # the last block, and their grid
-    OutputOf = Callable[[Clip, Tensor, Tensor, Sequence[int], Any], tuple[Tensor, tuple[int, int]]]
+    # (clip, windows, the method's settings) to the patches (M, N, D) that leave the last block, and their grid
+    OutputOf = Callable[[Clip, "Windows", Any], tuple[Tensor, tuple[int, int]]]
 
 LONGEST = 2048  # of an image's sides, as published
 CELL = 4  # pixels of the scaled image that a value of a map stands for
+ON_CPU, ON_GPU = 16, 64  # windows that go together,
+PATCHES = 196  # of this many patches; fewer of larger ones
+COSINES = 1 << 27  # of images and words at the images' size that are held at once; 0.5 GB
 BACKGROUND_WORDS = tuple(
     "sky wall tree wood grass road sea river mountain sands desk bed building cloud lamp door window wardrobe ceiling "
     "shelf curtain stair floor hill rail fence".split()
 )
+FEW_WORDS = (*BACKGROUND_WORDS[:14], "floor", "hill", "rail")  # ProxyCLIP's, for COCO's objects
 PERSON = ("person", *(f"person in {worn}" for worn in "shirt jeans dress sweater skirt jacket".split()))
 Names = Mapping[str, Mapping[str, tuple[str, ...]]]  # by data set: words of the classes that differ from their names
 VOC_WORDS = {  # SCLIP's
@@ -54,7 +58,7 @@ WORDS: Names = {
 class Published:
     """A method's constants on a data set.
 
-    background  "words": the many of SCLIP's lists; "word": the word itself
+    background  "words": SCLIP's 26; "few": 17 of them; "word": the word itself
     """
 
     short_side: int = 336
@@ -72,25 +76,26 @@ def given(kind: Callable[[str], Any], help: str, metavar: str, flag: str = "") -
 
 
 @dataclass(frozen=True)
-class WindowSettings:
-    """The protocol's settings; their help says what they are.
+class SlidingSettings:
+    """The settings of windows and words; their help says what they are.
 
-    FILLED  whether the public code, too, fills its windows up to whole patches
+    FILLED     whether the public code, too, fills its windows up to whole patches
+    POSITIONS  how positions are resized, as in clip.vision.resize_positions, but for `published_slips`
+    SENTENCES  the templates that "auto" stands for
     """
 
     FILLED: ClassVar[bool] = False
+    POSITIONS: ClassVar[str] = "bicubic"
+    SENTENCES: ClassVar[str] = "imagenet80"
     short_side: int | None = given(positive, "shorter side that images are scaled to", "PIXELS")
     window: int | None = given(count, "side of the windows that the network sees; 0: the whole image", "PIXELS")
     stride: int | None = given(positive, "from window to window", "PIXELS")
     logit_scale: float | None = given(not_negative, "cosines are multiplied by it before the softmax", "X")
-    prob_threshold: float | None = given(share, "pixels whose best class has less become background", "P")
-    area_threshold: float | None = given(share, "classes with at most this share of all classes' pixels go", "P")
-    pamr: int | None = given(count, "steps of pixel-adaptive refinement (PAMR) of the cosines; 0: none", "STEPS")
     background: str = option(
         "auto",
-        "what competes with the classes: the data set's background words, SCLIP's 26 words, or the word itself; auto: "
-        "as published, the data set's own for other data sets",
-        choices=("auto", "dataset", "words", "word"),
+        "what competes with the classes: the data set's background words, SCLIP's 26 words, 17 of them (few), or the "
+        "word itself; auto: as published, the data set's own for other data sets",
+        choices=("auto", "dataset", "words", "few", "word"),
     )
     synonyms: str = option(
         "max",
@@ -100,9 +105,9 @@ class WindowSettings:
     )
     templates: str = option(
         "auto",
-        "sentences for the names: the 80 of ImageNet, or the data set's own; auto: the 80, unless the model never saw "
-        "their words (toyworld)",
-        choices=("auto", "dataset", "imagenet80"),
+        "sentences for the names: the 80 of ImageNet, `a photo of a {}.` (simple), or the data set's own; auto: as "
+        "published (GEM: simple, the others: the 80), unless the model never saw their words (toyworld)",
+        choices=("auto", "dataset", "simple", "imagenet80"),
     )
     published_slips: bool = option(
         False,
@@ -111,10 +116,19 @@ class WindowSettings:
     )
 
 
+@dataclass(frozen=True)
+class WindowSettings(SlidingSettings):
+    """The same, and those of how classes are chosen by their words' cosines."""
+
+    prob_threshold: float | None = given(share, "pixels whose best class has less become background", "P")
+    area_threshold: float | None = given(share, "classes with at most this share of all classes' pixels go", "P")
+    pamr: int | None = given(count, "steps of pixel-adaptive refinement (PAMR) of the cosines; 0: none", "STEPS")
+
+
 def completed(clip: Clip, spec: DatasetSpec, settings: Any, published: Mapping[str, Published]) -> Any:
     """The settings with the constants of the data set, or else the method's defaults (key "")."""
     from clip.resnet import is_resnet
-    from clip.templates import IMAGENET80, knows_templates
+    from clip.templates import knows_templates
     from common.errors import UserError
 
     if is_resnet(clip.visual):
@@ -123,47 +137,90 @@ def completed(clip: Clip, spec: DatasetSpec, settings: Any, published: Mapping[s
     values = {field.name: getattr(constants, field.name) for field in fields(Published) if field.name != "background"}
     if not spec.has_background:
         values |= {"prob_threshold": 0.0, "area_threshold": 0.0}
-    left_open = {key: value for key, value in values.items() if getattr(settings, key) is None}
+    left_open = {key: value for key, value in values.items() if getattr(settings, key, "") is None}
     background, templates = settings.background, settings.templates
     if background == "auto":
         background = constants.background if spec.name in published or not spec.background_prompts else "dataset"
     if templates == "auto":
-        templates = "imagenet80" if knows_templates(clip, IMAGENET80) else "dataset"
+        named = templates_of(settings.SENTENCES, spec)
+        templates = settings.SENTENCES if knows_templates(clip, named) else "dataset"
     return replace(settings, **left_open, background=background, templates=templates)
 
 
-def words_of(names: Names, spec: DatasetSpec, settings: WindowSettings) -> Words:
-    """The names of the classes, then the background's; each a word of its own with `--synonyms max`."""
-    from clip.templates import IMAGENET80, Words
+def templates_of(name: str, spec: DatasetSpec) -> Sequence[str]:
+    from clip.templates import IMAGENET80, SIMPLE
 
-    lists = {"dataset": spec.background_prompts or ("background",), "words": BACKGROUND_WORDS, "word": ("background",)}
+    return {"imagenet80": IMAGENET80, "simple": SIMPLE}.get(name, (spec.template,))
+
+
+def words_of(names: Names, spec: DatasetSpec, settings: SlidingSettings) -> Words:
+    """The names of the classes, then the background's; each a word of its own with `--synonyms max`."""
+    from clip.templates import Words
+
+    lists = {
+        "dataset": spec.background_prompts or ("background",),
+        "words": BACKGROUND_WORDS,
+        "few": FEW_WORDS,
+        "word": ("background",),
+    }
     background = lists.get(settings.background, lists["dataset"]) if spec.has_background else ()
     texts: Sequence[Sequence[str]] = spec.plain_prompts or spec.prompts
     if spec.name in names:
         texts = [names[spec.name].get(name, (name,)) for name in spec.classes]
-    templates = (spec.template,) if settings.templates == "dataset" else IMAGENET80
+    templates = templates_of(settings.templates, spec)
     return Words([*texts, *((word,) for word in background)], templates, separate=settings.synonyms == "max")
 
 
-def preparation(clip: Clip, settings: WindowSettings | None) -> Preparation:
+def preparation(clip: Clip, settings: SlidingSettings | None) -> Preparation:
     """The shorter side as the settings say, not filled up to whole patches."""
     from clip.image import Preparation
 
     return Preparation("exact", (LONGEST, (settings.short_side if settings else None) or Published.short_side))
 
 
-def method_of(output: OutputOf, settings: type, published: Mapping[str, Published], names: Names = WORDS) -> Method:
+@dataclass(frozen=True)
+class Windows:
+    """Windows on their way through the image tower.
+
+    images  (M, 3, h, w), normalised as CLIP's
+    tokens  what left every block but the last
+    text    (Q, E) unit embeddings of words
+    owners  the class of each word
+    """
+
+    images: Tensor
+    tokens: Tokens
+    text: Tensor
+    owners: Sequence[int]
+
+
+def method_of(
+    output: OutputOf,
+    settings: type,
+    published: Mapping[str, Published],
+    names: Names = WORDS,
+    reads_words: bool = False,
+) -> Method:
     """A method that scores windows by the patches that leave the last block.
 
-    published  its constants by the name of the data set; "" for all others
-    names      what it calls the classes
+    published    its constants by the name of the data set; "" for all others
+    names        what it calls the classes
+    reads_words  whether the patches depend on the words: windows then go together with those of images of the same
+                 labels only
     """
 
     def look(
         clip: Clip, images: Tensor, labels: Sequence[Sequence[int]], text: TextSet, settings: CamSettings
     ) -> list[Seen]:
-        options = settings.options
-        return [class_cosines(clip, output, image[None], one, text, options) for image, one in zip(images, labels)]
+        results: list[Any] = [()] * len(images)
+        everything = tuple(sorted(set().union(*labels)))
+        together = by_labels(labels) if reads_words else {everything: list(range(len(images)))}
+        for present, members in together.items():
+            own = [labels[index] for index in members]
+            cosines = class_cosines(clip, output, images[members], own, present, text, settings)
+            for index, found in zip(members, cosines):
+                results[index] = found
+        return results
 
     late = LateSteps(look, finish, ("prob_threshold", "area_threshold"))
     return Method(
@@ -179,25 +236,45 @@ def method_of(output: OutputOf, settings: type, published: Mapping[str, Publishe
 
 
 def class_cosines(
-    clip: Clip, output: OutputOf, image: Tensor, present: Sequence[int], text: TextSet, options: Any
-) -> Seen:
-    """Cosines (Q, h, w) of an image (1, 3, H, W) with its words, a value for every CELL pixels of it.
+    clip: Clip,
+    output: OutputOf,
+    images: Tensor,
+    labels: Sequence[Sequence[int]],
+    everything: Sequence[int],
+    text: TextSet,
+    settings: CamSettings,
+) -> list[Seen]:
+    """Of each image of (B, 3, H, W) cosines (Q_i, h, w) with its words, a value for every CELL pixels of it.
 
     Behind them the class of each word, as in `TextSet.words_of`, and whether 0 is the background.
-    """
-    from math import ceil
 
+    everything  the classes of all images, whose words are looked for together
+    """
     import torch
 
-    rows, owners = text.words_of(present)
-    size = [ceil(side / CELL) for side in image.shape[-2:]]
-    if not len(present):
-        return image.new_zeros(0, *size), (), False
-    cosines = merged_cosines(clip, output, image, rows, owners, options)
-    cosines = torch.nn.functional.interpolate(cosines, size=size, mode="bilinear", align_corners=False)
-    if options.pamr:
-        cosines = refined(cosines, image, options.pamr)
-    return cosines[0], owners, len(text.background) > 0
+    size = map_size(images)
+    if not len(everything):
+        return [(images.new_zeros(0, *size), (), False)] * len(images)
+    rows, owners = text.rows_of(everything)
+    column = {row: index for index, row in enumerate(rows)}
+    words, has_background = text.words_of(everything)[0], len(text.background) > 0
+    results: list[Seen] = []
+    for part in images.split(max(1, COSINES // (len(rows) * images[0, 0].numel()))):
+        cosines = merged_cosines(clip, output, part, words, owners, settings)
+        cosines = torch.nn.functional.interpolate(cosines, size=size, mode="bilinear", align_corners=False)
+        for image, scores in zip(part, cosines):
+            present = labels[len(results)]
+            own, owner = text.rows_of(present) if len(present) else ([], [])
+            scores = scores[[column[row] for row in own]]
+            if settings.options.pamr and own:
+                scores = refined(scores[None], image[None], settings.options.pamr)[0]
+            results.append((scores, owner, has_background))
+    return results
+
+
+def map_size(images: Tensor) -> tuple[int, int]:
+    """(h, w) of the maps of images (..., H, W)."""
+    return -(-images.shape[-2] // CELL), -(-images.shape[-1] // CELL)
 
 
 def finish(seen: Sequence[Seen], settings: CamSettings) -> list[MapPair]:
@@ -219,27 +296,83 @@ def class_logits(cosines: Tensor, owners: Sequence[int], has_background: bool, o
 
 
 def merged_cosines(
-    clip: Clip, output: OutputOf, image: Tensor, text: Tensor, owners: Sequence[int], options: Any
+    clip: Clip, output: OutputOf, images: Tensor, text: Tensor, owners: Sequence[int], settings: CamSettings
 ) -> Tensor:
-    """Cosines (1, Q, H, W) of an image (1, 3, H, W) with words (Q, E): the mean over the windows."""
-    import torch
-    from torch.nn import functional as F
+    """Cosines (B, Q, H, W) of images (B, 3, H, W) with words (Q, E): the mean over the windows."""
 
-    from pipeline.steps.dense_attention import to_features
+    def score(windows: Windows) -> Tensor:
+        return cosines_of(clip, output, windows, settings.options)
+
+    return merged(clip, images, text, owners, settings, score)
+
+
+def merged(
+    clip: Clip,
+    images: Tensor,
+    text: Tensor,
+    owners: Sequence[int],
+    settings: CamSettings,
+    score: Callable[[Windows], Tensor],
+    attention_blocks: int = 0,
+) -> Tensor:
+    """What `score` says (M, C, h', w') of windows, at the size of the images and merged, (B, C, H, W).
+
+    attention_blocks  as in pipeline.steps.dense_attention.run_blocks
+    """
+    import torch
+
     from pipeline.steps.windows import slide
 
+    options = settings.options
     dropping = options.published_slips and not options.FILLED
 
-    def score(windows: Tensor) -> Tensor:
+    def of_windows(windows: Tensor) -> Tensor:
         height, width = windows.shape[-2:]
         top, left, padded = (0, 0, windows) if dropping else centred(windows, clip.patch_size)
-        tokens, grid = output(clip, padded, text, owners, options)
-        cosines = (F.normalize(to_features(clip.visual, tokens), dim=-1) @ text.T).transpose(1, 2).unflatten(2, grid)
-        maps = F.interpolate(cosines, size=tuple(padded.shape[-2:]), mode="bilinear", align_corners=False)
+        scores = score(look(clip, padded, text, owners, settings, attention_blocks))
+        maps = torch.nn.functional.interpolate(
+            scores, size=tuple(padded.shape[-2:]), mode="bilinear", align_corners=False
+        )
         return maps[..., top : top + height, left : left + width]
 
     with torch.no_grad():
-        return slide(image, options.window, options.stride, score)
+        return slide(images, options.window, options.stride, of_windows, together(clip, images, options.window))
+
+
+def look(
+    clip: Clip,
+    images: Tensor,
+    text: Tensor,
+    owners: Sequence[int],
+    settings: CamSettings,
+    attention_blocks: int = 0,
+) -> Windows:
+    """Windows (M, 3, h, w) after all blocks but the last."""
+    from pipeline.steps.dense_attention import run_blocks
+    from pipeline.steps.trunk import block_runner
+
+    positions = "bicubic-dino" if settings.options.published_slips else settings.options.POSITIONS
+    run = block_runner(settings.compile)
+    tokens = run_blocks(clip.visual, images, positions, attention_blocks, settings.precision, run)
+    return Windows(images, tokens, text, owners)
+
+
+def cosines_of(clip: Clip, output: OutputOf, windows: Windows, options: Any) -> Tensor:
+    """(M, Q, h, w) on the grid of the patches."""
+    import torch
+
+    from pipeline.steps.dense_attention import to_features
+
+    leaving, grid = output(clip, windows, options)
+    features = torch.nn.functional.normalize(to_features(clip.visual, leaving), dim=-1)
+    return (features @ windows.text.T).transpose(1, 2).unflatten(2, grid)
+
+
+def together(clip: Clip, images: Tensor, window: int) -> int:
+    """How many windows go through the network together."""
+    height, width = (-(-min(window or side, side) // clip.patch_size) for side in images.shape[-2:])
+    most = ON_CPU if images.device.type == "cpu" else ON_GPU
+    return max(1, min(most, most * PATCHES**2 // (height * width) ** 2))
 
 
 def centred(windows: Tensor, patch: int) -> tuple[int, int, Tensor]:
@@ -260,8 +393,3 @@ def refined(cosines: Tensor, image: Tensor, steps: int) -> Tensor:
 
     small = torch.nn.functional.interpolate(image, size=cosines.shape[-2:], mode="bilinear", align_corners=False)
     return pamr(cosines, small, steps)
-
-
-def positions_of(options: WindowSettings) -> str:
-    """How positions are resized, as in clip.vision.resize_positions."""
-    return "bicubic-dino" if options.published_slips else "bicubic"

@@ -103,5 +103,5 @@ def copied_to_cpu(clip: Clip, text: TextSet, settings: CamSettings) -> Model:
     }
     copies |= {id(buffer): buffer.cpu() for buffer in clip.model.buffers()}
     model = copy.deepcopy(clip.model, copies)
-    texts = TextSet(text.foreground.cpu(), text.background.cpu())
+    texts = replace(text, foreground=text.foreground.cpu(), background=text.background.cpu())
     return replace(clip, model=model), texts, replace(settings, precision="float32", compile=False)

@@ -11,37 +11,58 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clip.transformer import Block, VisionTransformer
-from clip.vision import embed_patches, run_block
+from clip.vision import RunBlock, embed_patches, run_block
+from pipeline.steps.tensors import computing_in
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """What leaves every block but the last: L-1 tensors (B, T, D), and the grid (h, w)."""
+    """What leaves every block but the last: L-1 tensors (B, T, D), and the grid (h, w).
+
+    before     (B, T, D) what enters the first block
+    attention  one (B, N, N) tensor a block, averaged over heads, of the blocks of which it was asked for
+    """
 
     after: tuple[Tensor, ...]
     before: Tensor
     grid: tuple[int, int]
+    attention: tuple[Tensor, ...] = ()
 
     def block(self, number: int) -> Tensor:
-        """The output of a block, counted from 1."""
-        return self.after[number - 1]
+        """The output of a block, counted from 1; 0: what enters the first."""
+        return self.after[number - 1] if number else self.before
 
     @property
     def last_input(self) -> Tensor:
-        return self.after[-1] if self.after else self.before
+        return self.block(len(self.after))
 
 
 @torch.no_grad()
-def run_blocks(visual: VisionTransformer, images: Tensor, positions: str) -> Tokens:
+def run_blocks(
+    visual: VisionTransformer,
+    images: Tensor,
+    positions: str,
+    attention_blocks: int = 0,
+    precision: str = "float32",
+    run: RunBlock = run_block,
+) -> Tokens:
     """Run all blocks but the last on images (B, 3, H, W); what does not fill a patch on the right and below is dropped.
 
-    positions  as in clip.vision.resize_positions
+    positions         as in clip.vision.resize_positions
+    attention_blocks  attention is kept of this many last blocks, the last of all among them, which is not run here
+    precision         "float32", "bfloat16" or "float16", by autocast; what is returned is float32
+    run               what runs a block in place of `run_block`, such as a compiled form of it
     """
-    before, grid = embed_patches(visual, images, positions)
-    after: list[Tensor] = []
-    for block in visual.transformer.resblocks[:-1]:
-        after.append(run_block(block, after[-1] if after else before)[0])
-    return Tokens(tuple(after), before, grid)
+    blocks, after, kept = visual.transformer.resblocks, [], []
+    with computing_in(precision, images.device):
+        before, grid = embed_patches(visual, images, positions)
+        tokens = before
+        for index, block in enumerate(blocks[:-1]):
+            tokens, attention = run(block, tokens, need_attention=index >= len(blocks) - attention_blocks)
+            after.append(tokens.float())
+            if attention is not None:
+                kept.append(attention[:, 1:, 1:].float())
+    return Tokens(tuple(after), before.float(), grid, tuple(kept))
 
 
 @dataclass(frozen=True)
@@ -75,7 +96,11 @@ def finish(block: Block, tokens: Tensor, gathered: Tensor, residual: bool) -> Te
     """What leaves the last block (B, T, D): as it was trained, or the attention's output alone (ClearCLIP)."""
     if not residual:
         return gathered
-    tokens = tokens + block.ls_1(gathered)
+    return through_mlp(block, tokens + block.ls_1(gathered))
+
+
+def through_mlp(block: Block, tokens: Tensor) -> Tensor:
+    """Tokens (B, T, D) after the block's second half."""
     return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
 
 

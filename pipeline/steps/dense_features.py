@@ -13,6 +13,7 @@ from torch import Tensor
 from clip.resnet import ModifiedResNet, pool_alone, pool_every_token, pool_input, resnet_trunk
 from clip.transformer import VisionTransformer
 from clip.vision import project_alone, run_block, run_block_alone
+from pipeline.steps.tensors import computing_in
 
 LAYER_NORM_EPSILON = 1e-6  # in the official code; CLIP was trained with 1e-5
 DENIED = -100.0  # the cosine that prompt denoising gives to classes that it rules out
@@ -75,8 +76,7 @@ def value_features_resnet(visual: ModifiedResNet, cells: Tensor, grid: tuple[int
 
 def resnet_cells(visual: ModifiedResNet, images: Tensor, precision: str) -> tuple[Tensor, tuple[int, int]]:
     """(B, N, C) float32 cells of a ResNet's last stage, and their grid (h, w)."""
-    dtype = getattr(torch, precision)
-    with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
+    with computing_in(precision, images.device):
         cells, grid = resnet_trunk(visual, images)
     return cells.float(), grid
 

@@ -1,8 +1,15 @@
 """The operations on tensors that several steps share."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import numpy as np
 import torch
 from torch import Tensor
+
+
+def computing_in(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """Within it, matrix products are "float32" as they are, or "bfloat16" or "float16" by autocast."""
+    return nullcontext() if precision == "float32" else torch.autocast(device.type, getattr(torch, precision))
 
 
 def min_max(maps: Tensor) -> Tensor:

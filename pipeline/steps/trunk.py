@@ -7,6 +7,7 @@ from torch import Tensor
 
 from clip.transformer import VisionTransformer
 from clip.vision import RunBlock, TrunkFeatures, run_block, vision_trunk
+from pipeline.steps.tensors import computing_in
 
 
 def run_trunk(
@@ -25,10 +26,13 @@ def run_trunk(
     precision         "float32", "bfloat16" or "float16", by autocast
     compiled          whether the blocks are compiled by torch.compile
     """
-    dtype = getattr(torch, precision)
-    with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
-        run = compiled_block() if compiled else run_block
-        return vision_trunk(visual, images, attention_blocks, run=run, positions=positions)
+    with computing_in(precision, images.device):
+        return vision_trunk(visual, images, attention_blocks, run=block_runner(compiled), positions=positions)
+
+
+def block_runner(compiled: bool) -> RunBlock:
+    """What runs a block, compiled where it is asked for."""
+    return compiled_block() if compiled else run_block
 
 
 @cache

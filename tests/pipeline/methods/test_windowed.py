@@ -1,5 +1,7 @@
 """The methods that see windows: published constants, words, thresholds, and maps by their steps."""
 
+import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from benchmarks import plain_dense as plain
 from clip.load import Clip
 from clip.text import encode_prompts
 from common.errors import UserError
@@ -21,7 +24,7 @@ from tests.tiny_resnet import tiny_resnet_clip
 from voc12.spec import SPEC as VOC
 from voc12.voc20 import SPEC as VOC20
 
-NAMES = ("sclip", "clearclip", "naclip", "resclip", "sc-clip")
+NAMES = ("sclip", "clearclip", "naclip", "resclip", "sc-clip", "sfp", "gem")
 CLASSES = ("cat", "dog", "bird")
 SPEC = DatasetSpec("three", CLASSES, (("cat", "kitten"), ("dog",), ("bird",)), ("sky", "road"), True, 0.4)
 SMALL = {"short_side": 48, "window": 32, "stride": 16, "pamr": 1, "templates": "dataset", "background": "dataset"}
@@ -50,6 +53,26 @@ def test_maps_stand_for_their_images_and_classes_alone(name: str, deep: Clip) ->
     ((alone, _),) = compute_maps(deep, images[2:], [(1,)], text, settings)
     assert torch.allclose(turned[[1, 0]], together[0][0], atol=1e-3)
     assert torch.allclose(alone, together[2][0], atol=1e-3) and float(alone.std()) > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_by_a_transcription_window_by_window(name: str, deep: Clip) -> None:
+    """Two images whose windows go together, as benchmarks/plain_dense.py has them one after the other."""
+    options = {"pamr": 0, "logit_scale": 9.0, "window": 52, "stride": 23}
+    settings = settings_of(name, deep, **options)
+    text = text_set(deep, SPEC, settings)
+    images = torch.randn(2, 3, 70, 77, generator=torch.Generator().manual_seed(3))
+    found = compute_maps(deep, images, [(0, 2), (1,)], text, settings)
+    more = {key: getattr(settings.options, key, None) for key in ("rcs", "sfr", "first_threshold")}
+    constants = plain.Constants(window=52, stride=23, scale=9.0, more=more)
+    for image, present, (maps, _) in zip(images, [(0, 2), (1,)], found):
+        words, owners = text.words_of(present)
+        state = deep.model.state_dict()
+        cosines = plain.image_cosines(state, plain.METHODS[name], image, words, owners, constants)[None]
+        shares = (9 * F.interpolate(cosines, size=maps.shape[1:], mode="bilinear")[0]).softmax(dim=0)
+        values = torch.stack([shares[torch.tensor(owners) == owner].amax(dim=0) for owner in range(len(present) + 1)])
+        assert torch.allclose(maps, (values[1:] / values[0]).log(), atol=2e-3), name
+        assert maps.std() > 1e-3
 
 
 @pytest.mark.parametrize("synonyms", ["max", "mean"])
@@ -81,6 +104,24 @@ def test_one_window_by_hand(synonyms: str, deep: Clip) -> None:
     assert (found[:, weak] == -30000).all()
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_no_step_leaves_the_device(name: str, deep: Clip) -> None:
+    """On torch's meta device, which has shapes and no numbers: whatever is made on another device, or read from it
+    while the maps are computed, raises."""
+    settings = settings_of(name, deep)
+    text = text_set(deep, SPEC, settings)
+    far = replace(text, foreground=text.foreground.to("meta"), background=text.background.to("meta"))
+    clip = replace(deep, model=copy.deepcopy(deep.model).to("meta"))
+    images = torch.zeros(2, 3, 50, 45, device="meta")
+    if name in ("naclip", "resclip"):
+        settings = replace(settings, options=replace(settings.options, pamr=3))
+    maps = compute_maps(clip, images, [(0, 2), (1,)], far, settings)
+    assert [(found.device.type, tuple(found.shape)) for found, _ in maps] == [
+        ("meta", (2, 13, 12)),
+        ("meta", (1, 13, 12)),
+    ]
+
+
 def test_published_constants_and_one_s_own(deep: Clip) -> None:
     sclip = METHODS["sclip"]
     assert replace_none(sclip.complete(deep, VOC, sclip.settings())) == (336, 224, 112, 65, 0.1, 0.1, 0, "words")
@@ -100,7 +141,7 @@ def replace_none(options: Any) -> tuple[Any, ...]:
 
 
 def test_towers_that_do_not_fit_are_refused(tiny_clip: Clip) -> None:
-    for name in ("resclip", "sc-clip"):
+    for name in ("resclip", "sc-clip", "sfp"):
         with pytest.raises(UserError, match=r"expected an image tower of at least 1\d blocks; this one has 3"):
             settings_of(name, tiny_clip)
     with pytest.raises(UserError, match="the model is a ResNet"):

@@ -138,14 +138,14 @@ def test_nothing_of_a_failed_try_stays_in_memory() -> None:
 
 
 def test_the_copy_on_the_cpu_is_whole_and_plain(tiny_clip: Clip) -> None:
-    text = TextSet(torch.zeros(2, 32), torch.ones(1, 32))
+    text = TextSet(torch.zeros(2, 32), torch.ones(1, 32), (1, 1))
     clip, texts, settings = copied_to_cpu(tiny_clip, text, CamSettings(precision="float16", compile=True, flip=True))
     assert clip.device.type == "cpu" and clip.model is not tiny_clip.model and not clip.model.training
     weights, copies = tiny_clip.model.state_dict(), clip.model.state_dict()
     assert weights.keys() == copies.keys() and all(torch.equal(weights[name], copies[name]) for name in weights)
     image = torch.randn(1, 3, 32, 32)
     assert torch.equal(clip.model.encode_image(image), tiny_clip.model.encode_image(image))
-    assert torch.equal(texts.background, text.background)
+    assert torch.equal(texts.background, text.background) and texts.counts == (1, 1)
     assert settings == CamSettings(precision="float32", compile=False, flip=True)
     assert not any(weight.requires_grad for weight in clip.model.parameters())
 
