@@ -254,6 +254,18 @@ def gem(state: State, window: Window) -> Tensor:
     return path[1:]
 
 
+def proxyclip(state: State, window: Window, features: Tensor, grid: tuple[int, int]) -> Tensor:
+    """By the features (N', E) of another network on its grid."""
+    number, similar = depth(state), similarity(features)
+    sharp = 3 * (similar - 1.2 * similar.mean())
+    sharp = sharp.masked_fill((sharp < 0) & (torch.eye(len(sharp)) == 0), float("-inf"))
+    values = heads(state, number, window.entering[-1])[2][:, 1:]
+    large = values.transpose(1, 2).reshape(1, -1, *window.grid)
+    large = F.interpolate(large, size=grid, mode="bilinear", align_corners=False)
+    values = large.reshape(len(values), HEAD, -1).transpose(1, 2)
+    return gathered(state, number, sharp.softmax(-1), values)
+
+
 Leaving = Callable[[State, Window], Tensor]
 METHODS: dict[str, Leaving] = {
     "sclip": sclip,
@@ -280,7 +292,8 @@ def window_cosines(
     grid = (padded.shape[1] // patch, padded.shape[2] // patch)
     entering = entering_blocks(state, padded, antialias=method is gem)
     features = projected(state, method(state, Window(padded, entering, grid, texts, owners, constants)))
-    grids = (F.normalize(features, dim=-1) @ texts.T).T.reshape(1, len(texts), *grid)
+    side = round((len(features) * padded.shape[1] / padded.shape[2]) ** 0.5)  # rows; of another network's grid too
+    grids = (F.normalize(features, dim=-1) @ texts.T).T.reshape(1, len(texts), side, -1)
     large = F.interpolate(grids, size=padded.shape[1:], mode="bilinear", align_corners=False)[0]
     return large[:, tall // 2 : tall // 2 + height, wide // 2 : wide // 2 + width]
 

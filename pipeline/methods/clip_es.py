@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from common.arguments import option
+from pipeline.methods.dino import DINO, identity_of, network_of
 from pipeline.methods.method import CamSettings, LateSteps, Method, TextSet
 
 if TYPE_CHECKING:
@@ -27,6 +28,13 @@ class ClipEsSettings:
     """CLIP-ES's own settings (paper, section 3.2)."""
 
     box_threshold: float | None = option(None, "share of a CAM's maximum that enters a box; not given: the data set's")
+    affinity: str = option(
+        "clip",
+        "which patches belong together: by CLIP's attention, by DINO's features, or by both",
+        choices=("clip", "dino", "both"),
+    )
+    dino: str | None = DINO
+    identity: str = ""  # of DINO's weights
 
 
 def look(
@@ -35,6 +43,7 @@ def look(
     """Of each image of a batch (B, 3, h*p, w*p) the transition matrix (N, N) and CAMs (k_i, h, w) in [0, 1]."""
     from pipeline.steps.affinity import ATTENTION_BLOCKS, mean_attention, transition_matrix
     from pipeline.steps.cam import softmax_gradcam
+    from pipeline.steps.other_network import alike, both
     from pipeline.steps.trunk import run_trunk
 
     trunk = run_trunk(clip.visual, images, "bilinear", ATTENTION_BLOCKS, settings.precision, settings.compile)
@@ -47,7 +56,13 @@ def look(
         text.background,
         clip.logit_scale,
     )
-    return list(zip(transition_matrix(mean_attention([*trunk.attention, attention])), cams))
+    transitions = transition_matrix(mean_attention([*trunk.attention, attention]))
+    options = settings.options or ClipEsSettings()
+    if options.affinity != "clip":
+        network = network_of(options.dino, images.device)
+        found = alike(network.features(images, trunk.grid, settings.precision))
+        transitions = found if options.affinity == "dino" else both(transitions, found)
+    return list(zip(transitions, cams))
 
 
 def finish(seen: Sequence[Seen], settings: CamSettings) -> list[MapPair]:
@@ -61,6 +76,15 @@ def finish(seen: Sequence[Seen], settings: CamSettings) -> list[MapPair]:
 
 
 def complete(clip: Clip, spec: DatasetSpec, settings: ClipEsSettings) -> ClipEsSettings:
+    """Raises UserError for DINO without `affinity` that reads it, and for an affinity whose network is not there."""
+    from common.errors import UserError
+
+    if settings.affinity == "clip":
+        if settings.dino is not None:
+            raise UserError(f"--dino {settings.dino}: only read with --affinity dino or --affinity both; pass one")
+    else:
+        network_of(settings.dino, clip.device)
+        settings = replace(settings, identity=identity_of(settings.dino))
     return replace(settings, box_threshold=spec.box_threshold) if settings.box_threshold is None else settings
 
 

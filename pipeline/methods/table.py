@@ -13,6 +13,7 @@ from pipeline.methods import (
     maskclip,
     maskclip_v,
     naclip,
+    proxyclip,
     resclip,
     sc_clip,
     sclip,
@@ -40,6 +41,7 @@ METHODS: dict[str, Method] = {
     "sc-clip": sc_clip.METHOD,
     "sfp": sfp.METHOD,
     "gem": gem.METHOD,
+    "proxyclip": proxyclip.METHOD,
     "excel": excel.METHOD,
     "zsseg": zsseg.METHOD,
 }

@@ -182,16 +182,18 @@ def preparation(clip: Clip, settings: SlidingSettings | None) -> Preparation:
 class Windows:
     """Windows on their way through the image tower.
 
-    images  (M, 3, h, w), normalised as CLIP's
-    tokens  what left every block but the last
-    text    (Q, E) unit embeddings of words
-    owners  the class of each word
+    images     (M, 3, h, w), normalised as CLIP's
+    tokens     what left every block but the last
+    text       (Q, E) unit embeddings of words
+    owners     the class of each word
+    precision  of what runs before the last block
     """
 
     images: Tensor
     tokens: Tokens
     text: Tensor
     owners: Sequence[int]
+    precision: str = "float32"
 
 
 def method_of(
@@ -354,7 +356,7 @@ def look(
     positions = "bicubic-dino" if settings.options.published_slips else settings.options.POSITIONS
     run = block_runner(settings.compile)
     tokens = run_blocks(clip.visual, images, positions, attention_blocks, settings.precision, run)
-    return Windows(images, tokens, text, owners)
+    return Windows(images, tokens, text, owners, settings.precision)
 
 
 def cosines_of(clip: Clip, output: OutputOf, windows: Windows, options: Any) -> Tensor:

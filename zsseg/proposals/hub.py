@@ -11,18 +11,21 @@ REACHED_S = 10  # within which the hub must answer
 FILES = "config.json, preprocessor_config.json and model.safetensors"
 
 
-def load_pretrained(name: str | None, load: Callable[..., Any], option: str, kinds: Collection[str]) -> Any:
+def load_pretrained(
+    name: str | None, load: Callable[..., Any], option: str, kinds: Collection[str], files: str = FILES
+) -> Any:
     """What `load` makes of a folder or name, after a look at which kind of network its configuration names.
 
     load   takes the folder or name, and `local_files_only`
     kinds  the `model_type`s that will do
+    files  what a folder must hold, to people
     Raises UserError, naming the option, for anything else, and at once where there is no network.
     """
     from huggingface_hub import HfApi
     from transformers import AutoConfig
     from transformers.utils import logging
 
-    expected = f"a folder with {FILES}, or a name of the Hugging Face hub"
+    expected = f"a folder with {files}, or a name of the Hugging Face hub"
     if name is None:
         raise UserError(f"{option} is needed: {expected}")
     logging.set_verbosity_error()
@@ -42,9 +45,9 @@ def load_pretrained(name: str | None, load: Callable[..., Any], option: str, kin
     except UserError:
         raise
     except Exception as error:  # of many libraries: no network, no such name, damaged files
-        where = f"in this folder; expected {FILES}"
+        where = f"in this folder; expected {files}"
         if not is_folder:
-            where = f"on this machine, and it cannot be downloaded; put {FILES} of it into a folder and pass that"
+            where = f"on this machine, and it cannot be downloaded; put {files} of it into a folder and pass that"
         raise UserError(f"{option} {name}: no readable network {where}") from error
 
 

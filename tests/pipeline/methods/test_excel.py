@@ -1,5 +1,8 @@
 """ExCEL's maps by its steps, in a batch as alone, and without gradients."""
 
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -40,6 +43,16 @@ def test_maps_are_the_steps_put_together(deep: Clip) -> None:
     (refined,) = affinity.refine(transition, [maps[[2, 0]]], 0.5)
     assert torch.allclose(found[0][0], maps[[2, 0]], atol=1e-4) and torch.allclose(found[0][1], refined, atol=1e-3)
     assert found[0][1].max() > 0.9
+
+
+def test_no_step_before_the_boxes_leaves_the_device(deep: Clip) -> None:
+    """On torch's meta device, which has no numbers."""
+    text, late = text_set(deep, SPEC, SETTINGS), METHODS["excel"].late
+    far = replace(text, foreground=text.foreground.to("meta"), background=text.background.to("meta"))
+    clip = replace(deep, model=copy.deepcopy(deep.model).to("meta"))
+    assert late is not None
+    ((transition, maps),) = late.look(clip, torch.zeros(1, 3, 40, 32, device="meta"), [(1, 2)], far, SETTINGS)
+    assert transition.shape == (20, 20) and maps.shape == (2, 5, 4) and maps.device.type == "meta"
 
 
 def test_by_the_commands(desk: Desk, quick_crf: None) -> None:
