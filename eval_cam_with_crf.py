@@ -44,6 +44,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     from cli.lookup import select_from
+    from cli.proposals import voters, without_labels
+    from common.errors import UserError
     from common.files import need_dir, need_writable
     from pipeline.files.cam_file import check_classes
     from pipeline.stages.evaluate import cam_record
@@ -59,7 +61,10 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     out_dir = None if args.eval_only else args.pseudo_mask_save_path or options.output_dir(args.dataset, "masks")
     if out_dir is not None:
         need_writable(out_dir, "--pseudo_mask_save_path")
-    job = crf_job(args, selection.spec, selection.paths.images, cams, out_dir, truth)
+    voting = voters(args, selection.spec, cams.parent)
+    if voting and args.engine == "ray":
+        raise UserError("--refine sam with --engine ray: workers do not see the masks that vote; use --engine local")
+    job = crf_job(args, selection.spec, selection.paths.images, cams, out_dir, truth, voting)
     made_by = cam_record(cams, selection.ids)
     check_classes(cams, made_by, selection.spec)
     check_json_scores(args, scored)
@@ -71,6 +76,8 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     totals = job.empty_totals()
     log.failed(selection.problems if shard[0] == 0 else [])
     ids = list(every_nth(selection.ids, shard))
+    if voting:
+        job = voting.prepare(job, without_labels(job.images, ids)[0])
     outcomes: Iterator[Outcome]
     if args.engine == "ray":
         from engine.ray_stage import crf_outcomes

@@ -21,6 +21,7 @@ from pipeline.methods.table import METHODS
 
 if TYPE_CHECKING:
     from cli.lookup import Selection
+    from cli.proposals import Voters
     from clip.load import Clip
     from dataset.mask_folder import Masks
     from dataset.spec import DatasetSpec
@@ -84,10 +85,18 @@ def load_model(job: "CamJob") -> "CamWork":
 
 
 def crf_job(
-    args: argparse.Namespace, spec: "DatasetSpec", images: Path, cams: Path, out_dir: Path | None, truth: "Masks | None"
+    args: argparse.Namespace,
+    spec: "DatasetSpec",
+    images: Path,
+    cams: Path,
+    out_dir: Path | None,
+    truth: "Masks | None",
+    voting: "Voters | None" = None,
 ) -> "CrfJob":
     """The CRF stage's job."""
     from pipeline.stages.crf import CrfJob, backend_for
+    from pipeline.stages.refine import CRF
+    from pipeline.steps.masks import CONFIDENCE
 
     return CrfJob(
         cams=cams,
@@ -99,11 +108,13 @@ def crf_job(
         crf_image=args.crf_image,
         backend=args.crf or backend_for(args.device),
         device=args.device,
-        confidence=args.confidence,
+        confidence=(CONFIDENCE if CRF in args.refine else 0.0) if args.confidence is None else args.confidence,
         palette=args.palette,
         overwrite=args.overwrite,
         max_pixels=args.max_pixels,
         has_background=spec.has_background,
+        steps=args.refine,
+        votes=voting.votes if voting else None,
     )
 
 
@@ -176,7 +187,12 @@ def _shown(settings: Any) -> Iterator[tuple[str, Any]]:
 
 
 def announce_crf(job: "CrfJob") -> None:
-    print(f"CRF     {job.backend} on the {job.crf_image} image, {job.crf.iterations} iterations, {job.cam_type} maps")
+    crf = f"{job.backend} on the {job.crf_image} image, {job.crf.iterations} iterations"
+    steps = [f"CRF ({crf})" if step == "crf" else {"pamr": "PAMR", "sam": "votes"}[step] for step in job.steps]
+    if job.steps == ("crf",):
+        print(f"CRF     {crf}, {job.cam_type} maps")
+    else:
+        print(f"refine  {', then '.join(steps) or 'nothing'}, {job.cam_type} maps")
     written = f"to {job.out_dir}, 255 below a probability of {job.confidence}" if job.out_dir else "not written"
     print(f"masks   {written}; {f'scored against {job.truth}' if job.truth else 'no --gt_root: not scored'}")
 
@@ -202,6 +218,8 @@ def print_crf_scores(
         "crf_image": job.crf_image,
         "crf": job.backend,
         **asdict(job.crf),
+        **({"refine": ",".join(job.steps) or "none"} if job.steps != ("crf",) else {}),
+        **(job.votes.settings() if job.votes else {}),
         "cam_type": job.cam_type,
         "confidence": job.confidence,
         "cams": {key: cams_made_by[key] for key in sorted(cams_made_by) if key not in OF_ONE_IMAGE},

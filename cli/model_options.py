@@ -6,6 +6,7 @@ Kept free of torch so that `--help` is quick.
 import argparse
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from dataset.spec import BY_CLIP
 from pipeline.methods.method import CamSettings, SharedSettings
 from pipeline.methods.table import METHODS
 from pipeline.methods.tagclip import TagSettings
+from pipeline.stages.refine import NOTHING, SAM, STEPS, VoteSettings
+from zsseg.proposals.table import PROPOSERS
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -109,9 +112,44 @@ def add_image_run_options(parser: argparse.ArgumentParser, workers: int, workers
     run.add_argument("--overwrite", action="store_true", help="make files again that are there already")
 
 
-def add_crf_options(parser: argparse.ArgumentParser) -> None:
-    """--cam_type, --crf_image, --crf, --confidence, --max_pixels."""
-    group = parser.add_argument_group("CRF")
+def refinement(text: str) -> tuple[str, ...]:
+    """The argparse type of `--refine`: steps in order, each once at most; () for none."""
+    steps = tuple(step.strip() for step in text.split(","))
+    if steps == (NOTHING,):
+        return ()
+    if len(set(steps)) < len(steps) or not set(steps) <= set(STEPS):
+        raise argparse.ArgumentTypeError(
+            f"{text}: expected {', '.join(STEPS)}, or several of them in an order such as crf,sam, each once, or none"
+        )
+    return steps
+
+
+def _add_vote_packs(parser: Parser) -> None:
+    """The options of `--refine sam`, and of each way to make the masks that vote."""
+
+    def applies(asked: argparse.Namespace, way: str = "") -> bool:
+        typed = asked.refine.split(",") if isinstance(asked.refine, str) else asked.refine or ()
+        return SAM in [step.strip() for step in typed] and way in ("", asked.votes)
+
+    parser.packs.append(Pack("votes of masks", VoteSettings, "--refine crf,sam", applies))
+    for way, proposer in PROPOSERS.items():
+        title, goes_with = f"masks that vote: {way}", f"--refine crf,sam --votes {way}"
+        parser.packs.append(Pack(title, proposer.settings, goes_with, partial(applies, way=way)))
+
+
+def add_crf_options(parser: Parser) -> None:
+    """--refine and the options of its steps: --cam_type, --crf_image, --crf, --confidence, --max_pixels."""
+    group = parser.add_argument_group("refinement")
+    group.add_argument(
+        "--refine",
+        type=refinement,
+        default=("crf",),
+        metavar="STEPS",
+        help="what sharpens the maps, in this order: crf (DenseCRF), pamr (moves scores to pixels of like colour; some "
+        "0.7 GB a million pixels), sam (masks of segment-anything, or others, vote; see --refine crf,sam --help), or "
+        "none; not given: crf",
+    )
+    _add_vote_packs(parser)
     group.add_argument(
         "--cam_type",
         choices=("attn_highres", "highres"),
@@ -129,14 +167,21 @@ def add_crf_options(parser: argparse.ArgumentParser) -> None:
         choices=("numba", "torch", "pydensecrf"),
         help="which DenseCRF; same labels; not given: torch on a GPU, else numba",
     )
-    group.add_argument("--confidence", type=share, default=0.95, help="below this probability a pixel becomes 255")
+    group.add_argument(
+        "--confidence",
+        type=share,
+        metavar="X",
+        help="below this probability a pixel becomes 255; not given: 0.95, or 0 without CRF, whose scores are no "
+        "probabilities",
+    )
     group.add_argument(
         "--max_pixels",
         type=positive,
         default=MAX_PIXELS,
         metavar="N",
         help="larger images are shrunk to this many pixels for the CRF, which takes some 0.2 GB a million; their masks "
-        "have the image's size all the same (nearest neighbour)",
+        "have the image's size all the same (nearest neighbour). Where more than 22 labels compete, to as many times "
+        "fewer as there are more labels, so that memory does not grow with them",
     )
 
 

@@ -31,7 +31,8 @@ class Pack:
 
     settings   a dataclass whose fields are options (common/arguments.py)
     goes_with  the options that they depend on, as typed
-    applies    whether they apply, by what was typed: `method`, `proposals`, and `labels`, a list or None
+    applies    whether they apply, by what was typed: `method`, `proposals`, `votes`, `refine`, a text or the default,
+               and `labels`, a list or None
     """
 
     title: str
@@ -73,8 +74,9 @@ class Parser(argparse.ArgumentParser):
 def _deciding(typed: Sequence[str], options: argparse.ArgumentParser) -> argparse.Namespace:
     """The values of the options that packs depend on; mistakes in them are reported later."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for name in ("method", "proposals"):
+    for name in ("method", "proposals", "votes"):
         parser.add_argument(f"--{name}", default=options.get_default(name))
+    parser.add_argument("--refine", default=options.get_default("refine"))
     parser.add_argument("--labels", nargs="*")
     try:
         return parser.parse_known_args([part for part in typed if part not in ("-h", "--help")])[0]

@@ -17,10 +17,12 @@ from common.errors import UserError, in_short
 MOST_RECORD = 1 << 18  # characters of a record
 SOURCE = "source"  # of a record: the image that a file was made from
 REGIONS = "regions"  # of a record: the file of regions that a file was made from
-OF_ONE_IMAGE = (SOURCE, REGIONS, "keys")  # entries that differ from image to image
+VOTERS = "voters"  # of a record: the file of masks that voted on a mask
+OF_ONE_IMAGE = (SOURCE, REGIONS, VOTERS, "keys")  # entries that differ from image to image
 WORDS = {
     "cams": "the maps (model, words, method or --max_side)",
     "keys": "the labels",
+    "votes": "the masks that vote (--votes and its options)",
 }  # for entries that say too little
 
 
@@ -84,7 +86,7 @@ def can_stay(path: Path, old: Mapping[str, Any], new: Mapping[str, Any], remedy:
     Returns False when it was made in the same way from another source: the image was replaced and is processed again,
     whatever its labels are now. Raises UserError, with the differences, when it was made in another way.
     """
-    same_image = all(old.get(key) == new.get(key) for key in (SOURCE, REGIONS))
+    same_image = all(old.get(key) == new.get(key) for key in (SOURCE, REGIONS, VOTERS))
     if not old:
         raise UserError(f"{path}: it does not say how it was made; {remedy}")
     if detail := differences(old, new, ignored=(SOURCE,) if same_image else OF_ONE_IMAGE):

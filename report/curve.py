@@ -80,13 +80,24 @@ def mask_record(path: Path) -> dict[str, Any]:
         return {}
 
 
-def crf_job(job: ReportJob, record: dict[str, Any]) -> "CrfJob":
-    """The CRF with the settings in a mask's record; raises UserError without them, and without ground truth."""
+def crf_job(job: ReportJob, record: dict[str, Any], vote_dir: Path | None = None) -> "CrfJob":
+    """The CRF with the settings in a mask's record; raises UserError without them, and without ground truth.
+
+    vote_dir  the masks that voted, where the record says that some did
+    """
     from pipeline.crf.settings import CrfSettings
     from pipeline.stages.crf import CrfJob
+    from pipeline.stages.refine import Votes
 
     if job.truth is None:
         raise UserError("--curve needs ground truth: give --gt_root")
+    steps = tuple(step for step in str(record.get("refine", "crf")).split(",") if step != "none")
+    votes = None
+    if "votes" in record:
+        if vote_dir is None:
+            raise UserError(f"--curve: masks voted on those of {job.masks}; give their folder as --vote_dir")
+        made_by = record["votes"] if isinstance(record["votes"], dict) else {}
+        votes = Votes(vote_dir, str(record.get("vote_rule")), made_by)
     try:
         return CrfJob(
             job.cams,
@@ -101,6 +112,8 @@ def crf_job(job: ReportJob, record: dict[str, Any]) -> "CrfJob":
             max_pixels=record["max_pixels"],
             crf=CrfSettings(**{item.name: record[item.name] for item in fields(CrfSettings)}),
             has_background=job.spec.has_background,
+            steps=steps,
+            votes=votes,
         )
     except (KeyError, TypeError) as error:
         raise UserError(

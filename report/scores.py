@@ -88,7 +88,9 @@ def swept_summary(
 
 def print_table(result: dict[str, Any], per_class: bool = True, splits: bool = False) -> None:
     """The scores as a table in percent; with `splits` also those of seen and unseen classes, where there are such."""
-    print(f"\n{TITLES[result['stage']]}: {result['images']} images, split {result['split']}")
+    steps = result.get("settings", {}).get("refine")
+    title = f"after --refine {steps}" if steps else TITLES[result["stage"]]
+    print(f"\n{title}: {result['images']} images, split {result['split']}")
     if per_class:
         width = max(14, *(len(name) + 1 for name in result["classes"]))
         cells = [f"{name:<{width}}{_percent(iou):>6}" for name, iou in result["classes"].items()]

@@ -7,18 +7,12 @@ python -m scripts.propose --dataset voc12 --img_root VOC2012 --proposals sam --s
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cli import options, run_log
 from cli.options import Pack
 from common.arguments import positive
 from common.shard import every_nth
 from zsseg.proposals.table import PROPOSERS
-
-if TYPE_CHECKING:
-    from cli.lookup import Selection
-    from dataset.spec import Sample
-    from pipeline.stages.proposals import ProposalJob
 
 MADE = tuple(name for name, proposer in PROPOSERS.items() if proposer.source is None)
 
@@ -55,16 +49,18 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     from cli.lookup import select_from
+    from cli.proposals import proposal_job, without_labels
     from common.files import need_writable
     from pipeline.stages import proposals as stage
 
     selection, shard = select_from(args, with_labels=False), options.shard_from(args)
     need_writable(args.out, "--out")
-    job, proposer = job_of(args), PROPOSERS[args.proposals]
+    job = proposal_job(args, args.proposals, selection.spec, args.out, max_side=args.max_side)
+    proposer = PROPOSERS[args.proposals]
     log.write_to(
         run_log.Output(args.out, job.ending, "--out", selection.ids, job.made_by(), args.device, args.overwrite), shard
     )
-    samples, missing = samples_of(selection)
+    samples, missing = without_labels(selection.paths.images, selection.ids)
     if shard[0] == 0:
         log.failed([*selection.problems, *missing])
     print(f"data    {args.dataset}: {len(samples)} images in {selection.paths.images}")
@@ -73,40 +69,6 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     finished = set() if args.overwrite else stage.finished_ids(job, samples)
     log.follow(stage.run(job, samples, finished), len(samples), "regions")
     return log.report("region files", args.out)
-
-
-def job_of(args: argparse.Namespace) -> "ProposalJob":
-    from cli.lookup import dataset_spec
-    from pipeline.stages.proposals import ProposalJob
-
-    proposer = PROPOSERS[args.proposals]
-    settings = options.settings_from(args, proposer.settings)
-    settings = proposer.with_classes(settings, dataset_spec(args.dataset, args.classes))
-    folder = "/".join(args.img_root.resolve().parts[-2:]) if args.dataset == "folder" and args.img_root else ""
-    return ProposalJob(
-        args.proposals,
-        proposer.complete(settings),
-        args.out,
-        args.max_side,
-        args.device,
-        args.num_workers,
-        folder,
-    )
-
-
-def samples_of(selection: "Selection") -> "tuple[list[Sample], list[tuple[str, str]]]":
-    """The images of the ids as samples without labels, and (id, reason) of those that are missing."""
-    from common.errors import UserError
-    from dataset.spec import Sample
-    from dataset.voc_layout import find_image
-
-    samples, failures = [], []
-    for image_id in selection.ids:
-        try:
-            samples.append(Sample(image_id, find_image(selection.paths.images, image_id), ()))
-        except UserError as error:
-            failures.append((image_id, str(error)))
-    return samples, failures
 
 
 if __name__ == "__main__":

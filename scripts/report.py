@@ -43,6 +43,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="N",
         help="run the CRF again on N images: precision and coverage for every confidence threshold",
     )
+    parser.add_argument(
+        "--vote_dir", type=Path, metavar="DIR", help="with --curve: the masks that voted on these masks"
+    )
     parser.add_argument("--num_workers", type=positive, default=2, help="images that are worked on side by side")
     return parser.parse_args(argv)
 
@@ -64,7 +67,7 @@ def _run(args: argparse.Namespace) -> int:
     selection.print_labels()
     job, ids = _job(args, selection), selection.ids
     record = _first_record(job, ids)
-    crf = crf_job(job, record) if args.curve else None  # refuses before the work begins
+    crf = crf_job(job, record, args.vote_dir) if args.curve else None  # refuses before the work begins
     out = args.out or output_dir(args.dataset, "report.html")
     check_place(out, "--out", "report.html")
     findings, tally = Findings.empty(job.spec.num_labels), console.Tally(failures=list(selection.problems))

@@ -49,6 +49,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     from cli.lookup import select_from
+    from cli.proposals import voters
     from common.files import need_writable
     from pipeline.files.tag_journal import forget_journal
     from pipeline.stages import run as stage_run
@@ -65,13 +66,16 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     jobs.check_json_scores(args, truth is not None)
     if samples or by_clip:
         need_writable(out_dir, "--pseudo_mask_save_path")
+        voting = voters(args, selection.spec, out_dir.parent)
         cams = jobs.load_model(jobs.cam_job(args, selection.spec, out_dir, by_clip))
-        job = jobs.crf_job(args, selection.spec, selection.paths.images, out_dir, out_dir, truth)
+        job = jobs.crf_job(args, selection.spec, selection.paths.images, out_dir, out_dir, truth, voting)
         log.write_to(jobs.mask_output(job, cams.made_by, selection.ids), shard)
         jobs.announce_cams(cams, args.dataset, job.images, len(samples or selection.ids), selection.summary)
         jobs.announce_crf(job)
         if by_clip:
             samples = [tag.sample for tag in jobs.tagged(args, cams.clip, selection, out_dir / jobs.TAG_FILE, log)]
+        if voting:
+            job = voting.prepare(job, stage_run.of_shard(cams, samples, shard))
         finished = stage_run.finished_ids(cams, job, samples)  # refuses other settings before any writing
         if by_clip and samples:
             write_labels(out_dir / jobs.TAG_FILE, samples)

@@ -75,6 +75,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
+    from cli.proposals import voters
     from common.files import need_writable
     from dataset.spec import Sample
     from pipeline.stages import run as stage_run
@@ -105,7 +106,9 @@ def _run(args: argparse.Namespace) -> int:
                 samples.append(result.sample)
                 scores[result.id] = [f"{result.scores[label]:.2f}" for label in result.labels]
     # The work is done at --max_side; masks of full size get smooth borders.
-    job = crf_job(args, spec, images=args.out, cams=args.out, out_dir=args.out, truth=None)
+    voting = voters(args, spec, args.out)
+    job = crf_job(args, spec, images=args.out, cams=args.out, out_dir=args.out, truth=None, voting=voting)
+    job = voting.prepare(job, samples) if voting else job
     job = replace(job, max_side=args.max_side, smooth=True, mask_ending="_mask.png")
     contents: dict[str, str] = {}
 

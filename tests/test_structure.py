@@ -110,7 +110,8 @@ def test_no_room_imports_upwards_or_sideways() -> None:
 
 
 def test_a_step_imports_no_other_step_but_what_they_share() -> None:
-    shared = {f"pipeline.steps.{name}" for name in ("maps", "tensors", "kinds", "dense_attention", "pamr", "windows")}
+    names = ("maps", "tensors", "kinds", "dense_attention", "pamr", "windows", "regions")
+    shared = {f"pipeline.steps.{name}" for name in names}
     for path in (ROOT / "pipeline/steps").glob("*.py"):
         others = {module for module in our_imports(path) if module.startswith("pipeline.steps.")}
         assert all(any(f"{module}.".startswith(f"{one}.") for one in shared) for module in others), name_of(path)

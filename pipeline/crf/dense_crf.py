@@ -41,7 +41,8 @@ def dense_crf(
         return dense_crf_batch([image], [probs], settings, device or "cpu")[0]
     _check(image, probs)
     check_fineness(image.shape[0], image.shape[1], settings)
-    log_probs = np.log(np.clip(probs, LEAST_PROBABILITY, 1)).reshape(len(probs), -1)  # (K, H*W)
+    clipped = np.clip(probs, LEAST_PROBABILITY, 1).reshape(len(probs), -1)  # (K, H*W)
+    log_probs = np.log(clipped, out=clipped)
     infer = _numba if backend == "numba" else _pydensecrf
     return infer(image, log_probs, settings).reshape(probs.shape)
 

@@ -17,11 +17,11 @@ import numpy as np
 from common.errors import StopRun, UserError
 from common.files import check_output
 from common.images import image_size, one_at_a_time, read_at, working_size
-from common.limits import MAX_PIXELS
+from common.limits import MANY_LABELS, MAX_PIXELS, most_pixels
 from common.memory import out_of_memory
 from common.outcome import Outcome
 from common.parallel import ordered_map
-from common.provenance import OF_ONE_IMAGE, REGIONS, SOURCE, can_stay, record_text, source_of
+from common.provenance import OF_ONE_IMAGE, REGIONS, SOURCE, VOTERS, can_stay, record_text, source_of
 from common.version import VERSION
 from dataset.mask_folder import Masks, mask_folder
 from dataset.mask_png import confidence_text, write_mask
@@ -42,9 +42,12 @@ from pipeline.stages.evaluate import (
 )
 from pipeline.stages.failure import failure
 from pipeline.stages.kept_score import kept_confusion, score_text
+from pipeline.stages.refine import CRF, NO_MASKS, PAMR, SAM, Votes, moved_by_colours
 from pipeline.steps import masks
 from pipeline.steps.maps import enlarge_labels
 from pipeline.steps.masks import labels_of
+from pipeline.steps.regions import Regions
+from pipeline.steps.votes import majority, sureness, voted, win
 
 FORMAT = 4  # of the record in a mask
 GROUP = 8  # images that go to the device together
@@ -68,12 +71,15 @@ class CrfJob:
     crf_image       "rgb", or "reference": mean-subtracted, wrapped BGR (docs/methods.md)
     backend         "numba", "torch" or "pydensecrf"
     device          where the backend torch computes; "auto": a GPU if there is one
-    max_pixels      larger images are worked on at a smaller size (common.images.working_size)
+    max_pixels      larger images are worked on at a smaller size (common.images.working_size); of more than
+                    common.limits.MANY_LABELS labels, images are as much smaller as there are more labels
     max_side        so are those with a longer side; None: no limit
     smooth          probabilities of such images are scaled up bilinearly before each pixel takes its best class, for
                     smooth borders; else the labels are scaled up by nearest neighbour, which takes less memory
     has_background  mask value 0 is the background, else it is the first class
     mask_ending     behind an image's id in the name of its mask
+    steps           what refines the maps, in order, of pipeline.stages.refine.STEPS; (): nothing
+    votes           the masks that vote, where one of the steps is "sam"
     """
 
     cams: Path
@@ -94,6 +100,12 @@ class CrfJob:
     smooth: bool = False
     has_background: bool = True
     mask_ending: str = ".png"
+    steps: tuple[str, ...] = ("crf",)
+    votes: Votes | None = None
+
+    @property
+    def votes_last(self) -> bool:
+        return self.steps[-1:] == (SAM,)
 
     @property
     def num_labels(self) -> int:
@@ -134,21 +146,26 @@ class CrfJob:
             "max_pixels": self.max_pixels,
             **({"max_side": self.max_side} if self.max_side else {}),
             **({"smooth": True} if self.smooth else {}),
+            **({"refine": ",".join(self.steps) or "none"} if self.steps != ("crf",) else {}),
+            **(self.votes.settings() if self.votes else {}),
             **asdict(self.crf),
         }
 
-    def record(self, cams_made_by: Mapping[str, Any], keys: Iterable[int], source: str) -> dict[str, Any]:
-        """The record of a mask."""
+    def record(
+        self, image_id: str, cams_made_by: Mapping[str, Any], keys: Iterable[int], source: str
+    ) -> dict[str, Any]:
+        """The record of a mask. Raises UserError where masks vote and those of this image are missing."""
         regions = {REGIONS: cams_made_by[REGIONS]} if REGIONS in cams_made_by else {}
-        return {**self.settings(cams_made_by), "keys": [int(key) for key in keys], SOURCE: source, **regions}
+        voters = {VOTERS: source_of(self.votes.file(image_id))} if self.votes else {}
+        return {**self.settings(cams_made_by), "keys": [int(key) for key in keys], SOURCE: source, **regions, **voters}
 
-    def working_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(H', W') at which a photo of (H, W) pixels is worked on."""
-        longest = max(size)
+    def working_size(self, size: tuple[int, int], classes: int = 1) -> tuple[int, int]:
+        """(H', W') at which a photo of (H, W) pixels that may show so many classes is worked on."""
+        longest, most = max(size), most_pixels(self.max_pixels, classes + int(self.has_background))
         if self.max_side is not None and longest > self.max_side:
             height, width = (max(1, round(side * self.max_side / longest)) for side in size)
-            return working_size((height, width), self.max_pixels)
-        return working_size(size, self.max_pixels)
+            return working_size((height, width), most)
+        return working_size(size, most)
 
 
 def backend_for(device: str) -> str:
@@ -168,7 +185,7 @@ def record_of(job: CrfJob, image_id: str) -> tuple[Path, dict[str, Any]]:
     """The photo of an image, and the record of a mask that is made of it and its CAM file as they are now."""
     cams = read_record(job.cam_file(image_id))
     photo = find_image(job.images, image_id)
-    return photo, job.record(cams, cams["keys"], source_of(photo))
+    return photo, job.record(image_id, cams, cams["keys"], source_of(photo))
 
 
 def finished_ids(
@@ -222,6 +239,7 @@ class CrfInput:
     cams    the record of the maps; empty when they have none
     kind    of the maps, one of pipeline.steps.kinds.KINDS
     notes   what people should know of how it was made
+    voters  the masks that vote, at the size of the photo
     """
 
     id: str
@@ -234,16 +252,21 @@ class CrfInput:
     cams: Mapping[str, Any] = field(default_factory=dict)
     kind: str = "cam"
     notes: tuple[str, ...] = ()
+    voters: Regions | None = None
 
 
 @dataclass(frozen=True)
 class CrfResult:
-    """The same after it: labels (H', W') uint8 and probabilities (k+1, H', W'), or k without background."""
+    """The same after it: labels (H', W') uint8 and probabilities (k+1, H', W'), or k without background.
+
+    numbers  (H', W') uint16, the mask whose vote decided a pixel at last; None where no vote comes last
+    """
 
     input: CrfInput
     labels: np.ndarray
     probabilities: np.ndarray
     notes: tuple[str, ...] = ()
+    numbers: np.ndarray | None = None
 
 
 def prepare_input(job: CrfJob, image_id: str, photo: Path, stored: StoredMaps, notes: tuple[str, ...] = ()) -> CrfInput:
@@ -260,11 +283,13 @@ def prepare_input(job: CrfJob, image_id: str, photo: Path, stored: StoredMaps, n
         raise UserError(f"{photo}: of size {image_size(photo)}, and its maps were made for {size}; make the CAMs again")
     if made_by.get(SOURCE, source) != source:
         raise UserError(f"{photo}: another photo than its maps were made of; run generate_cams.py again")
-    rgb, working = np.asarray(read_at(photo, job.working_size)), job.working_size(size)
+    working = job.working_size(size, len(stored.keys))
+    rgb = np.asarray(read_at(photo, lambda size: job.working_size(size, len(stored.keys))))
     if rgb.shape[:2] != working:
         raise UserError(f"{photo}: replaced by another one meanwhile; repeat the command")
-    record, maps = job.record(made_by, stored.keys, source), stored.resized(working)
-    return CrfInput(image_id, photo, rgb, stored.keys, maps, size, record, made_by, stored.kind, notes)
+    voters = job.votes.read(image_id, size) if job.votes else None
+    record, maps = job.record(image_id, made_by, stored.keys, source), stored.resized(working)
+    return CrfInput(image_id, photo, rgb, stored.keys, maps, size, record, made_by, stored.kind, notes, voters)
 
 
 def load(job: CrfJob, image_id: str) -> CrfInput:
@@ -306,7 +331,7 @@ def sharpen_all(
 
     All three in threads, image by image; on a device, groups are sharpened in the caller's thread between the others.
     """
-    if job.backend == "torch":
+    if job.backend == "torch" and CRF in job.steps:
         return ordered_map(finish, _sharpened_on_device(job, ordered_map(load, items, threads, ahead=GROUP)), threads)
 
     def work(item: Item) -> Result:
@@ -324,22 +349,56 @@ def sharpen_all(
 
 
 def sharpen(job: CrfJob, image: CrfInput, backend: str = "", *notes: str) -> CrfResult:
-    """DenseCRF on one image; `backend` in place of the job's."""
-    scores = masks.contest(image.maps, image.kind, job.has_background, sharp=True)
-    probabilities = dense_crf(_crf_image(job, image.rgb), scores, job.crf, backend or job.backend)
-    return _result(job, image, probabilities, *notes)
+    """One image after all steps; `backend` in place of the job's."""
+    return _result(job, image, _refined(job, image, _scores(job, image), job.steps, backend), *notes)
+
+
+def _scores(job: CrfJob, image: CrfInput) -> np.ndarray:
+    """(k+1, H', W') that the steps begin with, or k without background."""
+    return masks.contest(image.maps, image.kind, job.has_background, sharp=True)
+
+
+def _refined(job: CrfJob, image: CrfInput, scores: np.ndarray, steps: Sequence[str], backend: str = "") -> np.ndarray:
+    """The scores after some of the steps; a vote that comes last of all is `_result`'s."""
+    for step in steps:
+        if step == CRF:
+            scores = dense_crf(_crf_image(job, image.rgb), scores, job.crf, backend or job.backend)
+        elif step == PAMR:
+            scores = moved_by_colours(scores, image.rgb, job.device)
+        elif not job.votes_last:
+            labels, _ = _voted(job, image, labels_of(scores, image.keys, job.has_background))
+            scores = win(scores, labels, masks.mask_values(image.keys, job.has_background))
+    return scores
+
+
+def _voted(job: CrfJob, image: CrfInput, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    assert image.voters is not None and job.votes is not None
+    return voted(labels, image.voters, job.votes.rule, job.has_background)
 
 
 def _result(job: CrfJob, image: CrfInput, probabilities: np.ndarray, *notes: str) -> CrfResult:
-    labels = labels_of(probabilities, image.keys, job.has_background)
+    labels, numbers = labels_of(probabilities, image.keys, job.has_background), None
+    if job.votes_last:
+        labels, numbers = _voted(job, image, labels)
     shrunk = (SHRUNK,) if labels.shape != image.size and not job.smooth else ()
-    return CrfResult(image, labels, probabilities, (*image.notes, *shrunk, *notes))
+    silent = (NO_MASKS,) if image.voters is not None and not len(image.voters) else ()
+    return CrfResult(image, labels, probabilities, (*image.notes, *shrunk, *silent, *notes), numbers)
 
 
 def _sharpened_on_device(job: CrfJob, images: Iterator[CrfInput | Outcome]) -> Iterator[CrfResult | Outcome]:
-    while group := list(islice(images, GROUP)):
+    while group := list(_group(job, images)):
         results = iter(_group_on_device(job, [image for image in group if isinstance(image, CrfInput)]))
         yield from (image if isinstance(image, Outcome) else next(results) for image in group)
+
+
+def _group(job: CrfJob, images: Iterator[CrfInput | Outcome]) -> Iterator[CrfInput | Outcome]:
+    """The next images that go to the device together: GROUP at most, and fewer where they have many labels."""
+    values = 0
+    for image in islice(images, GROUP):
+        yield image
+        values += image.maps.size if isinstance(image, CrfInput) else 0
+        if values >= job.max_pixels * MANY_LABELS:
+            return
 
 
 def _group_on_device(job: CrfJob, images: Sequence[CrfInput]) -> list[CrfResult | Outcome]:
@@ -347,9 +406,10 @@ def _group_on_device(job: CrfJob, images: Sequence[CrfInput]) -> list[CrfResult 
     import torch
 
     try:
-        scores = [masks.contest(image.maps, image.kind, job.has_background, sharp=True) for image in images]
+        before, after = job.steps[: job.steps.index(CRF)], job.steps[job.steps.index(CRF) + 1 :]
+        scores = [_refined(job, image, _scores(job, image), before) for image in images]
         results = dense_crf_batch([_crf_image(job, image.rgb) for image in images], scores, job.crf, job.device)
-        return [_result(job, *pair) for pair in zip(images, results)]
+        return [_result(job, image, _refined(job, image, one, after)) for image, one in zip(images, results)]
     except (UserError, StopRun):
         raise
     except Exception as error:
@@ -417,22 +477,33 @@ def _settled(job: CrfJob, outcome: Outcome) -> Scored:
 
 
 def full_size(job: CrfJob, result: CrfResult) -> tuple[np.ndarray, np.ndarray]:
-    """Labels before the 255s, and the mask, both (H, W) uint8 at the size of the photo."""
-    size = result.input.size
-    if result.labels.shape == size or not job.smooth:
+    """Labels before the 255s, and the mask, both (H, W) uint8 at the size of the photo.
+
+    Where a vote comes last, a region of which more than half is unsure becomes 255, and no part of another one.
+    """
+    image, numbers = result.input, result.numbers
+    if result.labels.shape == image.size or not job.smooth:
         mask = masks.confident(result.labels, result.probabilities, job.confidence)
-        return enlarge_labels(result.labels, size), enlarge_labels(mask, size)
-    labels, highest = masks.smooth_labels(result.probabilities, result.input.keys, size, job.has_background)
-    return labels, masks.confident(labels, highest[None], job.confidence)
+        mask = mask if numbers is None else majority(mask, numbers)
+        return enlarge_labels(result.labels, image.size), enlarge_labels(mask, image.size)
+    labels, highest = masks.smooth_labels(result.probabilities, image.keys, image.size, job.has_background)
+    if numbers is not None:
+        labels, numbers = _voted(job, image, labels)
+    mask = masks.confident(labels, highest[None], job.confidence)
+    return labels, mask if numbers is None else majority(mask, numbers)
 
 
 def refine(job: CrfJob, image_id: str) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (H, W) uint8 and probabilities (k+1, H, W) of one image after the CRF, for pictures.
+    """Labels (H, W) uint8 and probabilities (k+1, H, W) of one image after all steps, for pictures.
 
-    Both at the size of the photo, like its mask. Raises UserError for an image too large for that.
+    Where a vote comes last, (1, H, W) how sure each pixel is. Both at the size of the photo, like its mask. Raises
+    UserError for an image too large for that.
     """
     image = load(job, image_id)
     if len(image.keys) * image.size[0] * image.size[1] > MOST_PROBABILITIES:
         raise UserError(f"{image_id}: {image.size[1]} x {image.size[0]} pixels are too many to show its probabilities")
     result = sharpen(job, image)
-    return enlarge_labels(result.labels, image.size), enlarge_labels(result.probabilities, image.size)
+    probabilities = result.probabilities
+    if result.numbers is not None:
+        probabilities = sureness(probabilities.max(axis=0), result.numbers)[None]
+    return enlarge_labels(result.labels, image.size), enlarge_labels(probabilities, image.size)

@@ -67,7 +67,7 @@ class OnePhoto:
             return _needed(result)
 
         result = self._step("crf", (_key(options), without), sharpen)
-        record = job.record(result.input.cams, result.input.keys, image.source)
+        record = job.record(result.input.id, result.input.cams, result.input.keys, image.source)
         return replace(result, input=replace(result.input, record=record))
 
     def write(self, job: CrfJob, options: Options) -> None:

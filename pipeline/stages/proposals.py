@@ -24,7 +24,8 @@ from zsseg.proposals.proposer import Photo, Propose
 from zsseg.proposals.table import PROPOSERS
 
 FORMAT = 1  # of the files; part of their record
-REMEDY = "pass --overwrite or another --out"
+FEW = 32  # photos for which no processes are started
+REMEDY = "pass --overwrite or another --out (of masks that vote: --vote_dir)"
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class ProposalJob:
     device     of a network
     processes  that propose side by side, where no network does
     folder     names the folder of the images where their ids come again in other folders
+    none_is_fine  a photo without any region gets a file too
     """
 
     proposals: str
@@ -47,6 +49,7 @@ class ProposalJob:
     device: str = "auto"
     processes: int = 1
     folder: str = ""
+    none_is_fine: bool = False
 
     @property
     def ending(self) -> str:
@@ -87,9 +90,12 @@ def run(job: ProposalJob, samples: Sequence[Sample], finished: set[str], threads
     """Write the missing files; one outcome an image. Raises UserError for weights that cannot be loaded."""
     proposer = PROPOSERS[job.proposals]
     missing = [sample for sample in samples if sample.id not in finished]
+    if not missing:  # then no network is needed
+        yield from (Outcome(sample.id, "kept") for sample in samples)
+        return
     if not proposer.network:
         work = partial(_proposed, proposer.load(job.settings, None), job)
-        by_process = job.processes > 1
+        by_process = job.processes > 1 and len(missing) > FEW
         made = in_processes(work, missing, job.processes) if by_process else ordered_map(work, missing, threads)
     else:
         propose = proposer.load(job.settings, pick_device(job.device))
@@ -124,7 +130,7 @@ def _write(job: ProposalJob, proposed: Proposed) -> Outcome:
         return proposed
     sample, source, regions = proposed
     try:
-        if not len(regions):
+        if not len(regions) and not job.none_is_fine:
             raise UserError(f"{sample.image}: no region was found; try other settings")
         target = check_output(job.path(sample.id), job.out_dir)
         write_regions(target, regions, {**job.made_by(), SOURCE: source})

@@ -28,6 +28,13 @@ from pipeline.steps.kinds import stored
 READING = 2  # batches that are read side by side where no processes read
 
 
+def of_shard(cams: CamWork, samples: Sequence[Sample], shard: Shard) -> list[Sample]:
+    """The samples that `run` works on in such a part of the list."""
+    return [
+        sample for batch in every_nth(plan(cams.reader, cams.batch_size, samples), shard) for sample in batch.samples
+    ]
+
+
 def finished_ids(cams: CamWork, job: CrfJob, samples: Iterable[Sample]) -> set[str]:
     """Ids whose mask is whole and made in the same way of the same image; damaged masks count as missing.
 
@@ -38,7 +45,7 @@ def finished_ids(cams: CamWork, job: CrfJob, samples: Iterable[Sample]) -> set[s
     def record_of(image_id: str) -> tuple[Path, dict[str, Any]]:
         sample = by_id[image_id]
         made_by = cams.record_now(sample)
-        return sample.image, job.record(made_by, sample.labels, made_by[SOURCE])
+        return sample.image, job.record(image_id, made_by, sample.labels, made_by[SOURCE])
 
     return crf.finished_ids(job, by_id, record_of)
 

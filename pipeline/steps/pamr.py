@@ -6,6 +6,7 @@ from torch import Tensor
 
 DILATIONS = (8, 16)
 STEPS = 10
+CHANNELS = 8  # that are gathered together; bounds memory
 SHARPNESS = 0.1  # of the standard deviation that colour differences are measured in
 
 
@@ -23,12 +24,16 @@ def pamr(scores: Tensor, image: Tensor, steps: int = STEPS, dilations: tuple[int
     apart = (around - image[:, :, None]).abs() / (1e-8 + SHARPNESS * spread)
     weights = (-apart).mean(dim=1).softmax(dim=1)  # (B, 8 * dilations, H, W)
     for _ in range(steps):
-        gathered = torch.zeros_like(scores)
-        for index, dilation in enumerate(dilations):
-            part = weights[:, None, 8 * index : 8 * (index + 1)]
-            gathered += (neighbours(scores, dilation) * part).sum(dim=2)
-        scores = gathered
+        scores = torch.cat([_gathered(some, weights, dilations) for some in scores.split(CHANNELS, dim=1)], dim=1)
     return scores
+
+
+def _gathered(scores: Tensor, weights: Tensor, dilations: tuple[int, ...]) -> Tensor:
+    gathered = torch.zeros_like(scores)
+    for index, dilation in enumerate(dilations):
+        part = weights[:, None, 8 * index : 8 * (index + 1)]
+        gathered += (neighbours(scores, dilation) * part).sum(dim=2)
+    return gathered
 
 
 def neighbours(maps: Tensor, dilation: int) -> Tensor:

@@ -8,7 +8,7 @@ Letters: Q regions, h w the size at which they lie, which may be another than th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,9 @@ from pipeline.steps.maps import enlarge_labels, resize_maps, resized_rows, rows_
 NO_REGION = 65535  # in a label map
 MOST_REGIONS = 65535  # of an image
 CHUNK_VALUES = 1 << 23  # of masks that are unpacked together; 32 MB
+CHUNK_TEXT = 1 << 20  # signs of run lengths that are read together; some 100 MB
+AT_ONCE = 255  # masks that pycocotools 2.0.11 counts together; with numpy 2 it fails for more
+MOST_PIECES = 7  # of a number among run lengths
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom; the last two exclusive
 Cut = Callable[[Box], np.ndarray]  # the weights (h', w') float32 of a region within a box
@@ -112,10 +115,9 @@ class RunLengths:
         """As of LabelMap; regions without a pixel are left out."""
         if not self.counts:
             return
-        packed = self._packed(slice(None))
-        for number, (pixels, box) in enumerate(zip(rle.area(packed), rle.toBbox(packed))):
+        for number, pixels in enumerate(self.areas()):
             if pixels:
-                left, top, width, height = map(int, box)
+                left, top, width, height = map(int, rle.toBbox(self._packed(slice(number, number + 1)))[0])
 
                 def cut(box: Box, number: int = number) -> np.ndarray:
                     plane = self.planes(slice(number, number + 1))[0]
@@ -130,6 +132,28 @@ class RunLengths:
     def _own_sums(self, scores: np.ndarray, rows: slice) -> np.ndarray:
         total, covering = added(self, scores, rows)
         return total / np.maximum(covering, 1)
+
+    def runs(self, numbers: Sequence[int]) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """The runs of pixels of some masks, in this order, in bounded parts.
+
+        Each is three arrays (R,) int64: the number of the mask, and where the run starts and ends among the pixels
+        counted column by column.
+        """
+        order = np.asarray(numbers, np.int64)
+        for part in chunks(np.array([len(self.counts[number]) for number in order], np.int64)):
+            texts = [self.counts[number] for number in order[part]]
+            ends = np.cumsum([len(text) for text in texts], dtype=np.int64)
+            packed = np.frombuffer(b"".join(texts), np.uint8)
+            owners, lengths = unpacked_lengths(packed, np.concatenate([[0], ends[:-1]]), ends)
+            stops = np.cumsum(lengths) - owners * (self.size[0] * self.size[1])
+            place = np.arange(len(owners)) - np.searchsorted(owners, owners)
+            inside = (place % 2 == 1) & (lengths > 0)
+            yield order[part][owners[inside]], (stops - lengths)[inside], stops[inside]
+
+    def areas(self) -> np.ndarray:
+        """(Q,) int64 pixels of each."""
+        parts = (slice(start, start + AT_ONCE) for start in range(0, len(self), AT_ONCE))
+        return np.concatenate([np.zeros(0, np.int64), *(rle.area(self._packed(part)) for part in parts)])
 
     def arrays(self) -> dict[str, np.ndarray]:
         ends = np.cumsum([len(counts) for counts in self.counts], dtype=np.int64)
@@ -261,37 +285,62 @@ def _unpacked(packed: np.ndarray, ends: np.ndarray, size: tuple[int, int]) -> tu
     starts = np.concatenate([[0], ends[:-1]]) if whole else ends
     if not whole or len(ends) > MOST_REGIONS or (starts > ends).any() or (len(ends) and ends[-1] != len(packed)):
         raise ValueError("`counts` and `ends` that are no run lengths")
-    data = packed.tobytes()
-    counts = tuple(data[start:end] for start, end in zip(starts, ends))
-    for number, text in enumerate(counts):
-        if _covered(text) != size[0] * size[1]:
+    for part in chunks(np.diff(ends, prepend=0)):
+        owners, lengths = unpacked_lengths(packed, starts[part], ends[part])
+        covered = np.bincount(owners, weights=lengths.clip(-1), minlength=part.stop - part.start)
+        covered[owners[lengths < 0]] = -1
+        if len(wrong := np.flatnonzero(covered != size[0] * size[1])):
+            number = part.start + int(wrong[0])
             raise ValueError(f"run lengths of mask {number} that are not those of {size[0]} x {size[1]} pixels")
-    return counts
+    data = packed.tobytes()
+    return tuple(data[start:end] for start, end in zip(starts, ends))
 
 
-def _covered(text: bytes) -> int:
-    """The number of pixels that packed run lengths cover; -1 for a text that is none.
+def chunks(sizes: np.ndarray) -> Iterator[slice]:
+    """Parts of a list of texts of these lengths, of CHUNK_TEXT signs at most or one text each."""
+    ends, start = np.cumsum(sizes), 0
+    while start < len(ends):
+        before = int(ends[start - 1]) if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, before + CHUNK_TEXT, side="right")))
+        yield slice(start, stop)
+        start = stop
 
-    Each number is in pieces of five bits, from the lowest on, as signs from "0" on; the sixth bit says that more
+
+def unpacked_lengths(packed: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mask that each run belongs to, and the run's length in pixels, both (R,) int64; -1 among those of a text
+    that holds no run lengths.
+
+    packed        (n,) uint8, the texts of all masks one after the other
+    starts, ends  (Q,) of those that are asked for, which lie one after the other
+    A text has numbers in pieces of five bits, from the lowest on, as signs from "0" on; the sixth bit says that more
     follow, the fifth of the last one is the number's sign. From the fourth on a number is the difference to the one
     two places before.
     """
-    lengths: list[int] = []
-    number = shift = 0
-    for sign in text:
-        piece = sign - 48
-        if not 0 <= piece < 64 or shift > 30:
-            return -1
-        number |= (piece & 31) << shift
-        shift += 5
-        if not piece & 32:
-            if piece & 16:
-                number -= 1 << shift
-            lengths.append(number + (lengths[-2] if len(lengths) > 2 else 0))
-            if lengths[-1] < 0:
-                return -1
-            number = shift = 0
-    return -1 if shift else sum(lengths)
+    sizes = (ends - starts).astype(np.int64)
+    packed = packed[int(starts[0]) : int(ends[-1])]
+    ends = ends.astype(np.int64) - int(starts[0])
+    of_piece = np.repeat(np.arange(len(sizes)), sizes)
+    pieces = packed.astype(np.int64) - 48
+    unfinished = sizes > 0
+    unfinished[unfinished] = (pieces[ends[unfinished] - 1] & 32) != 0
+    bad = np.unique(np.concatenate([of_piece[(pieces < 0) | (pieces > 63)], np.flatnonzero(unfinished)]))
+    if len(bad) or not len(pieces):
+        return bad, np.full(len(bad), -1)
+    last = np.flatnonzero(pieces & 32 == 0)
+    first = np.concatenate([[0], last[:-1] + 1])
+    owners, lengths = of_piece[last], last + 1 - first
+    if (lengths > MOST_PIECES).any():
+        bad = np.unique(owners[lengths > MOST_PIECES])
+        return bad, np.full(len(bad), -1)
+    shifts = 5 * (np.arange(len(pieces)) - np.repeat(first, lengths))
+    values = np.add.reduceat((pieces & 31) << shifts, first) - ((pieces[last] & 16) >> 4 << 5 * lengths)
+    place = np.arange(len(owners)) - np.searchsorted(owners, owners)  # among the numbers of its mask
+    for parity in (1, 0):
+        chain = np.flatnonzero((place % 2 == parity) & (place > 0))
+        sums, begins = np.cumsum(values[chain]), np.flatnonzero(place[chain] <= 2)
+        before = np.concatenate([[0], sums])[begins]
+        values[chain] = sums - np.repeat(before, np.diff(np.append(begins, len(chain))))
+    return owners, values
 
 
 @dataclass(frozen=True)

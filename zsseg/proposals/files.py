@@ -61,13 +61,16 @@ def find_file(folder: Path, image_id: str) -> Path:
     raise UserError(f"{folder / image_id}: no regions for this photo; expected {image_id}.png, .npy or .npz there")
 
 
-def read_regions(path: Path) -> Regions:
-    """The regions of a file. Raises UserError, naming it, when it is damaged or holds none, or too many."""
+def read_regions(path: Path, least: int = 1) -> Regions:
+    """The regions of a file.
+
+    Raises UserError, naming it, when it is damaged, or holds too many or less than `least`.
+    """
     try:
         regions = _read(path)
     except ValueError as error:
         raise UserError(f"{path}: {error}; expected {EXPECTED}, {REMEDY}") from error
-    if not len(regions):
+    if len(regions) < least:
         raise UserError(f"{path}: holds no region; expected {EXPECTED}, {REMEDY}")
     return regions
 

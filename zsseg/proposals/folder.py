@@ -33,7 +33,7 @@ def complete(settings: FolderSettings) -> FolderSettings:
     from common.files import need_dir
 
     if settings.folder is None:
-        raise UserError("--proposal_dir is needed with --proposals folder: a folder with a file of regions a photo")
+        raise UserError("--proposal_dir is needed: a folder with a file of regions a photo")
     need_dir(Path(settings.folder), "--proposal_dir", "a file of regions a photo")
     return replace(settings, folder=str(Path(settings.folder).resolve()))
 

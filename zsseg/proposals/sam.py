@@ -1,4 +1,7 @@
-"""Masks by segment-anything (Kirillov et al., ICCV 2023; SAM 2: Ravi et al., 2024), by transformers' mask generation.
+"""Masks by segment-anything and its successors, by transformers' mask generation.
+
+SAM (Kirillov et al., ICCV 2023), SAM-HQ (Ke et al., NeurIPS 2023), SAM 2 (Ravi et al., 2024), EdgeTAM (Zhou et al.,
+2025), and the tracker of SAM 3 (Carion et al., 2025).
 
 A grid of points asks for masks; those that the network is sure of, and that hold when the threshold moves, are kept,
 and of nearly equal ones the best.
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 
     from pipeline.steps.regions import RunLengths
 
-KINDS = ("sam", "sam2", "sam2_video", "sam_hq")
+KINDS = ("sam", "sam_hq", "sam2", "sam2_video", "edgetam", "edgetam_video", "sam3_tracker", "sam3_video")
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class SamSettings:
 
     weights: str | None = option(
         None,
-        "SamModel or Sam2Model: a folder in transformers' form or a name such as facebook/sam-vit-base",
+        "SAM, SAM-HQ, SAM 2, EdgeTAM or SAM 3: a folder in transformers' form or a name such as facebook/sam-vit-base",
         flag="--sam",
         type=str,
         metavar="DIR|NAME",

@@ -520,3 +520,21 @@ def test_an_image_that_breaks_the_device_costs_no_other(job: CrfJob, monkeypatch
     found = {outcome.id: outcome.status + outcome.reason for outcome in on_device(job, device, monkeypatch)}
     assert found.pop("d") == "failedRuntimeError: a kernel failed" and set(found.values()) == {"made"}
     assert device.on_cpu == 0
+
+
+def test_many_labels_take_no_more_memory_than_22(job: CrfJob, seen: list, world: Path) -> None:
+    """Up to 22 labels an image has --max_pixels; of more, all probabilities together are no more than these have."""
+    large = (3000, 4000)
+    few = job.working_size(large, 21)
+    assert few == job.working_size(large) == job.working_size(large, 1) == (1500, 2000)
+    for classes in (22, 80, 171):
+        height, width = job.working_size(large, classes)
+        assert 0.99 * 22 * 3_000_000 < height * width * (classes + 1) <= 22 * 3_000_000
+        assert abs(width / height - 4 / 3) < 0.01
+    assert job.working_size((500, 375), 171) == (500, 375)
+    keys, size = np.arange(40), (48, 32)
+    job = replace(job, num_classes=40, max_pixels=48 * 32)
+    save_cams(job.cam_file("d"), Cams(keys, *[np.ones((40, 2, 2), np.float32)] * 2, size), {})
+    assert run(job, ["d"])[0] == {"d": "made"} and read(job, "d").shape == size
+    ((image, probs, *_),) = seen
+    assert len(probs) == 41 and probs.size <= 22 * 48 * 32 and image.shape[:2] == probs.shape[1:]

@@ -138,7 +138,7 @@ def test_what_is_no_such_network_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     for weights, told in (
         (None, "--sam is needed: a folder with config.json"),
-        (str(tmp_path), "a network of the kind bert; expected sam, sam2"),
+        (str(tmp_path), "a network of the kind bert; expected sam, sam_hq"),
         (str(tmp_path / "absent" / "x"), "no readable network on this machine"),
     ):
         with pytest.raises(UserError, match=told) as raised:

@@ -1,0 +1,110 @@
+"""What refines maps between the model and the mask: `--refine crf,sam` names the steps (docs/methods.md, section 9).
+
+crf   DenseCRF (pipeline/crf)
+pamr  pixel-adaptive refinement (pipeline/steps/pamr.py)
+sam   masks without classes vote (pipeline/steps/votes.py); they lie in files, as scripts/propose.py writes them
+
+Imports nothing heavy at its top, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common.arguments import option
+from common.errors import UserError
+from zsseg.proposals.table import PROPOSERS
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from pipeline.steps.regions import Regions
+
+CRF, PAMR, SAM = STEPS = ("crf", "pamr", "sam")
+NOTHING = "none"
+RULES = ("majority", "max-iou", "max-iou-imp", "max-iou-imp2")  # of pipeline/steps/votes.py
+NO_MASKS = "no mask that could vote"
+
+
+@dataclass(frozen=True)
+class VoteSettings:
+    """Which masks vote and how; their help says what they are."""
+
+    votes: str = option(
+        "sam",
+        "where the masks come from that vote, as of scripts.propose; `--refine crf,sam --votes NAME --help` shows the "
+        "options of one way",
+        choices=tuple(PROPOSERS),
+    )
+    rule: str = option(
+        "majority",
+        "majority: each mask takes its most frequent label, small masks before large ones; max-iou: each class takes "
+        "the masks of which more than half is the class (-imp: and its pixels without mask; -imp2: and masks that "
+        "cover 85 percent of it)",
+        flag="--vote_rule",
+        choices=RULES,
+    )
+    folder: str | None = option(
+        None,
+        "where the masks are kept, made once an image; not given: the folder `regions` beside the CAM files, or beside "
+        "the masks where there are none",
+        flag="--vote_dir",
+        type=str,
+        metavar="DIR",
+    )
+
+
+@dataclass(frozen=True)
+class Votes:
+    """The masks that vote, and how.
+
+    folder   of their files, one a photo
+    rule     one of RULES
+    made_by  the record that the files have in common; empty for a folder of somebody's
+    failures  by id, why the masks of an image could not be made
+    """
+
+    folder: Path
+    rule: str = "majority"
+    made_by: Mapping[str, Any] = field(default_factory=dict)
+    failures: Mapping[str, str] = field(default_factory=dict)
+
+    def settings(self) -> dict[str, Any]:
+        """Their part of the record that all masks share."""
+        return {"vote_rule": self.rule, "votes": dict(self.made_by) or "folder"}
+
+    def file(self, image_id: str) -> Path:
+        """Raises UserError when there is none."""
+        if image_id in self.failures:
+            raise UserError(self.failures[image_id])
+        from zsseg.proposals.files import find_file
+
+        return find_file(self.folder, image_id)
+
+    def read(self, image_id: str, size: tuple[int, int]) -> Regions:
+        """The masks of a photo of (H, W) pixels. Raises UserError for a file that is damaged or of another photo."""
+        from zsseg.proposals.files import read_regions
+
+        path = self.file(image_id)
+        regions = read_regions(path, least=0)
+        if regions.size != size:
+            was, now = (f"{height} x {width}" for height, width in (regions.size, size))
+            raise UserError(f"{path}: masks of a photo of {was} pixels, this one has {now}; make them of this photo")
+        return regions
+
+
+def moved_by_colours(scores: np.ndarray, rgb: np.ndarray, device: str) -> np.ndarray:
+    """Scores (k, H, W) float32 after PAMR with the image (H, W, 3) uint8."""
+    import numpy as np
+    import torch
+
+    from clip.device import pick_device
+    from pipeline.steps.pamr import pamr
+
+    where = pick_device(device)
+    image = torch.tensor(rgb, device=where).permute(2, 0, 1).float()
+    moved = pamr(torch.from_numpy(np.ascontiguousarray(scores)).to(where)[None], image[None])
+    return moved[0].cpu().numpy()

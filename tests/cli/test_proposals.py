@@ -1,0 +1,170 @@
+"""Masks that vote, by the commands: against loops over pixels, on every road, and with masks that are not fit."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataset.mask_png import mask_made_by, read_mask
+from pipeline.steps.regions import RunLengths
+from tests.made import made
+from tests.support import Command
+from toyworld.layout import write_scene
+from toyworld.scenes import draw_scene
+from zsseg.proposals.files import write_regions
+
+SCENES = (5, 8)
+FELZENSZWALB: list[object] = ["--votes", "felzenszwalb", "--fz_min_size", 40]
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two scenes of the toy world. Not to be written to."""
+    root = tmp_path_factory.mktemp("toy")
+    for index in SCENES:
+        write_scene(root, f"t{index}", draw_scene(2025, index))
+    split = root / "ImageSets" / "Segmentation" / "train.txt"
+    split.parent.mkdir(parents=True)
+    split.write_text("".join(f"t{index}\n" for index in SCENES))
+    return root
+
+
+@pytest.fixture(scope="module")
+def cams(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Their CAM files, copied by those who keep masks beside them."""
+    import generate_cams
+
+    folder = tmp_path_factory.mktemp("road") / "cams"
+    assert generate_cams.main(["--img_root", str(toy), "--cam_out_dir", str(folder), "--device", "cpu"]) == 0
+    return folder
+
+
+@pytest.fixture
+def refined(command: Command, toy: Path, cams: Path, tmp_path: Path):  # type: ignore[no-untyped-def]
+    """Runs eval_cam_with_crf.py with such a --refine, into a folder of this name; returns how it ended."""
+
+    def run(refine: str, *more: object, out: str = ""):  # type: ignore[no-untyped-def]
+        options: list[object] = ["--img_root", toy, "--cam_out_dir", cams, "--device", "cpu", "--refine", refine]
+        return command("eval_cam_with_crf", *options, "--pseudo_mask_save_path", tmp_path / (out or refine), *more)
+
+    return run
+
+
+def kept(cams: Path) -> Path:
+    """The folder of masks beside the CAM files."""
+    (folder,) = (cams.parent / "regions").iterdir()
+    return folder
+
+
+def by_majority(labels: np.ndarray, mask: np.ndarray, regions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each region with its most frequent label; in the mask 255, where more than half of it was."""
+    labels, mask = labels.copy(), mask.copy()
+    for number in np.unique(regions):
+        inside = regions == number
+        counts = Counter(labels[inside].tolist())
+        label = max(sorted(counts), key=lambda value: counts[value])
+        unsure = 2 * np.count_nonzero(mask[inside] == 255) > np.count_nonzero(inside)
+        labels[inside], mask[inside] = label, 255 if unsure else label
+    return labels, mask
+
+
+def test_masks_and_scores_after_a_vote(refined, cams: Path, toy: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    assert refined("crf").code == refined("crf", "--confidence", 0, out="sure").code == 0
+    scores = tmp_path / "scores.json"
+    ended = refined("crf,sam", *FELZENSZWALB, "--json", scores)
+    assert ended.code == 0 and "then votes" in ended.out and "2 masks written" in ended.out, ended.err
+    regions = kept(cams)
+    right = counted = changed = 0
+    for index in SCENES:
+        name = f"t{index}.png"
+        before = read_mask(tmp_path / "sure" / name)
+        labels, mask = by_majority(
+            before, read_mask(tmp_path / "crf" / name), np.asarray(Image.open(regions / name)).astype(int)
+        )
+        assert np.array_equal(read_mask(tmp_path / "crf,sam" / name), mask)
+        truth = read_mask(toy / "SegmentationClass" / name)
+        right, counted = right + (labels == truth)[truth < 255].sum(), counted + (truth < 255).sum()
+        changed += (before != labels).sum()
+        record = json.loads(mask_made_by(tmp_path / "crf,sam" / name))
+        assert record["refine"] == "crf,sam" and record["votes"]["min_size"] == 40 and record["voters"]
+    assert changed > 20
+    found = json.loads(scores.read_text())
+    assert found["pixel_accuracy"] == pytest.approx(right / counted) and found["settings"]["refine"] == "crf,sam"
+    run = json.loads((tmp_path / "crf,sam" / "run.json").read_text())
+    assert run["settings"]["vote_rule"] == "majority" and run["settings"]["votes"]["proposals"] == "felzenszwalb"
+    only = refined("crf,sam", *FELZENSZWALB, "--eval_only", "--json", tmp_path / "only.json", out="absent")
+    assert only.code == 0 and not (tmp_path / "absent").exists()
+    assert json.loads((tmp_path / "only.json").read_text())["miou"] == found["miou"]
+
+
+def test_every_road_writes_the_same_and_keeps_it(  # type: ignore[no-untyped-def]
+    command: Command, refined, toy: Path, cams: Path, tmp_path: Path
+) -> None:
+    options = [*FELZENSZWALB, "--vote_rule", "max-iou-imp"]
+    assert refined("pamr,sam", *options).code == 0
+    before, (name, *_) = made(tmp_path / "pamr,sam"), sorted(made(tmp_path / "pamr,sam"))
+    assert "0 masks written, 2 already there" in refined("pamr,sam", *options).out
+    other = refined("pamr,sam", *FELZENSZWALB)
+    assert other.code == 2 and "vote_rule max-iou-imp (now majority)" in other.err
+    data: list[object] = ["--img_root", toy, "--device", "cpu", "--refine", "pamr,sam", *options]
+    ended = command("scripts.run", *data, "--pseudo_mask_save_path", tmp_path / "run")
+    assert ended.code == 0 and made(tmp_path / "run") == before, ended.err
+    photo = next((toy / "JPEGImages").glob(f"{Path(name).stem}.*"))
+    annotation = (toy / "Annotations" / f"{photo.stem}.xml").read_text()
+    labels = sorted({part.split("<")[0] for part in annotation.split("<name>")[1:]})
+    command_line: list[object] = [photo, "--dataset", "toyworld", "--labels", *labels, "--out", tmp_path / "one"]
+    ended = command("scripts.segment", *command_line, *data[2:], "--max_side", 1024)
+    assert ended.code == 0, ended.err
+    assert np.array_equal(read_mask(tmp_path / "one" / f"{photo.stem}_mask.png"), read_mask(tmp_path / "run" / name))
+
+
+def test_masks_of_anybody(refined, tmp_path: Path, toy: Path) -> None:  # type: ignore[no-untyped-def]
+    """One photo's masks overlap and one is empty; the other's are missing, of another size, damaged, or none at all."""
+    folder, sizes = tmp_path / "theirs", {}
+    folder.mkdir()
+    for index in SCENES:
+        with Image.open(next((toy / "JPEGImages").glob(f"t{index}.*"))) as image:
+            sizes[index] = (image.height, image.width)
+    theirs, size = folder / "t8.npy", sizes[8]
+    np.save(folder / "t5.npy", np.random.default_rng(0).random((3, *sizes[5])) < np.array([0.5, 0.5, 0])[:, None, None])
+    bad = {
+        "no regions for this photo; expected t8.png, .npy": lambda: None,
+        f"masks of a photo of {size[0] - 1} x {size[1]} pixels": lambda: np.save(
+            theirs, np.ones((2, size[0] - 1, size[1])) > 0
+        ),
+        "cannot be read as an array": lambda: theirs.write_bytes(b"no array"),
+    }
+    for told, write in bad.items():
+        write()
+        ended = refined("sam", "--votes", "folder", "--proposal_dir", folder)
+        assert ended.code == 3 and told in ended.err and "t8" in ended.err, ended.err
+    assert (tmp_path / "sam" / "t5.png").is_file() and not (tmp_path / "sam" / "t8.png").exists()
+    theirs.unlink()
+    write_regions(folder / "t8.npz", RunLengths(size, ()), {})
+    ended = refined("sam", "--votes", "folder", "--proposal_dir", folder)
+    assert ended.code == 0 and "1 image: no mask that could vote (t8)" in ended.out
+    assert refined("none").code == 0
+    voted, plain = (
+        {index: read_mask(tmp_path / name / f"t{index}.png") for index in SCENES} for name in ("sam", "none")
+    )
+    assert np.array_equal(voted[8], plain[8]) and not np.array_equal(voted[5], plain[5])
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--refine", "sam,sam"], "expected crf, pamr, sam, or several of them in an order such as crf,sam"),
+        (["--refine", "crf", "--vote_rule", "majority"], "--vote_rule goes with --refine crf,sam"),
+        (["--refine", "crf,sam"], "--sam is needed: a folder with config.json"),
+        (["--refine", "crf,sam", "--sam", "absent/x"], "absent/x: no readable network on this machine"),
+        (["--refine", "crf,sam", "--sam", "x", "--sam_quality", "2"], "2: expected a number from 0 to 1"),
+        (["--refine", "crf,sam", "--votes", "folder"], "--proposal_dir is needed"),
+        (["--refine", "crf,sam", *map(str, FELZENSZWALB), "--engine", "ray"], "workers do not see the masks"),
+    ],
+)
+def test_mistakes_are_one_line(options: list[str], told: str, command: Command, toy: Path, cams: Path) -> None:
+    ended = command("eval_cam_with_crf", "--img_root", toy, "--cam_out_dir", cams, "--eval_only", *options)
+    assert ended.code == 2 and told in ended.err and len(ended.err.strip().splitlines()) == 1
