@@ -9,6 +9,7 @@ from pipeline.methods import (
     clearclip,
     clip_es,
     excel,
+    freecp,
     gem,
     maskclip,
     maskclip_v,
@@ -42,6 +43,7 @@ METHODS: dict[str, Method] = {
     "sfp": sfp.METHOD,
     "gem": gem.METHOD,
     "proxyclip": proxyclip.METHOD,
+    "freecp": freecp.METHOD,
     "excel": excel.METHOD,
     "zsseg": zsseg.METHOD,
 }

@@ -5,7 +5,7 @@ Protocol of SCLIP (Wang et al., ECCV 2024); the constants published for each dat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -261,7 +261,7 @@ def class_cosines(
     column = {row: index for index, row in enumerate(rows)}
     words, has_background = text.words_of(everything)[0], len(text.background) > 0
     results: list[Seen] = []
-    for part in images.split(max(1, COSINES // (len(rows) * images[0, 0].numel()))):
+    for part in in_parts(images, len(rows)):
         cosines = merged_cosines(clip, output, part, words, owners, settings)
         cosines = torch.nn.functional.interpolate(cosines, size=size, mode="bilinear", align_corners=False)
         for image, scores in zip(part, cosines):
@@ -272,6 +272,11 @@ def class_cosines(
                 scores = refined(scores[None], image[None], settings.options.pamr)[0]
             results.append((scores, owner, has_background))
     return results
+
+
+def in_parts(images: Tensor, planes: int) -> Iterable[Tensor]:
+    """Images (B, 3, H, W) in parts, of which the (planes, H, W) of each image fit into memory."""
+    return images.split(max(1, COSINES // (planes * images[0, 0].numel() or 1)))
 
 
 def map_size(images: Tensor) -> tuple[int, int]:

@@ -25,28 +25,35 @@ def transition_matrix(attention: Tensor) -> Tensor:
     return matrix @ matrix
 
 
-def mean_attention(attention: Sequence[Tensor]) -> Tensor:
-    """L tensors (B, N, N) to the mean over the last eight blocks, (B, N, N)."""
-    return torch.stack(list(attention[-ATTENTION_BLOCKS:])).mean(dim=0)
+def mean_attention(attention: Sequence[Tensor], blocks: int = ATTENTION_BLOCKS) -> Tensor:
+    """L tensors (B, N, N) to the mean over the last blocks, (B, N, N)."""
+    return torch.stack(list(attention[-blocks:])).mean(dim=0)
 
 
 def box_mask(cam: np.ndarray, threshold: float) -> np.ndarray:
-    """Union of the bounding boxes of what stands out in a CAM.
+    """Union of the `boxes` of what stands out in a CAM, (h, w) bool."""
+    mask = np.zeros(cam.shape, bool)
+    for top, left, bottom, right in boxes(cam, threshold):
+        mask[top:bottom, left:right] = True
+    return mask
+
+
+def boxes(cam: np.ndarray, threshold: float) -> list[tuple[int, int, int, int]]:
+    """The bounding boxes (top, left, bottom, right) of what stands out in a CAM.
 
     cam        (h, w) float32 in [0, 1]
     threshold  share of the maximum above which a pixel counts
-    Returns (h, w) bool. As in the reference, boxes are half-open after their far corner is clipped to w-1 and h-1, so
-    a box that touches the right or bottom border loses its last column or row.
+    As in the reference, boxes are half-open after their far corner is clipped to w-1 and h-1, so a box that touches the
+    right or bottom border loses its last column or row, and may be empty.
     """
     levels = (cam * 255).astype(np.uint8)
     binary = (levels > int(threshold * levels.max())).astype(np.uint8) * 255
     contours, _ = cv2.findContours(binary, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
-    mask = np.zeros(cam.shape, bool)
-    height, width = cam.shape
+    found, (height, width) = [], cam.shape
     for contour in contours:
         x, y, box_width, box_height = cv2.boundingRect(contour)
-        mask[y : min(y + box_height, height - 1), x : min(x + box_width, width - 1)] = True
-    return mask
+        found.append((y, x, min(y + box_height, height - 1), min(x + box_width, width - 1)))
+    return found
 
 
 def refine(transitions: Tensor | Sequence[Tensor], cams: Sequence[Tensor], threshold: float) -> list[Tensor]:
