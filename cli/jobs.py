@@ -173,9 +173,8 @@ def announce_cams(work: "CamWork", dataset: str, images: object, count: int, lab
         print(f"words   {len(spec.classes)} classes{background}")
     print(f"model   {work.clip.describe()} on {work.clip.device}")
     augmented = f", scales {list(settings.scales)}{' and flip' if settings.flip else ''}" if settings.augmented else ""
-    options = "".join(
-        f", {key} {value}" for key, value in dict(_shown(settings.options)).items() if value not in (None, 0, (), "")
-    )
+    shown = dict(_shown(settings.options))  # those of a method below another have the same names and values
+    options = "".join(f", {key} {value}" for key, value in shown.items() if value not in (None, 0, (), ""))
     print(f"method  {settings.method}{options}{augmented}, batches of {work.batch_size}")
 
 

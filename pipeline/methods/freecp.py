@@ -154,7 +154,7 @@ def maps(
 
 
 def purified(clip: Clip, options: FreeCpSettings, count: int, windows: Windows) -> Tensor:
-    """Of windows the maps (M, 2k, h, w) of `count` classes: probabilities from 0 to 1, then the refined ones that stay."""
+    """Of windows the maps (M, 2k, h, w) of k = `count` classes: probabilities from 0 to 1, and what is left of them."""
     import torch
 
     from pipeline.steps.affinity import mean_attention, refine, transition_matrix
@@ -187,6 +187,7 @@ def told_apart(clip: Clip, options: FreeCpSettings, windows: Windows, refined: T
     from pipeline.steps.purification import groups, overlaps
     from pipeline.steps.tensors import to_numpy
 
+    assert options.ambiguity is not None
     joined = overlaps(refined) >= options.ambiguity
     patch, crops, asked = clip.patch_size, [], []
     for index, pairs in enumerate(joined & (refined.amax(dim=(2, 3)) > 0)[:, :, None]):
@@ -209,7 +210,10 @@ def told_apart(clip: Clip, options: FreeCpSettings, windows: Windows, refined: T
 def best_classes(
     clip: Clip, crops: Sequence[Tensor], windows: Windows, asked: Sequence[Sequence[int]], count: int
 ) -> Sequence[int]:
-    """For each crop (3, h, w) the one of its `asked` classes, of `count`, whose words CLIP's image feature is nearest to."""
+    """For each crop (3, h, w) the one of its `asked` classes whose words CLIP's image feature is nearest to.
+
+    count  of all classes
+    """
     import torch
     from torch.nn import functional as F
 
