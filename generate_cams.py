@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from cli import engines, model_options, options, run_log
+from cli.commands import spelled
 from cli.jobs import TAG_FILE, announce_cams, cam_job, labels_for_method, load_model, same_data, tagged
 from common.errors import EXIT_OK
 from common.shard import WHOLE, Shard
@@ -78,7 +79,7 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     code = log.report("CAM files", out_dir)
     if code == EXIT_OK:
         stage, what = ("eval_cam.py", "scores") if selection.spec.has_usual_masks else ("eval_cam_with_crf.py", "masks")
-        print(log.spell(f"next: python {stage}{same_data(args)}   ({what})"))
+        print(log.spell(f"next: {spelled(f'python {stage}')}{same_data(args)}   ({what})"))
     return code
 
 

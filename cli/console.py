@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import FrameType
 
+from cli.commands import spelled
 from common.errors import (
     EXIT_INCOMPLETE,
     EXIT_INTERRUPTED,
@@ -22,6 +23,7 @@ from common.errors import (
     UserError,
 )
 from common.outcome import Outcome
+from common.package import missing_package
 
 LISTED_FAILURES = 20
 LISTED_NOTES = 8
@@ -54,6 +56,8 @@ def run(body: Callable[[], int], next_command: str = "", quiet: bool = False) ->
             _print_error("error: stdout was closed before all was done; the same command goes on from here")
             return EXIT_INCOMPLETE
         except (KeyboardInterrupt, Exception) as error:
+            if isinstance(error, ModuleNotFoundError):
+                error = missing_package(error) or error
             if not received and isinstance(error, UserError):
                 _print_error(f"error: {error}")
                 return EXIT_USAGE
@@ -67,9 +71,9 @@ def run(body: Callable[[], int], next_command: str = "", quiet: bool = False) ->
 
 def _print_error(text: str, next_command: str = "") -> None:
     with suppress(OSError):  # stderr is closed
-        print(text, file=sys.stderr)
+        print(spelled(text), file=sys.stderr)
         if next_command:
-            print(f"continue with: {next_command}", file=sys.stderr, flush=True)
+            print(f"continue with: {spelled(next_command)}", file=sys.stderr, flush=True)
 
 
 class Silence(io.TextIOBase):
@@ -151,7 +155,7 @@ def list_failures(failures: list[tuple[str, str]]) -> int:
         return EXIT_OK
     print(f"{_images(len(failures))} failed:", file=sys.stderr)
     for image_id, reason in failures[:LISTED_FAILURES]:
-        print(f"  {image_id}: {reason}", file=sys.stderr)
+        print(f"  {image_id}: {spelled(reason)}", file=sys.stderr)
     if len(failures) > LISTED_FAILURES:
         print(f"  ... and {len(failures) - LISTED_FAILURES} more", file=sys.stderr)
     return EXIT_INCOMPLETE

@@ -1,7 +1,8 @@
 """The data sets: where the spec of each is. Imports none of them, so that --help is quick."""
 
-import importlib
 from typing import TYPE_CHECKING
+
+from common.package import module
 
 if TYPE_CHECKING:
     from dataset.spec import DatasetSpec
@@ -24,4 +25,4 @@ FOLDER = "folder"  # a user's own images, with the classes of --classes
 
 def spec_of(name: str) -> "DatasetSpec":
     """The frozen spec of a data set of the table."""
-    return importlib.import_module(SPECS[name]).SPEC
+    return module(SPECS[name]).SPEC

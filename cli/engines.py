@@ -12,6 +12,7 @@ from cli import console, run_log
 from cli.datasets import FOLDER, spec_of
 from common.arguments import positive
 from common.errors import StopRun, UserError
+from common.package import how_to_install
 from dataset.spec import BY_CLIP, VOC
 from engine.ray_cluster import ClusterOptions
 from engine.remote import Address, path_or_address
@@ -28,7 +29,7 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         "--engine",
         choices=("local", "ray"),
         default="local",
-        help="ray: the workers of a Ray cluster (pip install -r requirements-ray.txt); paths may then be addresses "
+        help=f"ray: the workers of a Ray cluster ({how_to_install('ray')}); paths may then be addresses "
         "such as s3://bucket/photos",
     )
     group.add_argument("--address", help="of a running Ray cluster, host:6379 or auto; not given: this machine's cores")
@@ -87,7 +88,7 @@ def _run_on_ray(name: str, stage: str, argv: Sequence[str] | None, args: argpars
     if args.shard is not None:
         raise UserError(f"--shard {args.shard} with --engine ray: Ray divides the list itself")
     if find_spec("ray") is None or find_spec("fsspec") is None:
-        raise UserError("--engine ray needs Ray: pip install -r requirements-ray.txt, on every machine")
+        raise UserError(f"--engine ray needs Ray: {how_to_install('ray')}, on every machine")
     from engine.mirror import mirrored
 
     output = "pseudo_mask_save_path" if hasattr(args, "pseudo_mask_save_path") else "cam_out_dir"

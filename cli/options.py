@@ -12,6 +12,7 @@ from dataclasses import Field, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from cli.commands import program, spelled
 from cli.datasets import FOLDER, SPECS
 from common.shard import HELP, Shard, shard_of
 
@@ -22,7 +23,11 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
     """Shows defaults other than None and False."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
+        text = action.help if action.default in (None, False) else super()._get_help_string(action)
+        return text and spelled(text)
+
+    def _format_text(self, text: str) -> str:
+        return super()._format_text(spelled(text))
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,11 @@ class Parser(argparse.ArgumentParser):
     """argparse with one-line errors, defaults shown in the help, and options that depend on others."""
 
     def __init__(self, description: str, epilog: str = "") -> None:
-        super().__init__(description=description, epilog=epilog, formatter_class=_Help)
+        super().__init__(program(), description=description, epilog=epilog, formatter_class=_Help)
         self.packs: list[Pack] = []
+
+    def exit(self, status: int = 0, message: str | None = None) -> None:  # type: ignore[override]
+        super().exit(status, message and spelled(message))
 
     def error(self, message: str) -> None:  # type: ignore[override]
         self.exit(2, f"error: {message} (see {self.prog} --help)\n")
@@ -61,6 +69,10 @@ class Parser(argparse.ArgumentParser):
         for pack in self.packs:  # one may bring the option that the next depends on
             if pack.applies(_deciding(typed, self)):
                 add_settings(self, pack.title, pack.settings)
+        if "_ARGCOMPLETE" in os.environ:
+            from cli.completion import complete
+
+            complete(self)
         result, unknown = self.parse_known_args(typed, namespace)
         if unknown:
             flag = unknown[0].split("=")[0]

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from cli import console
+from cli.commands import spelled
 from cli.run_record import FORMAT, RUN_FILE, Output, check_same_settings, code_version, now, versions
 from common.errors import EXIT_INCOMPLETE, EXIT_OK, StopRun, UserError
 from common.files import cannot_write, check_place, sweep_leftovers, write_text
@@ -57,7 +58,7 @@ class RunLog:
 
     def __init__(self, name: str, stage: str, arguments: Sequence[str], log_json: str | None) -> None:
         self.name, self.stage, self.arguments = name, stage, list(arguments)
-        self.command = " ".join(["python", name, *map(shlex.quote, arguments)])
+        self.command = spelled(f"python {name}") + "".join(f" {shlex.quote(part)}" for part in arguments)
         self.tally = console.Tally()
         self.scores: dict[str, Any] | None = None
         self.output: Output | None = None

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from common.package import how_to_install
 
 HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # open_clip's names on the hub
 
@@ -19,7 +20,7 @@ def package_file(name: str) -> Path:
     """A data file of the installed open_clip, which is not imported. Raises UserError where it is not installed."""
     spec = importlib.util.find_spec("open_clip")
     if spec is None or not spec.submodule_search_locations:
-        raise UserError("the package open_clip_torch is not installed; pip install -r requirements.txt")
+        raise UserError(f"the package open_clip_torch is not installed; {how_to_install('')}")
     return Path(spec.submodule_search_locations[0], name)
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import StopRun, UserError
+from common.package import PACKAGE
 from engine.remote import Mirror
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -96,11 +97,10 @@ def cluster(options: ClusterOptions) -> Iterator[None]:
     address = options.address or os.environ.get("RAY_ADDRESS")
     _check_reachable(address)
     with tempfile.TemporaryDirectory(prefix="clip-pseudo-masks-code-") as folder:
-        code: dict[str, Any] = {"env_vars": {"PYTHONPATH": str(ROOT)}}
+        code: dict[str, Any] = {"env_vars": {"PYTHONPATH": str(_package_file().parent.parent if PACKAGE else ROOT)}}
         if address and not options.shared_code:
             code = {"working_dir": folder}
-            for name in CODE:
-                shutil.copytree(ROOT / name, Path(folder, name), ignore=shutil.ignore_patterns("__pycache__"))
+            _copy_code(Path(folder, PACKAGE.rstrip(".")))
         local: dict[str, Any] = {} if address else {"include_dashboard": False}
         try:
             with _silent_stderr():
@@ -120,6 +120,19 @@ def cluster(options: ClusterOptions) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+def _package_file() -> Path:
+    """The first file of the installed package, which says how its modules find each other."""
+    return Path(str(sys.modules[PACKAGE.rstrip(".")].__file__))
+
+
+def _copy_code(target: Path) -> None:
+    """Copy what workers import, in its folder or as the package."""
+    for name in CODE:
+        shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+    if PACKAGE:
+        shutil.copy(_package_file(), target)
 
 
 def _check_reachable(address: str | None) -> None:

@@ -1,7 +1,8 @@
 """The export formats: to add one, a file with a FORMAT, a line here, and a test that reads it as its tool does."""
 
-import importlib
 from typing import TYPE_CHECKING
+
+from common.package import module
 
 if TYPE_CHECKING:
     from exports.files import Format
@@ -26,4 +27,4 @@ FORMATS = {  # name: module, imported when it is asked for, so that --help is qu
 
 def format_of(name: str) -> "Format":
     """The format of that name, a key of FORMATS."""
-    return importlib.import_module(FORMATS[name]).FORMAT
+    return module(FORMATS[name]).FORMAT

@@ -5,7 +5,6 @@ python -m scripts.collect_scores output/compare/scores --methods --out output/co
 """
 
 import argparse
-import importlib
 import json
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from cli import console
 from cli.options import Parser
 from common.errors import EXIT_OK, UserError
 from common.files import write_text
+from common.package import module
 
 STAGES = {"cam": "CAM", "attn": "refined by the affinity", "crf": "after the CRF"}
 METHODS = {  # of scripts/compare_toyworld.sh: title, and what labels of the held-out images it was given
@@ -59,7 +59,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.methods:
         _print_methods(collected)
     else:
-        _print_stages(collected, importlib.import_module(f"{args.published}.spec").PUBLISHED if args.published else {})
+        _print_stages(collected, module(f"{args.published}.spec").PUBLISHED if args.published else {})
     print(f"all scores in {args.out}")
     return EXIT_OK
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli import console
+from cli.commands import spelled
 from cli.model_options import add_model_options
 from cli.options import Parser, add_data_options, add_settings, settings_from
 from cli.training_runs import fill_in, make_ready, reader_count
@@ -123,7 +124,7 @@ def _learn(args: argparse.Namespace, ranks: "Ranks") -> int:
     report = train(job, state, ranks)
     accuracy = f", {100 * report.accuracies['macc_top1']:.1f} % of held-out regions right" if report.accuracies else ""
     print(f"{args.out / PROMPTS}: {settings.prefix + settings.suffix} vectors after {state.iteration} steps{accuracy}")
-    print(f"next: python generate_cams.py ... --prompts {args.out / PROMPTS}")
+    print(spelled(f"next: python generate_cams.py ... --prompts {args.out / PROMPTS}"))
     failed = {**dict(failures), **dict(missing), **dict(unreadable), **report.failures}
     return console.list_failures([*selection.problems, *sorted(failed.items())]) if ranks.first else EXIT_OK
 

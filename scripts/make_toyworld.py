@@ -1,19 +1,19 @@
 """Write a toy-world data set in the VOC layout. `python -m scripts.make_toyworld --out DIR --seed S --count N`"""
 
-import argparse
 from pathlib import Path
 
 from cli.console import run
+from cli.options import Parser
 from common.errors import EXIT_OK, UserError
 from common.files import need_writable
 from toyworld.spec import DEMO_COUNT, DEMO_SEED
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="make_toyworld", description="Draw labelled scenes with exact masks.")
+    parser = Parser("Draw labelled scenes with exact masks.")
     parser.add_argument("--out", type=Path, required=True, help="folder for JPEGImages, Annotations, ...")
-    parser.add_argument("--seed", type=int, default=DEMO_SEED, help=f"the set to draw (default: {DEMO_SEED}, the demo)")
-    parser.add_argument("--count", type=int, default=DEMO_COUNT, help=f"number of scenes (default: {DEMO_COUNT})")
+    parser.add_argument("--seed", type=int, default=DEMO_SEED, help="the set to draw; not given: the demo")
+    parser.add_argument("--count", type=int, default=DEMO_COUNT, help="number of scenes")
     args = parser.parse_args(argv)
     return run(lambda: make(args.out, args.seed, args.count))
 

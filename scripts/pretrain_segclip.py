@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli import console, pretraining_options
+from cli.commands import spelled
 from cli.options import Parser, settings_from
 from common.cores import available_cores
 from common.errors import EXIT_OK, UserError
@@ -64,10 +65,8 @@ def _pretrain(args: argparse.Namespace, ranks: "Ranks") -> int:
     score = f", mIoU {100 * report.scores['miou']:.1f}" if report.scores else ""
     skipped = f", {state.skipped} steps skipped whose loss was no number" if state.skipped else ""
     print(f"{args.out / WEIGHTS}: SegCLIP after {state.iteration} iterations{score}{skipped}")
-    print(
-        f"next: python generate_cams.py --method segclip --model {args.out / WEIGHTS} --dataset folder --img_root DIR "
-        "--classes FILE"
-    )
+    model = f"--method segclip --model {args.out / WEIGHTS}"
+    print(spelled(f"next: python generate_cams.py {model} --dataset folder --img_root DIR --classes FILE"))
     return console.list_failures([*problems, *report.failures.items()]) if ranks.first else EXIT_OK
 
 

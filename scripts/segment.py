@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pipeline.stages.batches import BatchImage
     from pipeline.stages.crf import CrfJob, CrfResult
 
+OUT = Path("output/segment")
 PICTURES = ("mask", "overlay", "steps")  # of each photo
 MOST_SHOWN = 8  # classes on the sheet of stages
 OF_GROUPS = ("all_groups", "first_group", "final_group")
@@ -33,8 +34,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(
         "Photos + the names of their classes -> masks, in memory; without names, CLIP supplies them (TagCLIP).",
         "Writes NAME_mask.png (mode L: 0 background, class number, 255 not sure; class index where the data set has no "
-        "background), NAME_overlay.png, NAME_steps.png. With --model and neither --dataset nor --classes, the labels "
-        "may be any words. Photos longer than --max_side are shrunk for CLIP and the CRF, their masks are not.",
+        "background), NAME_overlay.png, NAME_steps.png. Without --dataset and --classes the labels may be any words; "
+        "without --model OpenAI's ViT-B/16 is asked, or the toy world's CLIP where they are its classes. Photos longer "
+        "than --max_side are shrunk for CLIP and the CRF, their masks are not.",
     )
     parser.add_argument("photos", type=Path, nargs="+", metavar="PHOTO", help="image files of any size")
     parser.add_argument(
@@ -43,7 +45,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="NAME",
         help="classes in the photos; clip or not given: ask CLIP (with --method segclip not given: all classes)",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the pictures go")
+    parser.add_argument("--out", type=Path, default=OUT, metavar="DIR", help="where the pictures go")
     parser.add_argument(
         "--vis",
         nargs="+",
@@ -225,14 +227,18 @@ def read_names(texts: list[str] | None) -> list[str] | None:
 
 
 def choose_spec(args: argparse.Namespace, labels: list[str] | None) -> "DatasetSpec":
-    """The classes and prompts: of --classes, of --dataset, the labels themselves with --model, or toyworld's."""
+    """The classes and prompts: of --classes, of --dataset, the labels themselves, or toyworld's.
+
+    Without --model, labels of which none is a class of the toy world go to the CLIP of their own spec.
+    """
     from cli.datasets import FOLDER
     from cli.lookup import dataset_spec
 
     if args.dataset is not None or args.classes is not None:
         return dataset_spec(args.dataset or FOLDER, args.classes)
-    if args.model is None:
-        return dataset_spec("toyworld")
+    toyworld = dataset_spec("toyworld")
+    if args.model is None and (labels is None or not set(toyworld.classes).isdisjoint(labels)):
+        return toyworld
     if labels is None:
         raise UserError("--labels: CLIP needs names to choose from; give --classes FILE or --dataset voc12")
     return spec_of_words(labels)

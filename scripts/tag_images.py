@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli import options, run_log
+from cli.commands import spelled
 from cli.jobs import TAG_FILE, model_source, tagged
 from cli.model_options import add_model_options, tag_settings
 from common.errors import UserError
@@ -71,7 +72,7 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
         model = (("--model", args.model), ("--pretrained", args.pretrained), ("--activation", activation))
         model_text = "".join(f" {flag} {shlex.quote(value)}" for flag, value in model if value)
         data = options.data_options(argparse.Namespace(**{**vars(args), "labels": out}))
-        print(f"next: python generate_cams.py{data}{model_text}   (CAMs of these labels)")
+        print(spelled(f"next: python generate_cams.py{data}{model_text}   (CAMs of these labels)"))
     return code
 
 

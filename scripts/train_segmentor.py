@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cli import console, training_options
+from cli.commands import spelled
 from cli.options import Parser, add_data_options, settings_from
 from cli.training_runs import held_out, make_ready, reader_count
 from common.errors import EXIT_OK, UserError
@@ -96,7 +97,8 @@ def _train(args: argparse.Namespace, ranks: "Ranks") -> int:
     report = train(job, state, ranks, source_for(settings, clip_text, state.network))
     score = "" if report.miou is None else f", mIoU {100 * report.miou:.1f} on {len(job.held_out.ids)} images"  # type: ignore[union-attr]
     print(f"{args.out / WEIGHTS}: {settings.arch} after {state.iteration} iterations{score}")
-    print(f"next: python -m scripts.predict_segmentor --weights {args.out / WEIGHTS} --img_root DIR --out MASKS")
+    predict = f"python -m scripts.predict_segmentor --weights {args.out / WEIGHTS} --img_root DIR --out MASKS"
+    print(spelled(f"next: {predict}"))
     failed = [*selection.problems, *failures, *sorted(report.failures.items())]
     return console.list_failures(failed) if ranks.first else EXIT_OK
 

@@ -6,20 +6,23 @@ from contextlib import closing
 from pathlib import Path
 
 from cli.console import run
+from cli.options import Parser
 from common.errors import EXIT_OK, UserError
+from common.package import PACKAGE
 from toyworld.spec import WEIGHTS
+
+OUT = Path("clip.pt") if PACKAGE else WEIGHTS  # an installed package stays as it is
 
 
 def main(argv: list[str] | None = None) -> int:
     """Exit code 0, or 2 for what cannot be done as asked."""
-    parser = argparse.ArgumentParser(
-        prog="train_toyworld_clip",
-        description="Train the toy world's CLIP from scratch. Repeat the command to go on after an interruption.",
+    parser = Parser(
+        "Train the toy world's CLIP from scratch. Repeat the command to go on after an interruption.",
     )
-    parser.add_argument("--out", type=Path, default=WEIGHTS, help=f"weight file to write (default: {WEIGHTS})")
-    parser.add_argument("--seed", type=int, default=0, help="of the weights and the order of images (default: 0)")
-    parser.add_argument("--steps", type=int, help="total number of steps, to try things out (default: the full recipe)")
-    parser.add_argument("--threads", type=int, default=2, help="threads, and processes that draw (default: 2)")
+    parser.add_argument("--out", type=Path, default=OUT, help="weight file to write")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights and the order of images")
+    parser.add_argument("--steps", type=int, help="number of steps, to try things out; not given: the full recipe")
+    parser.add_argument("--threads", type=int, default=2, help="threads, and processes that draw")
     parser.add_argument(
         "--log_dir", type=Path, default=Path("runs/toyworld_clip"), help="folder of checkpoints, log and TensorBoard"
     )

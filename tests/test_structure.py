@@ -21,7 +21,7 @@ FLOORS = (
     ("pipeline.stages", "training"),
     ("engine", "segmentor", "zsseg.training", "segclip.training", "toyworld.training", "report", "exports"),
     ("cli",),
-    ("maskclip", "scripts", "generate_cams", "eval_cam", "eval_cam_with_crf", "benchmarks"),
+    ("maskclip", "clip_pseudo_masks", "scripts", "generate_cams", "eval_cam", "eval_cam_with_crf", "benchmarks"),
 )
 NEIGHBOURS = {  # room: rooms of its floor that it may import
     "voc12": {"dataset"},

@@ -228,7 +228,7 @@ def test_without_labels_clip_supplies_them(
 
 MISTAKES = {
     "typo": (["--labels", "dgo", "--dataset", "voc12"], "did you mean 'dog'"),
-    "foreign": (["--labels", "xylophone"], "not a class of toyworld; expected one of house"),
+    "foreign": (["--labels", "house", "xylophone"], "not a class of toyworld; expected one of house"),
     "no names": (["--model", "WEIGHTS"], "--labels"),
     "folder without classes": (["--dataset", "folder", "--labels", "dog"], "--classes"),
     "two sets of names": (["--dataset", "voc12", "--classes", "HERE/c.txt", "--labels", "dog"], "--classes"),

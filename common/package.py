@@ -1,0 +1,41 @@
+"""Whether this code runs in its own folder or as the installed package clip_pseudo_masks, and what follows from it.
+
+In its folder everything is installed from requirements.txt; the package leaves what few people need to its extras.
+"""
+
+import importlib
+from types import ModuleType
+
+from common.errors import UserError
+
+PACKAGE = __name__.removesuffix("common.package")  # "clip_pseudo_masks." where it is installed, else empty
+EXTRAS = {  # packages that an extra of pyproject.toml brings; all others come with the package itself
+    "transformers": "segmentor",
+    "tensorboard": "segmentor",
+    "scipy": "prepare",
+    "skimage": "zsseg",
+    "webdataset": "segclip",
+    "ray": "ray",
+    "pyarrow": "ray",
+    "fsspec": "ray",
+}
+
+
+def module(name: str) -> ModuleType:
+    """One of this project's modules by its name in the folder, such as "toyworld.spec"."""
+    return importlib.import_module(f"{PACKAGE}{name}")
+
+
+def how_to_install(extra: str) -> str:
+    """The command that brings the packages of an extra; empty: those that everything needs."""
+    if PACKAGE:
+        return f"pip install 'clip-pseudo-masks{f'[{extra}]' if extra else ''}'"
+    return f"pip install -r {'requirements-ray.txt' if extra == 'ray' else 'requirements.txt'}"
+
+
+def missing_package(error: ModuleNotFoundError) -> UserError | None:
+    """What to tell people where a package of an extra is missing; None where it is another module."""
+    name = (error.name or "").partition(".")[0]
+    if name not in EXTRAS:
+        return None
+    return UserError(f"this needs the package {name}, which is not installed: {how_to_install(EXTRAS[name])}")
