@@ -65,7 +65,7 @@ def test_the_tested_versions_are_among_those_that_are_asked_for(wheel: zipfile.Z
     asked = {one_form(requirement.name): requirement for requirement in map(Requirement, lines)}
     tested = pins("requirements*.txt")
     assert not [str(one) for name, one in asked.items() if not one.specifier.contains(tested[name])]
-    assert pins("requirements.txt").keys() <= asked.keys()
+    assert pins("requirements.txt").keys() <= {*asked, "timm"}  # which open_clip brings
 
 
 def pins(pattern: str) -> dict[str, str]:
