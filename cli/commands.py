@@ -17,6 +17,7 @@ COMMANDS = {
     "scores": ("eval_cam", "CAM files or masks + ground truth -> scores"),
     "tag": ("scripts.tag_images", "images without labels -> the classes that CLIP sees (TagCLIP)"),
     "report": ("scripts.report", "the results as one HTML page"),
+    "page": ("scripts.page", "a page in the browser to try photos on"),
     "preview": ("scripts.preview", "a picture of the stages on a few images"),
     "export": ("scripts.export_masks", "masks -> the files of other tools (COCO, YOLO, CVAT, ...)"),
     "train": ("scripts.train_segmentor", "images + masks -> a trained segmentation network"),

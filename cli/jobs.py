@@ -73,15 +73,21 @@ def model_source(args: argparse.Namespace, spec: "DatasetSpec") -> "ModelSource"
 
 def load_model(job: "CamJob") -> "CamWork":
     """Set up the job in this process; warns of words that the model never saw."""
-    from clip.text import unknown_words
     from pipeline.stages.cams import set_up
 
     work = set_up(job, local_rank(os.environ))
-    asked = METHODS[work.settings.method].words(job.spec, work.settings.options)
-    sentences = [] if work.clip.learned else [template.replace("{}", "") for template in asked.templates]
-    if unknown := unknown_words(work.clip, [*sentences, *(name for group in asked.names for name in group)]):
+    if unknown := unknown_words_of(work):
         print(f"warning: the model never saw these words: {', '.join(unknown)}", file=sys.stderr)
     return work
+
+
+def unknown_words_of(work: "CamWork") -> list[str]:
+    """What the method asks the model for, and the model never saw."""
+    from clip.text import unknown_words
+
+    asked = METHODS[work.settings.method].words(work.job.spec, work.settings.options)
+    sentences = [] if work.clip.learned else [template.replace("{}", "") for template in asked.templates]
+    return unknown_words(work.clip, [*sentences, *(name for group in asked.names for name in group)])
 
 
 def crf_job(

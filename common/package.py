@@ -18,7 +18,9 @@ EXTRAS = {  # packages that an extra of pyproject.toml brings; all others come w
     "ray": "ray",
     "pyarrow": "ray",
     "fsspec": "ray",
+    "gradio": "page",
 }
+OWN_FILES = ("ray", "page")  # extras that are not in requirements.txt
 
 
 def module(name: str) -> ModuleType:
@@ -30,7 +32,7 @@ def how_to_install(extra: str) -> str:
     """The command that brings the packages of an extra; empty: those that everything needs."""
     if PACKAGE:
         return f"pip install 'clip-pseudo-masks{f'[{extra}]' if extra else ''}'"
-    return f"pip install -r {'requirements-ray.txt' if extra == 'ray' else 'requirements.txt'}"
+    return f"pip install -r {f'requirements-{extra}.txt' if extra in OWN_FILES else 'requirements.txt'}"
 
 
 def missing_package(error: ModuleNotFoundError) -> UserError | None:

@@ -103,11 +103,11 @@ def tiles_of(pictures: Pictures, spec: DatasetSpec, size: int) -> list[bytes]:
         wrong = difference(mask, truth, spec.num_labels, spec.has_background)
         labels += [colour_labels(_shrunk(truth, size, exact=True)), _shrunk(wrong, size, exact=True)]
     return [
-        b"" if photo is None else _webp(_shrunk(photo, size), quality=PHOTO_QUALITY),
-        *(_webp(picture, lossless=True) for picture in labels),
+        b"" if photo is None else webp(_shrunk(photo, size), quality=PHOTO_QUALITY),
+        *(webp(picture, lossless=True) for picture in labels),
         *([b"", b""] if truth is None else []),
-        *(_webp(heat_colours(_shrunk(heat, HEAT_SIZE)), quality=HEAT_QUALITY) for heat in pictures.maps),
-        *(_webp(colour_labels(one), lossless=True) for one in groups),
+        *(webp(heat_colours(_shrunk(heat, HEAT_SIZE)), quality=HEAT_QUALITY) for heat in pictures.maps),
+        *(webp(colour_labels(one), lossless=True) for one in groups),
     ]
 
 
@@ -119,7 +119,7 @@ def _shrunk(image: np.ndarray, size: int, exact: bool = False) -> np.ndarray:
     return cv2.resize(image, target, interpolation=cv2.INTER_NEAREST_EXACT if exact else cv2.INTER_AREA)
 
 
-def _webp(rgb: np.ndarray, **options: Any) -> bytes:
+def webp(rgb: np.ndarray, **options: Any) -> bytes:
     """(H, W, 3) uint8 as a WebP file."""
     stream = io.BytesIO()
     Image.fromarray(rgb).save(stream, "WEBP", method=4, **options)

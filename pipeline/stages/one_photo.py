@@ -11,14 +11,16 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from clip.load import Clip
+from clip.resnet import is_resnet
 from common.errors import UserError
 from common.outcome import Outcome
 from dataset.spec import Sample
-from pipeline.methods.method import LateSteps
+from pipeline.methods.method import LateSteps, Method
 from pipeline.methods.table import METHODS
 from pipeline.stages import crf
 from pipeline.stages.batches import Batch, BatchImage
-from pipeline.stages.cams import CamWork, arrays_of, compute_batch, with_options
+from pipeline.stages.cams import CamWork, ModelSource, arrays_of, compute_batch, with_options
 from pipeline.stages.crf import CrfInput, CrfJob, CrfResult
 from pipeline.stages.run import as_stored, crf_input
 
@@ -91,6 +93,20 @@ class OnePhoto:
             self._kept.pop(name, None)  # its memory is free for the new one
             self._kept[name] = key, compute()
         return self._kept[name][1]
+
+
+@dataclass(frozen=True)
+class KeptModel(ModelSource):
+    """A model that is loaded once for all methods and words that it is asked for with."""
+
+    loaded: dict[Any, Clip] = field(default_factory=dict, compare=False, repr=False)
+
+    def load(self, worker: int = 0, resnets: bool = False, method: Method | None = None) -> Clip:
+        loader = method.load if method is not None else None
+        clip = self.loaded.get(loader)
+        if clip is None or (is_resnet(clip.visual) and not resnets):  # the latter says that it will not do
+            clip = self.loaded[loader] = super().load(worker, resnets, method)
+        return clip
 
 
 class Photos:
