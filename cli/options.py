@@ -4,16 +4,19 @@ Kept free of torch so that `--help` is quick.
 """
 
 import argparse
+import io
 import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stderr
 from dataclasses import Field, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from cli.commands import program, spelled
 from cli.datasets import FOLDER, SPECS
+from common.errors import UserError
 from common.shard import HELP, Shard, shard_of
 
 DATASETS = (*SPECS, FOLDER)
@@ -81,6 +84,27 @@ class Parser(argparse.ArgumentParser):
                 self.exit(2, f"error: {flag} goes with {' or '.join(needed)} (see {self.prog} {needed[0]} --help)\n")
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
         return result
+
+
+def parsed(
+    parse: Callable[[list[str]], argparse.Namespace], words: Sequence[str], options: Mapping[str, Any]
+) -> argparse.Namespace:
+    """What a command's `parse` makes of words and of options by name, for callers from Python.
+
+    None and False stand for options that are not given. Raises UserError where the command would end.
+    """
+    typed = list(words)
+    for name, value in options.items():
+        if isinstance(value, list | tuple):
+            typed += [f"--{name}", *map(str, value)]
+        elif value is not None and value is not False:
+            typed.append(f"--{name}" if value is True else f"--{name}={value}")
+    with redirect_stderr(io.StringIO()) as said:
+        try:
+            return parse(typed)
+        except SystemExit as error:
+            message = said.getvalue().strip().removeprefix("error: ").rpartition(" (see ")[0]
+            raise UserError(message or said.getvalue().strip()) from error
 
 
 def _deciding(typed: Sequence[str], options: argparse.ArgumentParser) -> argparse.Namespace:

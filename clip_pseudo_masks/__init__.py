@@ -1,4 +1,7 @@
-"""The project as an installed package, whose command is `pseudo-masks`.
+"""The project as an installed package: the command `pseudo-masks`, and `Pipeline` for Python.
+
+from clip_pseudo_masks import Pipeline
+result = Pipeline("ViT-B-16.pt").segment("photo.jpg", labels=["dog", "person"])
 
 The project's folders (`clip`, `pipeline`, ...) are sub-packages here, and call each other by their short names, as they
 do where the project is run in place. For their modules alone such an import means the sub-package. Nothing is added to
@@ -13,7 +16,12 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clip_pseudo_masks.face import Pipeline, Result, UserError
+
+__all__ = ["Pipeline", "Result", "UserError"]
 
 ROOMS = frozenset(
     "clip cli coco14 common dataset engine exports maskclip pipeline report scripts segclip segmentor toyworld "
@@ -68,6 +76,9 @@ if not any(type(finder).__qualname__ == _Finder.__qualname__ for finder in sys.m
 
 
 def __getattr__(name: str) -> Any:
+    """The names of `__all__`, whose module brings PyTorch, when they are first asked for."""
+    if name in __all__:
+        return getattr(importlib.import_module(f"{__name__}.face"), name)
     if name == "__version__":
         return importlib.import_module(f"{__name__}.common.version").VERSION
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

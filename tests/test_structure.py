@@ -32,6 +32,7 @@ NEIGHBOURS = {  # room: rooms of its floor that it may import
     "segclip": {"pipeline.steps"},
     "pipeline.crf": {"pipeline.steps"},
     "pipeline.files": {"pipeline.steps"},
+    "clip_pseudo_masks": {"scripts"},
     "benchmarks": {"maskclip", "scripts", "generate_cams", "eval_cam", "eval_cam_with_crf"},
 }
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}

@@ -93,5 +93,9 @@ def test_it_works_where_openais_clip_is_installed_too(wheel: zipfile.ZipFile, py
     assert "after the CRF" in said("pseudo-masks", "demo")
     scene = "output/toyworld/data/JPEGImages/toy_2025_0000.jpg"
     assert "house" in said("pseudo-masks", "segment", scene, "--labels", "house")
-    code = "import clip_pseudo_masks.clip.load, clip; print(clip.__file__, 'RN50' in clip.available_models())"
+    code = (
+        "from clip_pseudo_masks import Pipeline\n"
+        f"print(Pipeline().segment({scene!r}, labels=['house']).mask.max())\n"
+        "import clip; print(clip.__file__, 'RN50' in clip.available_models())"
+    )
     assert said("python", "-W", "ignore", "-c", code).endswith("site-packages/clip/__init__.py True\n")

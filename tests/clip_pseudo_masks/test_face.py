@@ -1,0 +1,110 @@
+"""The Python interface gives what the command writes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clip_pseudo_masks.face import CHUNK, Pipeline, UserError
+from tests.support import Command, photo, write_world
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    scenes = {str(number): ((31 + number % 3, 40), ["dog"]) for number in range(CHUNK + 2)}
+    root = write_world(tmp_path_factory.mktemp("photos"), scenes)
+    return [root / f"JPEGImages/{name}.jpg" for name in scenes]
+
+
+@pytest.fixture(scope="module")
+def pipeline(weights: Path) -> Pipeline:
+    return Pipeline(weights, device="cpu", confidence=0.6)
+
+
+LABELS = ["red dog", "tree"]
+
+
+def test_the_mask_is_the_one_that_the_command_writes(
+    pipeline: Pipeline, photos: list[Path], weights: Path, command: Command, tmp_path: Path
+) -> None:
+    """From a path, an array and a PIL image alike."""
+    options = ["--labels", *LABELS, "--model", weights, "--device", "cpu", "--confidence", 0.6, "--out", tmp_path]
+    assert command("scripts.segment", *photos[:1], *options).code == 0
+    written = np.asarray(Image.open(tmp_path / "0_mask.png"))
+    rgb = np.asarray(Image.open(photos[0]))
+    for image in (photos[0], str(photos[0]), rgb, Image.fromarray(rgb)):
+        result = pipeline.segment(image, LABELS)
+        np.testing.assert_array_equal(result.mask, written)
+    assert result.mask.dtype == result.labels.dtype == np.uint8 and set(np.unique(result.labels)) <= {0, 1, 2}
+    confident = result.probabilities.max(axis=0) >= 0.6
+    np.testing.assert_array_equal(result.mask, np.where(confident, result.labels, 255))
+    assert result.classes == tuple(LABELS) and result.keys.tolist() == [0, 1]
+    assert result.cams.shape == result.refined.shape == (2, 4, 5) and result.cams.dtype == np.float32  # patches of 8
+    assert result.probabilities.shape == (3, 31, 40) and 0 <= result.refined.min() <= result.refined.max() <= 1
+
+
+def test_a_stream_is_drawn_little_by_little_and_stays_in_order(pipeline: Pipeline, photos: list[Path]) -> None:
+    drawn: list[Path] = []
+
+    def draw() -> Iterator[Path]:
+        for path in photos:
+            drawn.append(path)
+            yield path
+
+    sizes = [result.mask.shape for result in pipeline.stream(draw(), LABELS) if len(drawn) <= len(photos)]
+    assert sizes == [Image.open(path).size[::-1] for path in photos]
+    drawn.clear()
+    next(pipeline.stream(draw(), LABELS))
+    assert len(drawn) == CHUNK
+
+
+def test_classes_keep_their_values(weights: Path, photos: list[Path]) -> None:
+    """Whatever the labels of an image are; labels may depend on it."""
+    fixed = Pipeline(weights, device="cpu", classes=["cat", "dog", "tree"], confidence=0.0)
+    names = {str(photos[0]): ["tree"], str(photos[1]): ["dog", "cat"]}
+    one, two = fixed.stream(photos[:2], lambda image: names[str(image)])
+    assert one.keys.tolist() == [2] and set(np.unique(one.mask)) <= {0, 3}
+    assert two.keys.tolist() == [1, 0] and set(np.unique(two.mask)) <= {0, 1, 2}
+    (tagged,) = fixed.stream(photos[:1])  # by TagCLIP
+    assert len(tagged.keys) >= 1 and tagged.classes == ("cat", "dog", "tree")
+    every = Pipeline(weights, device="cpu", method="maskclip", dataset="voc20", frame=(64, 32)).segment(photos[0])
+    assert len(every.keys) == 20 and every.probabilities.shape[0] == 20 and every.mask.shape == (31, 40)
+
+
+def test_what_cannot_be_read_costs_no_other_image(pipeline: Pipeline, photos: list[Path], tmp_path: Path) -> None:
+    text = tmp_path / "text.jpg"
+    text.write_text("no picture")
+    bad, good, gone = pipeline.stream([text, photo((20, 30), 1), tmp_path / "gone.jpg"], LABELS)
+    assert bad.mask is None and bad.error.startswith(f"{text}: not a readable image") and "\n" not in bad.error
+    assert good.mask.shape == (20, 30) and not good.error and "no such image" in gone.error
+    with pytest.raises(UserError, match=r"text\.jpg: not a readable image"):
+        pipeline.segment(text, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"confidence": 2}, "confidence: 2: expected a number from 0 to 1"),
+        ({"method": "magic"}, "invalid choice: 'magic'"),
+        ({"no_such": 1}, "unrecognized arguments: --no_such"),
+        ({"model": "gone.pt", "dataset": "voc12"}, "gone.pt"),
+        ({"refine": "crf,sam"}, "votes of masks are for the commands"),
+    ],
+)
+def test_mistakes_of_options(options: dict[str, object], message: str, photos: list[Path]) -> None:
+    with pytest.raises(UserError, match=message):
+        Pipeline(**options).segment(photos[0], ["dog"])
+
+
+@pytest.mark.parametrize("image", [np.zeros((4, 4)), np.zeros((4, 4, 4), np.uint8), 3])
+def test_mistakes_of_images_and_labels(pipeline: Pipeline, image: object, photos: list[Path]) -> None:
+    with pytest.raises(UserError, match=r"expected .*\(H, W, 3\)"):
+        pipeline.segment(image, LABELS)
+    with pytest.raises(UserError, match="labels"):
+        pipeline.segment(photos[0])
+    with pytest.raises(UserError, match="not a class of voc12"):
+        Pipeline(pipeline.args.model, device="cpu", dataset="voc12").segment(photos[0], ["xylophone"])
+    with pytest.raises(UserError, match="a function goes with"):
+        list(pipeline.stream(photos, lambda image: ["dog"]))
