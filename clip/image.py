@@ -14,7 +14,11 @@ from torch import Tensor
 # The normalisation OpenAI's CLIP was trained with, RGB in [0, 1].
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
-NORMALISATIONS = {"clip": (MEAN, STD), "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
+NORMALISATIONS = {
+    "clip": (MEAN, STD),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "half": ((0.5,) * 3, (0.5,) * 3),  # SAM 3's
+}
 
 
 @dataclass(frozen=True)

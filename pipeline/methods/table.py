@@ -16,6 +16,7 @@ from pipeline.methods import (
     naclip,
     proxyclip,
     resclip,
+    sam3,
     sc_clip,
     sclip,
     segclip,
@@ -45,6 +46,7 @@ METHODS: dict[str, Method] = {
     "proxyclip": proxyclip.METHOD,
     "freecp": freecp.METHOD,
     "excel": excel.METHOD,
+    "sam3": sam3.METHOD,
     "zsseg": zsseg.METHOD,
 }
 

@@ -3,15 +3,19 @@
 <id>.png  label map, 8 or 16 bits: every value is a region; 65,535 of 16 bits is none
 <id>.npy  label map of integers, negative numbers are no region; or masks (Q, H, W) of 0 and 1
 <id>.npz  `masks` (Q, H, W) of 0 and 1; or run lengths or soft masks (pipeline/steps/regions.py)
+<id>.json  masks as COCO's run lengths: a list of {"size": [H, W], "counts": ...} or of {"segmentation": that}, or such
+          a list as `annotations`, as in the files of SA-1B
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pycocotools import mask as rle  # type: ignore[import-untyped]
 
 from common.errors import StopRun, UserError, in_short
 from common.files import atomic_write, is_file, open_regular
@@ -21,8 +25,8 @@ from common.provenance import parse_record, record_text
 from dataset.mask_png import mask_made_by, write_mask
 from pipeline.steps.regions import NO_REGION, LabelMap, Regions, RunLengths, regions_of
 
-ENDINGS = (".png", ".npy", ".npz")
-EXPECTED = "a label map (png, npy) or masks (npz) of the photo's regions"
+ENDINGS = (".png", ".npy", ".npz", ".json")
+EXPECTED = "a label map (png, npy) or masks (npz, json) of the photo's regions"
 REMEDY = "make it again or remove it"
 
 
@@ -58,7 +62,9 @@ def find_file(folder: Path, image_id: str) -> Path:
     for ending in ENDINGS:
         if is_file(path := folder / f"{image_id}{ending}"):
             return path
-    raise UserError(f"{folder / image_id}: no regions for this photo; expected {image_id}.png, .npy or .npz there")
+    raise UserError(
+        f"{folder / image_id}: no regions for this photo; expected {image_id}.png, .npy, .npz or .json there"
+    )
 
 
 def read_regions(path: Path, least: int = 1) -> Regions:
@@ -80,6 +86,8 @@ def _read(path: Path) -> Regions:
         return LabelMap.of(_png(path))
     if path.suffix == ".npy":
         return _of_array(_npy(path))
+    if path.suffix == ".json":
+        return _of_coco(_json(path))
     with _arrays(path) as arrays:
         if "masks" in arrays:
             return _of_array(arrays["masks"])
@@ -121,3 +129,46 @@ def _of_array(values: np.ndarray) -> Regions:
         return LabelMap.of(values.astype(np.int64))
     masks = (mask != 0 for mask in values)
     return RunLengths.of(masks, (values.shape[1], values.shape[2]))
+
+
+def _json(path: Path) -> Any:
+    try:
+        with open_regular(path) as stream:
+            text = stream.read(MOST_BYTES + 1)
+        if len(text) > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES >> 20} MiB")
+        return json.loads(text)
+    except StopRun:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"cannot be read as JSON ({in_short(error)})") from error
+
+
+def _of_coco(content: Any) -> Regions:
+    """Masks of one size from COCO's run lengths, packed as text or as lists of numbers."""
+    listed = content.get("annotations") if isinstance(content, dict) else content
+    if not isinstance(listed, list):
+        raise ValueError("holds no list of masks, nor `annotations`")
+    masks = [mask.get("segmentation", mask) if isinstance(mask, dict) else mask for mask in listed]
+    if not all(isinstance(mask, dict) and {"size", "counts"} <= mask.keys() for mask in masks):
+        raise ValueError("holds a mask without `size` and `counts`; polygons are no run lengths")
+    sizes = {tuple(mask["size"]) if isinstance(mask["size"], list) else () for mask in masks}
+    if len(sizes) > 1 or not all(len(size) == 2 and all(type(side) is int for side in size) for size in sizes):
+        raise ValueError("holds masks of several sizes, or of none")
+    height, width = next(iter(sizes), (1, 1))
+    if not 0 < height * width <= MOST_PIXELS or height < 0:
+        raise ValueError(f"holds masks of {height} x {width} pixels")
+    texts = [_packed_text(mask["counts"], height, width) for mask in masks]
+    ends = np.cumsum([len(text) for text in texts], dtype=np.int64)
+    packed = np.frombuffer(b"".join(texts), np.uint8)
+    return regions_of({"counts": packed, "ends": ends, "grid": np.array([height, width])})
+
+
+def _packed_text(counts: Any, height: int, width: int) -> bytes:
+    """The run lengths of a mask as pycocotools packs them; a text is checked later."""
+    if isinstance(counts, str):
+        return counts.encode("ascii", "replace")
+    valid = isinstance(counts, list) and all(type(count) is int and count >= 0 for count in counts)
+    if not valid or sum(counts) != height * width:
+        raise ValueError(f"holds run lengths that are not those of {height} x {width} pixels")
+    return bytes(rle.frPyObjects({"size": [height, width], "counts": counts}, height, width)["counts"])

@@ -20,7 +20,8 @@ class FolderSettings:
 
     folder: str | None = option(
         None,
-        "label maps (png, npy) or masks (npz) named like the photos, such as those of scripts.propose",
+        "label maps (png, npy) or masks (npz, COCO's run lengths as json) named like the photos, such as those of "
+        "scripts.propose",
         flag="--proposal_dir",
         type=str,
         metavar="DIR",

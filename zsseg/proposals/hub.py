@@ -45,10 +45,22 @@ def load_pretrained(
     except UserError:
         raise
     except Exception as error:  # of many libraries: no network, no such name, damaged files
+        if _gated(error):
+            raise UserError(
+                f"{option} {name}: its weights are given out on request only; ask for them on its page, log in with "
+                f"`hf auth login`, or put {files} of it into a folder and pass that"
+            ) from error
         where = f"in this folder; expected {files}"
         if not is_folder:
             where = f"on this machine, and it cannot be downloaded; put {files} of it into a folder and pass that"
         raise UserError(f"{option} {name}: no readable network {where}") from error
+
+
+def _gated(error: BaseException | None) -> bool:
+    """Whether the hub refused the files to people who did not ask for them."""
+    from huggingface_hub.errors import GatedRepoError
+
+    return error is not None and (isinstance(error, GatedRepoError) or _gated(error.__cause__ or error.__context__))
 
 
 def identity_of(name: str | None) -> str:

@@ -1,11 +1,13 @@
 """Files of regions: what was written is read again, other people's forms are read, and mistakes are one line each."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as rle
 
 from common.errors import UserError
 from pipeline.steps.regions import NO_REGION, LabelMap, RunLengths, SoftMasks
@@ -117,7 +119,7 @@ MISTAKES: dict[Callable[[Path], None], str] = {
     no_masks: "a.npz: holds no region",
     other_names: "a.npz: damaged, or holds something else than plain arrays (holds segmentation, and no `masks`)",
     other_size: "a.npz: regions of a photo of 11 x 17 pixels, this one has 24 x 34 or 12 x 17",
-    missing: "a: no regions for this photo; expected a.png, .npy or .npz there",
+    missing: "a: no regions for this photo; expected a.png, .npy, .npz or .json there",
 }
 
 
@@ -140,3 +142,53 @@ def test_a_folder_is_asked_for(tmp_path: Path) -> None:
     for settings, told in ((FolderSettings(), "is needed"), (FolderSettings(str(tmp_path / "x")), "no such folder")):
         with pytest.raises(UserError, match=told):
             folder.complete(settings)
+
+
+def coco(counts: object) -> dict[str, object]:
+    return {"size": list(SIZE), "counts": counts}
+
+
+def test_run_lengths_of_coco(tmp_path: Path) -> None:
+    """As SA-1B's files have them, as a list of results, as bare masks; packed, or as numbers."""
+    packed = [rle.encode(np.asfortranarray(mask, np.uint8))["counts"].decode() for mask in MASKS]
+    numbers = []
+    for mask in MASKS:
+        pixels = mask.T.ravel().tolist()
+        runs, value = [0], False
+        for pixel in pixels:
+            if pixel != value:
+                runs.append(0)
+                value = pixel
+            runs[-1] += 1
+        numbers.append(runs)
+    for content in (
+        {"image": {"height": 12}, "annotations": [{"id": 1, "segmentation": coco(text)} for text in packed]},
+        [{"segmentation": coco(runs), "score": 0.5} for runs in numbers],
+        [coco(text) for text in packed],
+    ):
+        (tmp_path / "c.json").write_text(json.dumps(content))
+        assert (masks_of(read_regions(tmp_path / "c.json")) == MASKS).all()
+    (tmp_path / "c.json").write_text("[]")
+    assert len(read_regions(tmp_path / "c.json", least=0)) == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("{", "cannot be read as JSON"),
+        ("[" * 100_000, "cannot be read as JSON"),
+        ('{"masks": []}', "holds no list of masks"),
+        ('[{"segmentation": [[1, 2, 3, 4, 5, 6]]}]', "polygons are no run lengths"),
+        (json.dumps([coco([200, 4]), {"size": [1, 2], "counts": [2]}]), "masks of several sizes"),
+        (json.dumps([{"size": ["1", 2], "counts": [2]}]), "masks of several sizes, or of none"),
+        (json.dumps([{"size": [-12, -17], "counts": [204]}]), "masks of -12 x -17 pixels"),
+        (json.dumps([coco([200, 5])]), "run lengths that are not those of 12 x 17 pixels"),
+        (json.dumps([coco("ab")]), "run lengths of mask 0 that are not those of 12 x 17 pixels"),
+        ("[]", "holds no region"),
+    ],
+)
+def test_other_json_is_one_line(content: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text(content)
+    with pytest.raises(UserError, match=told) as raised:
+        read_regions(tmp_path / "c.json")
+    assert str(tmp_path / "c.json") in str(raised.value) and "\n" not in str(raised.value)

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from huggingface_hub.errors import GatedRepoError
 
 from common.errors import UserError
 from pipeline.steps.regions import RunLengths
+from tests.small_sam3 import sam3_vision
 from tests.support import photo
 from zsseg.proposals import sam, universal
 from zsseg.proposals.proposer import Photo
@@ -27,9 +29,7 @@ def save_sam(folder: Path) -> None:
     masks = transformers.SamMaskDecoderConfig(
         hidden_size=16, mlp_dim=32, num_hidden_layers=1, num_attention_heads=2, iou_head_hidden_dim=16
     )
-    parts = (vision, prompts, masks)
-    names = ("vision_config", "prompt_encoder_config", "mask_decoder_config")
-    config = transformers.SamConfig(**{name: part.to_dict() for name, part in zip(names, parts)})
+    config = transformers.SamConfig(**parts_of(vision, prompts, masks))
     transformers.SamModel(config).save_pretrained(folder)
     sides = {"height": 64, "width": 64}, {"height": 16, "width": 16}
     transformers.SamImageProcessor(
@@ -52,15 +52,68 @@ def save_sam2(folder: Path) -> None:
     masks = transformers.Sam2MaskDecoderConfig(
         hidden_size=16, mlp_dim=32, num_hidden_layers=1, num_attention_heads=2, iou_head_hidden_dim=16
     )
-    parts = (vision, prompts, masks)
-    names = ("vision_config", "prompt_encoder_config", "mask_decoder_config")
-    config = transformers.Sam2Config(**{name: part.to_dict() for name, part in zip(names, parts)})
+    config = transformers.Sam2Config(**parts_of(vision, prompts, masks))
     transformers.Sam2Model(config).save_pretrained(folder)
     sides = {"height": 64, "width": 64}, {"height": 16, "width": 16}
     transformers.Sam2ImageProcessor(size=sides[0], mask_size=sides[1]).save_pretrained(folder)
 
 
-@pytest.mark.parametrize("save", [save_sam, save_sam2])
+def save_sam_hq(folder: Path) -> None:
+    vision = transformers.SamHQVisionConfig(
+        hidden_size=16, output_channels=16, num_hidden_layers=1, num_attention_heads=2, image_size=64, patch_size=8,
+        mlp_dim=32, global_attn_indexes=[0], window_size=4, num_pos_feats=8,
+    )  # fmt: skip
+    prompts = transformers.SamHQPromptEncoderConfig(hidden_size=16, image_size=64, patch_size=8, mask_input_channels=4)
+    masks = transformers.SamHQMaskDecoderConfig(
+        hidden_size=16, mlp_dim=32, num_hidden_layers=1, num_attention_heads=2, iou_head_hidden_dim=16, vit_dim=16
+    )
+    transformers.SamHQModel(transformers.SamHQConfig(**parts_of(vision, prompts, masks))).save_pretrained(folder)
+    sides = {"height": 64, "width": 64}, {"height": 16, "width": 16}
+    image = transformers.SamImageProcessor(
+        size={"longest_edge": 64}, pad_size=sides[0], mask_size={"longest_edge": 16}, mask_pad_size=sides[1]
+    )
+    transformers.SamHQProcessor(image).save_pretrained(folder)  # the whole processor, as on the hub
+
+
+def save_edgetam(folder: Path) -> None:
+    backbone = transformers.TimmWrapperConfig(
+        architecture="test_resnet", do_pooling=True,
+        model_args={"in_chans": 3, "features_only": True, "out_indices": [1, 2, 3, 4]},
+    )  # fmt: skip
+    vision = transformers.EdgeTamVisionConfig(
+        backbone_config=backbone.to_dict(), backbone_channel_list=[96, 192, 48, 32],
+        backbone_feature_sizes=[[16, 16], [8, 8], [4, 4]], fpn_hidden_size=16,
+    )  # fmt: skip
+    prompts = transformers.EdgeTamPromptEncoderConfig(
+        hidden_size=16, image_size=64, patch_size=16, mask_input_channels=4
+    )
+    masks = transformers.EdgeTamMaskDecoderConfig(
+        hidden_size=16, mlp_dim=32, num_hidden_layers=1, num_attention_heads=2, iou_head_hidden_dim=16
+    )
+    transformers.EdgeTamModel(transformers.EdgeTamConfig(**parts_of(vision, prompts, masks))).save_pretrained(folder)
+    sides = {"height": 64, "width": 64}, {"height": 16, "width": 16}
+    transformers.Sam2ImageProcessor(size=sides[0], mask_size=sides[1]).save_pretrained(folder)
+
+
+def save_sam3_tracker(folder: Path) -> None:
+    prompts = transformers.Sam3TrackerPromptEncoderConfig(
+        hidden_size=16, image_size=56, patch_size=14, mask_input_channels=4
+    )
+    masks = transformers.Sam3TrackerMaskDecoderConfig(
+        hidden_size=16, mlp_dim=32, num_hidden_layers=1, num_attention_heads=2, iou_head_hidden_dim=16
+    )
+    config = transformers.Sam3TrackerConfig(**parts_of(sam3_vision(), prompts, masks))
+    transformers.Sam3TrackerModel(config).save_pretrained(folder)
+    sides = {"height": 56, "width": 56}, {"height": 16, "width": 16}
+    transformers.Sam3ImageProcessor(size=sides[0], mask_size=sides[1]).save_pretrained(folder)
+
+
+def parts_of(*configs: transformers.PretrainedConfig) -> dict[str, dict]:
+    names = ("vision_config", "prompt_encoder_config", "mask_decoder_config")
+    return {name: config.to_dict() for name, config in zip(names, configs)}
+
+
+@pytest.mark.parametrize("save", [save_sam, save_sam_hq, save_sam2, save_edgetam, save_sam3_tracker])
 def test_masks_of_segment_anything(save: Callable[[Path], None], tmp_path: Path) -> None:
     torch.manual_seed(0)
     save(tmp_path)
@@ -144,3 +197,12 @@ def test_what_is_no_such_network_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=told) as raised:
             sam.load(sam.SamSettings(weights), torch.device("cpu"))
         assert "\n" not in str(raised.value)
+
+
+def test_weights_on_request_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError("a gated repo") from GatedRepoError.__new__(GatedRepoError)
+
+    monkeypatch.setattr("huggingface_hub.HfApi.repo_info", refused)
+    with pytest.raises(UserError, match=r"--sam some/sam3: its weights are given out on request only; .*put config"):
+        sam.load(sam.SamSettings("some/sam3"), torch.device("cpu"))
