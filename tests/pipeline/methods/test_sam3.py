@@ -82,15 +82,14 @@ def test_from_photos_to_masks(folder: Path, command: Command, tmp_path: Path) ->
     ended = command("generate_cams", *data, *out, "--method", "sam3", "--model", folder)
     assert ended.code == 0 and "SAM 3, squares of 56" in ended.out, ended.err
     stored = read_maps(tmp_path / "cams" / "a.npz", "attn_highres", 3)
-    classes = np.stack([naive(folder, rgb, group) for group in SPEC.prompts])
-    wanted = labels_of(np.concatenate([1 - classes.max(axis=0)[None], classes]), np.arange(3))
-    found = labels_of(np.concatenate([np.zeros((1, GRID, GRID)), stored.maps]), np.arange(3))
-    assert stored.kind == "logit" and (found == wanted).mean() > 0.97 and len(np.unique(wanted)) > 2  # half precision
+    classes = np.stack([naive(folder, rgb, group) for group in SPEC.prompts]).clip(1e-4, 1 - 1e-4)
+    wanted = np.log(classes) - np.log(1 - classes.max(axis=0))
+    assert stored.kind == "logit" and np.abs(stored.maps - wanted).max() < 4e-3  # half precision
     masks = tmp_path / "masks"
     more: list[object] = ["--refine", "none", "--pseudo_mask_save_path", masks, "--cam_out_dir", tmp_path / "cams"]
     assert command("eval_cam_with_crf", *data, *more).code == 0
     full = labels_of(np.concatenate([np.zeros((1, SIDE, SIDE)), stored.resized((SIDE, SIDE))]), np.arange(3))
-    assert np.array_equal(np.asarray(Image.open(masks / "a.png")), full)
+    assert np.array_equal(np.asarray(Image.open(masks / "a.png")), full) and len(np.unique(full)) > 2
 
 
 def test_other_models_are_one_line(folder: Path, tmp_path: Path) -> None:
