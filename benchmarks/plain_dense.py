@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.plain_clip_es import box_mask, transition
 from pipeline.steps.pamr import pamr
 from pipeline.steps.residual_attention import first_labels, label_map
 
@@ -307,17 +308,23 @@ def places(length: int, window: int, stride: int) -> list[tuple[int, int]]:
 
 
 @torch.no_grad()
+def slide(image: Tensor, constants: Constants, score: Callable[[Tensor], Tensor]) -> Tensor:
+    """The windows' mean scores (C, H, W) over a scaled image (3, H, W); `score` takes a window (3, h, w)."""
+    total, count = torch.zeros(()), torch.zeros(image.shape[1:])
+    for top, bottom in places(image.shape[1], constants.window, constants.stride):
+        for left, right in places(image.shape[2], constants.window, constants.stride):
+            found = score(image[:, top:bottom, left:right])
+            total = torch.zeros(len(found), *image.shape[1:]) if total.dim() == 0 else total
+            total[:, top:bottom, left:right] += found
+            count[top:bottom, left:right] += 1
+    return total / count
+
+
 def image_cosines(
     state: State, method: Leaving, image: Tensor, texts: Tensor, owners: Sequence[int], constants: Constants
 ) -> Tensor:
     """The windows' mean (Q, H, W) over a scaled image (3, H, W)."""
-    total, count = torch.zeros(len(texts), *image.shape[1:]), torch.zeros(image.shape[1:])
-    for top, bottom in places(image.shape[1], constants.window, constants.stride):
-        for left, right in places(image.shape[2], constants.window, constants.stride):
-            part = image[:, top:bottom, left:right]
-            total[:, top:bottom, left:right] += window_cosines(state, method, part, texts, owners, constants)
-            count[top:bottom, left:right] += 1
-    return total / count
+    return slide(image, constants, lambda window: window_cosines(state, method, window, texts, owners, constants))
 
 
 def scaled(photo: np.ndarray, constants: Constants) -> Tensor:
@@ -352,3 +359,78 @@ def label_map_of(
     best, labels = values.max(dim=0)
     labels[best < constants.prob_threshold] = 0
     return labels.numpy()
+
+
+def mean_attention(state: State, entering: Sequence[Tensor], numbers: Sequence[int]) -> Tensor:
+    """The ordinary attention of these blocks between patches, averaged over heads and blocks, (N, N)."""
+    total = torch.zeros(())
+    for number in numbers:
+        q, k, _ = heads(state, number, entering[number - 1])
+        total = total + own(q, k).softmax(-1).mean(dim=0)[1:, 1:]
+    return total / len(numbers)
+
+
+def from_zero_to_one(values: Tensor) -> Tensor:
+    return (values - values.min()) / (1e-7 + (values - values.min()).max())
+
+
+def refined(attention: Tensor, maps: Tensor, threshold: float) -> Tensor:
+    """CLIP-ES's affinity on maps (C, h, w), one after the other."""
+    affinity = transition(attention)
+    found = []
+    for one in maps:
+        mask = torch.from_numpy(box_mask(one.numpy(), threshold)).flatten()
+        found.append(from_zero_to_one((affinity * mask) @ one.flatten()).view(one.shape))
+    return torch.stack(found)
+
+
+@torch.no_grad()
+def freecp_window(
+    state: State,
+    image: Tensor,
+    texts: Tensor,
+    owners: Sequence[int],
+    constants: Constants,
+) -> Tensor:
+    """Maps (C, h, w) of a window of whole patches (3, h, w), ClearCLIP below; no classes are told apart in crops."""
+    patch = state["visual.conv1.weight"].shape[-1]
+    grid = (image.shape[1] // patch, image.shape[2] // patch)
+    entering = entering_blocks(state, image)
+    features = projected(state, clearclip(state, Window(image, entering, grid, texts, owners, constants)))
+    shares = (constants.scale * F.normalize(features, dim=-1) @ texts.T).softmax(dim=-1).T.reshape(-1, *grid)
+    owner = torch.tensor(list(owners))
+    first = int((owner == 0).any())
+    values = torch.stack([shares[owner == index].amax(dim=0) for index in range(first, int(owner.max()) + 1)])
+    maps = refined(mean_attention(state, entering, range(1, depth(state))), from_zero_to_one(values), 0.4)
+    for index, (own_values, own_map) in enumerate(zip(values, maps)):
+        score = (own_values * own_map).sum() / (own_values.sum() + own_map.sum() + 1e-8)
+        if not score > constants.more["redundancy"]:
+            maps[index] = 0
+    return F.interpolate(maps[None], size=image.shape[1:], mode="bilinear", align_corners=False)[0]
+
+
+@torch.no_grad()
+def excel_maps(state: State, image: Tensor, texts: Tensor, present: Sequence[int], threshold: float = 0.79) -> Tensor:
+    """ExCEL's refined maps (k, h, w) of an image (3, H, W) of whole patches, for the texts (K, E) of all classes."""
+    patch, count = state["visual.conv1.weight"].shape[-1], depth(state)
+    grid = (image.shape[1] // patch, image.shape[2] // patch)
+    entering = entering_blocks(state, image, "bilinear")
+    path = entering[max(0, count - 5)]
+    for number in range(max(1, count - 4), count + 1):
+        parts = heads(state, number, entering[number - 1])
+        attention = sum(own(z).softmax(-1) for z in parts)
+        path = path + gathered(state, number, attention.sum(dim=0, keepdim=True) / 3, parts[2])  # type: ignore[union-attr]
+    features = F.normalize(projected(state, path[1:]), dim=-1)
+    of_image = F.normalize(projected(state, block(state, count, entering[-1])[0]), dim=-1)
+    weights = (2 * texts @ of_image).softmax(dim=0)
+    weighted = features @ texts.T * (weights / weights.mean())
+    surgery = (weighted - weighted.mean(dim=1, keepdim=True)).T.reshape(-1, *grid)
+    maps = torch.stack([from_zero_to_one(surgery[label]) for label in present])
+    return refined(mean_attention(state, entering, range(max(1, count - 5), count + 1)), maps, threshold)
+
+
+def labels_of_maps(maps: Tensor, size: tuple[int, int], has_background: bool = True) -> np.ndarray:
+    """(H, W) labels of maps (C, h, w) in [0, 1]; the background is what they leave."""
+    large = F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
+    rest = [1 - large.amax(dim=0, keepdim=True)] if has_background else []
+    return torch.cat([*rest, large]).argmax(dim=0).numpy()

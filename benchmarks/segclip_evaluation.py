@@ -85,7 +85,8 @@ def _run(args: argparse.Namespace) -> int:
         source = ModelSource(str(weights), device=str(device))
         work = stage_cams.set_up(CamJob(SPEC, source, CamSettings(method="segclip"), folder / "ours"))
         samples = [replace(sample, labels=tuple(range(len(SPEC.classes)))) for sample in chosen.samples()]
-        rows = race(work, samples, chosen.masks, names, turns, args.threads if device.type == "cpu" else 1)
+        plain = partial(plain_labels, work, samples, chosen.masks)
+        rows = race(work, samples, chosen.masks, names, turns, args.threads if device.type == "cpu" else 1, plain)
         grown = memory(chosen, folder, SHORT_LENGTHS if args.quick else LENGTHS)
     print(measure.table(rows, SPEED))
     print(f"\nmemory of the commands, with the toy world's CLIP as a SegCLIP\n\n{measure.table(grown, MEMORY)}")
@@ -102,10 +103,19 @@ def verdict(rows: Sequence[measure.Row]) -> int:
 
 
 def race(
-    work: CamWork, samples: list[Sample], truth: Path, names: Sequence[str], turns: int, processes: int
+    work: CamWork,
+    samples: list[Sample],
+    truth: Path,
+    names: Sequence[str],
+    turns: int,
+    processes: int,
+    plain: Callable[[], list[np.ndarray]],
 ) -> list[dict[str, Any]]:
-    """A row for each way of ours, and one for several processes."""
-    labels = plain_labels(work, samples, truth)
+    """A row for each way of ours, and one for several processes.
+
+    plain  makes the transcription's label maps
+    """
+    labels = plain()
     ways = {
         name: replace(work, batch_size=WAYS[name][0], settings=replace(work.settings, **WAYS[name][1]))
         for name in names
@@ -114,7 +124,7 @@ def race(
     for name, way in ways.items():
         evaluation(way, samples, truth)  # warms up
         equal[name] = share_of_equal(way, samples, labels)
-    contestants: dict[str, Callable[[], float]] = {"plain": measure.timed(partial(plain_labels, work, samples, truth))}
+    contestants: dict[str, Callable[[], float]] = {"plain": measure.timed(plain)}
     contestants |= {name: partial(evaluation, way, samples, truth) for name, way in ways.items()}
     if processes > 1:
         evaluation(work, samples, truth, processes)

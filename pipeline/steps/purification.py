@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def redundancy(probabilities: Tensor, refined: Tensor) -> Tensor:
-    """(M, C): how much of a class's probabilities (M, C, h, w) its refined map keeps, in [0, 0.5]; little: not shown."""
+    """(M, C) in [0, 0.5]: how much of a class's probabilities (M, C, h, w) its refined map keeps."""
     both = (probabilities * refined).sum(dim=(2, 3))
     return both / (probabilities.sum(dim=(2, 3)) + refined.sum(dim=(2, 3)) + 1e-8)
 
