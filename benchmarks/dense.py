@@ -25,7 +25,7 @@ from torch import Tensor
 
 from benchmarks import measure
 from benchmarks import plain_dense as plain
-from benchmarks.material import MODELS, model_file, photos
+from benchmarks.material import MODELS, dino_folder, model_file, photos
 from benchmarks.plain_segclip import read_photo
 from benchmarks.segclip_evaluation import ON_CPU, ON_GPU, race
 from clip.device import pick_device
@@ -56,6 +56,7 @@ OUTPUTS: dict[str, Any] = {
     "proxyclip": proxyclip.output,
 }
 NAMES = (*OUTPUTS, "freecp", "excel")
+OWN: dict[str, dict[str, Any]] = {}  # settings of methods in place of the published ones
 TOLERANCE = 2e-3  # of the maps' largest value
 COLUMNS: measure.Columns = {
     "method": ("method", "{}"),
@@ -114,7 +115,7 @@ def verdict(rows: Sequence[measure.Row]) -> int:
 
 def work_of(method: str, model: str, folder: Path, device: str) -> CamWork:
     """The method on its device; FreeCP keeps all classes that it finds, and tells none apart in crops."""
-    own: dict[str, Any] = {}
+    own = dict(OWN.get(method, {}))
     if method == "proxyclip":
         own["dino"] = str(dino_folder(folder))
     if method == "freecp":
@@ -122,20 +123,6 @@ def work_of(method: str, model: str, folder: Path, device: str) -> CamWork:
     options = METHODS[method].settings(**own)
     source = ModelSource(str(model_file(model, folder)), device=device)
     return stage_cams.set_up(CamJob(SPEC, source, CamSettings(method=method, options=options), folder / method))
-
-
-def dino_folder(folder: Path) -> Path:
-    """A random ViT-B/16 in transformers' form."""
-    path = folder / "dino"
-    if not path.is_dir():
-        from transformers import ViTConfig, ViTModel
-
-        torch.manual_seed(0)
-        network = ViTModel(ViTConfig())
-        for weight in network.parameters():
-            weight.data *= 2  # else all patches are alike
-        network.save_pretrained(path)
-    return path
 
 
 class Transcription:

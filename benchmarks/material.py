@@ -165,3 +165,21 @@ def segclip_file(name: str, folder: Path) -> Path:
         with atomic_write(path) as stream:
             torch.save(network.state_dict(), stream)
     return path
+
+
+def dino_folder(folder: Path, small: bool = False) -> Path:
+    """A random ViT-B/16 in transformers' form, or a very small one."""
+    path = folder / "dino"
+    if not path.is_dir():
+        from transformers import ViTConfig, ViTModel
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        torch.manual_seed(0)
+        network = ViTModel(
+            ViTConfig(hidden_size=48, num_hidden_layers=2, intermediate_size=96) if small else ViTConfig()
+        )
+        for weight in network.parameters():
+            weight.data *= 2  # else all patches are alike
+        network.save_pretrained(path)
+    return path

@@ -52,6 +52,8 @@ def test_a_dry_run_on_the_cpu(tmp_path: Path) -> None:
     ended = subprocess.run(script, capture_output=True, text=True, env=environment, check=False)
     assert ended.returncode == 0, ended.stderr
     rows = json.loads((tmp_path / "r.json").read_text())["rows"]
-    assert [row["what"].split(",")[0] for row in rows] == ["CAM", "CAM", "CRF", "scripts.run", "training"]
-    assert [row["value"] for row in rows if row["what"][:3] != "CRF"] == [1, 1, 1, 0]
-    assert all(row["verdict"] == "ok" for row in rows) and ended.stdout.count("| ok ") == 5
+    maps = ["clip-es", "maskclip", *(name for name in gpu.DENSE if name not in gpu.DEEP)]
+    others = ["CRF, torch against numba", "scripts.run, toy world", "training, SegFormer"]
+    assert [row["what"] for row in rows] == [*(f"CAM, {name}" for name in maps), *others]
+    assert [row["value"] for row in rows if row["what"][:3] != "CRF"] == [1] * (len(maps) + 1) + [0]
+    assert all(row["verdict"] == "ok" for row in rows) and ended.stdout.count("| ok ") == len(rows)
