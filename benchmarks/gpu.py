@@ -6,14 +6,15 @@ python -m benchmarks.gpu --device cpu --quick      a dry run of the check itself
 Loading is not counted: every part runs once on a short list before, whose time is taken off where it loads a model.
 CAM, and each dense method: a random ViT-B/16 on generated images of VOC's size. CRF: torch on the device, in one
 batch, against numba.
-End to end: scripts.run on scenes of the toy world. Training: steps of scripts.train_segmentor on its masks.
+End to end: scripts.run on scenes of the toy world, with its CRF, and with PAMR, CRF and votes of masks.
+Segment-anything: a random SAM of ViT-B's size. Training: steps of scripts.train_segmentor on its masks.
 All in float32, without TF32.
 The exit code is 0 if all is within its tolerance, else 1; 2 where there is no GPU.
 """
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -22,7 +23,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+import scripts.propose
 import scripts.run
 import scripts.train_segmentor
 from benchmarks import measure
@@ -98,6 +101,8 @@ def checks(device: str, folder: Path, threads: int, quick: bool) -> Iterator[Row
     yield crf_row(device, threads, quick)
     write_dataset(folder / "toy", VALIDATION_SEED, 4 if quick else 200)
     yield road_row(device, folder, threads)
+    yield votes_row(device, folder, threads)
+    yield sam_row(device, quick)
     yield training_row(device, folder, 2 if quick else 40)
 
 
@@ -172,21 +177,57 @@ def rate(count: int, main: Main, options: list[str], one: list[str], whole: list
     return (count - 1) / (whole_s - one_s) if whole_s > one_s else None
 
 
-def road_row(device: str, folder: Path, threads: int) -> Row:
-    """Scenes to masks; those of the CPU stay in `masks cpu`, for the training."""
-    data, first = folder / "toy", folder / "first.txt"
+def road_row(
+    device: str, folder: Path, threads: int, what: str = "scripts.run, toy world", more: Sequence[str] = ()
+) -> Row:
+    """Scenes to masks; those of the CPU stay in `masks cpu`, for the training. `more` are further options."""
+    data, first, out = folder / "toy", folder / "first.txt", folder / "votes" if more else folder
     ids = sorted(path.stem for path in (data / "JPEGImages").iterdir())
     first.write_text(f"{ids[0]}\n")
     rates = []
     for name, where in (("device", device), ("cpu", "cpu")):
-        options = ["--img_root", str(data), "--device", where, "--num_workers", str(threads)]
-        one = ["--pseudo_mask_save_path", str(folder / f"one {name}"), "--split_file", str(first)]
-        whole = ["--pseudo_mask_save_path", str(folder / f"masks {name}")]
+        options = ["--img_root", str(data), "--device", where, "--num_workers", str(threads), *more]
+        one = ["--pseudo_mask_save_path", str(out / f"one {name}"), "--split_file", str(first)]
+        whole = ["--pseudo_mask_save_path", str(out / f"masks {name}")]
         rates.append(rate(len(ids), scripts.run.main, options, one, whole))
-    files = [[folder / f"masks {name}" / f"{image_id}.png" for name in ("device", "cpu")] for image_id in ids]
+    files = [[out / f"masks {name}" / f"{image_id}.png" for name in ("device", "cpu")] for image_id in ids]
     pairs = [(read_mask(ours), read_mask(theirs)) for ours, theirs in files]
     same = sum(int(np.count_nonzero(ours == theirs)) for ours, theirs in pairs) / sum(ours.size for ours, _ in pairs)
-    return row_of("scripts.run, toy world", len(ids), (rates[0], rates[1]), "mask pixels", same, ">= 0.995")
+    return row_of(what, len(ids), (rates[0], rates[1]), "mask pixels", same, ">= 0.995")
+
+
+def votes_row(device: str, folder: Path, threads: int) -> Row:
+    """The same with every step of --refine; the masks that vote are made before."""
+    made = folder / "regions"
+    run_stage(scripts.propose.main, ["--img_root", str(folder / "toy"), "--out", str(made), "--fz_min_size", "40"])
+    votes = ["--refine", "pamr,crf,sam", "--votes", "felzenszwalb", "--fz_min_size", "40", "--vote_dir", str(made)]
+    return road_row(device, folder, threads, "scripts.run, PAMR, CRF, votes", votes)
+
+
+def sam_row(device: str, quick: bool) -> Row:
+    """A photo and a grid of points to masks."""
+    from transformers import SamConfig, SamModel, SamVisionConfig
+
+    small: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_dim": 64}
+    vision = SamVisionConfig(**small, image_size=256, global_attn_indexes=[1]) if quick else SamVisionConfig()
+    torch.manual_seed(0)
+    network: Any = SamModel(SamConfig(vision_config=vision.to_dict())).eval()
+    side, points = (256, 4) if quick else (1024, 16)
+    photo = torch.randn(1, 3, side, side)
+    places = (torch.arange(points) + 0.5) * side / points
+    grid = torch.cartesian_prod(places, places).view(1, -1, 1, 2)
+    found, rates = [], []
+    for where in (device, "cpu"):
+        network.to(where)
+
+        @torch.no_grad()
+        def masks(where: str = where) -> Tensor:
+            return network(photo.to(where), input_points=grid.to(where)).pred_masks.cpu() > 0
+
+        found.append(masks())
+        rates.append(1 / measure.timed(masks)())
+    same = float((found[0] == found[1]).float().mean())
+    return row_of("segment-anything, ViT-B", 1, (rates[0], rates[1]), "mask pixels", same, ">= 0.99")
 
 
 def training_row(device: str, folder: Path, steps: int) -> Row:

@@ -101,8 +101,11 @@ def crf_job(
 ) -> "CrfJob":
     """The CRF stage's job."""
     from pipeline.stages.crf import CrfJob, backend_for
-    from pipeline.stages.refine import CRF
+    from pipeline.stages.refine import CRF, SAM
     from pipeline.steps.masks import CONFIDENCE
+
+    if SAM in args.refine and voting is None:
+        raise UserError("--refine sam: this command keeps no masks that could vote; use scripts.segment or scripts.run")
 
     return CrfJob(
         cams=cams,

@@ -146,7 +146,7 @@ class RunLengths:
             packed = np.frombuffer(b"".join(texts), np.uint8)
             owners, lengths = unpacked_lengths(packed, np.concatenate([[0], ends[:-1]]), ends)
             stops = np.cumsum(lengths) - owners * (self.size[0] * self.size[1])
-            place = np.arange(len(owners)) - np.searchsorted(owners, owners)
+            place = _places(owners, len(texts))
             inside = (place % 2 == 1) & (lengths > 0)
             yield order[part][owners[inside]], (stops - lengths)[inside], stops[inside]
 
@@ -334,13 +334,19 @@ def unpacked_lengths(packed: np.ndarray, starts: np.ndarray, ends: np.ndarray) -
         return bad, np.full(len(bad), -1)
     shifts = 5 * (np.arange(len(pieces)) - np.repeat(first, lengths))
     values = np.add.reduceat((pieces & 31) << shifts, first) - ((pieces[last] & 16) >> 4 << 5 * lengths)
-    place = np.arange(len(owners)) - np.searchsorted(owners, owners)  # among the numbers of its mask
+    place = _places(owners, len(sizes))
     for parity in (1, 0):
         chain = np.flatnonzero((place % 2 == parity) & (place > 0))
         sums, begins = np.cumsum(values[chain]), np.flatnonzero(place[chain] <= 2)
         before = np.concatenate([[0], sums])[begins]
         values[chain] = sums - np.repeat(before, np.diff(np.append(begins, len(chain))))
     return owners, values
+
+
+def _places(owners: np.ndarray, count: int) -> np.ndarray:
+    """The place of each run among those of its mask; the runs of the `count` masks lie one after the other."""
+    counts = np.bincount(owners, minlength=count)
+    return np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,8 @@ def test_a_dry_run_on_the_cpu(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     rows = json.loads((tmp_path / "r.json").read_text())["rows"]
     maps = ["clip-es", "maskclip", *(name for name in gpu.DENSE if name not in gpu.DEEP)]
-    others = ["CRF, torch against numba", "scripts.run, toy world", "training, SegFormer"]
+    roads = ["scripts.run, toy world", "scripts.run, PAMR, CRF, votes", "segment-anything, ViT-B"]
+    others = ["CRF, torch against numba", *roads, "training, SegFormer"]
     assert [row["what"] for row in rows] == [*(f"CAM, {name}" for name in maps), *others]
-    assert [row["value"] for row in rows if row["what"][:3] != "CRF"] == [1] * (len(maps) + 1) + [0]
+    assert [row["value"] for row in rows if row["what"][:3] != "CRF"] == [1] * (len(maps) + len(roads)) + [0]
     assert all(row["verdict"] == "ok" for row in rows) and ended.stdout.count("| ok ") == len(rows)
