@@ -206,13 +206,15 @@ def votes_row(device: str, folder: Path, threads: int) -> Row:
 
 def sam_row(device: str, quick: bool) -> Row:
     """A photo and a grid of points to masks."""
-    from transformers import SamConfig, SamModel, SamVisionConfig
+    from transformers import SamConfig, SamModel, SamPromptEncoderConfig, SamVisionConfig
 
     small: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_dim": 64}
     vision = SamVisionConfig(**small, image_size=256, global_attn_indexes=[1]) if quick else SamVisionConfig()
     torch.manual_seed(0)
-    network: Any = SamModel(SamConfig(vision_config=vision.to_dict())).eval()
     side, points = (256, 4) if quick else (1024, 16)
+    prompts = SamPromptEncoderConfig(image_size=side)
+    config = SamConfig(vision_config=vision.to_dict(), prompt_encoder_config=prompts.to_dict())
+    network: Any = SamModel(config).eval()
     photo = torch.randn(1, 3, side, side)
     places = (torch.arange(points) + 0.5) * side / points
     grid = torch.cartesian_prod(places, places).view(1, -1, 1, 2)

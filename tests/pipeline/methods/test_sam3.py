@@ -16,7 +16,6 @@ from pipeline.methods.method import CamSettings
 from pipeline.methods.sam3 import Sam3Settings
 from pipeline.methods.table import METHODS, compute_maps
 from pipeline.stages.cams import ModelSource, text_set
-from pipeline.steps.concepts import presence_and_maps
 from pipeline.steps.masks import labels_of
 from tests.small_sam3 import save_sam3
 from tests.support import Command, photo
@@ -69,15 +68,6 @@ def test_maps_are_those_of_the_library(presence: bool, folder: Path) -> None:
         logits = np.log(wanted) - np.log(1 - wanted.max(axis=0))
         assert again is maps and np.abs(maps.numpy() - logits).max() < 1e-3 and logits.std() > 0.1
     assert [len(maps) for maps, _ in compute_maps(clip, images[:1], [[]], text, settings)] == [0]
-
-
-def test_every_tensor_is_made_on_the_device(folder: Path) -> None:
-    """By torch's device without numbers, which refuses tensors of another one."""
-    clip = ModelSource(str(folder)).load(method=METHOD)
-    clip.model.to("meta")
-    rows = clip.texts.rows(torch.zeros(3, 32, dtype=torch.int64, device="meta"))
-    there, places = presence_and_maps(clip, torch.zeros(2, 3, SIDE, SIDE, device="meta"), rows, 2)
-    assert there.device.type == places.device.type == "meta" and places.shape == (2, 3, GRID, GRID)
 
 
 def test_from_photos_to_masks(folder: Path, command: Command, tmp_path: Path) -> None:
