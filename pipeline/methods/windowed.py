@@ -343,7 +343,8 @@ def merged(
         return maps[..., top : top + height, left : left + width]
 
     with torch.no_grad():
-        return slide(images, options.window, options.stride, of_windows, together(clip, images, options.window))
+        at_once = together(clip, images, options.window, len(text))
+        return slide(images, options.window, options.stride, of_windows, at_once)
 
 
 def look(
@@ -375,11 +376,11 @@ def cosines_of(clip: Clip, output: OutputOf, windows: Windows, options: Any) -> 
     return (features @ windows.text.T).transpose(1, 2).unflatten(2, grid)
 
 
-def together(clip: Clip, images: Tensor, window: int) -> int:
-    """How many windows go through the network together."""
-    height, width = (-(-min(window or side, side) // clip.patch_size) for side in images.shape[-2:])
-    most = ON_CPU if images.device.type == "cpu" else ON_GPU
-    return max(1, min(most, most * PATCHES**2 // (height * width) ** 2))
+def together(clip: Clip, images: Tensor, window: int, words: int) -> int:
+    """How many windows go through the network together: fewer of many patches, and where there are many words."""
+    height, width = (min(window or side, side) for side in images.shape[-2:])
+    patches, most = height * width / clip.patch_size**2, ON_CPU if images.device.type == "cpu" else ON_GPU
+    return max(1, min(most, int(most * (PATCHES / patches) ** 2), COSINES // (words * height * width)))
 
 
 def centred(windows: Tensor, patch: int) -> tuple[int, int, Tensor]:

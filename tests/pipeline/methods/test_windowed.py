@@ -17,6 +17,7 @@ from dataset.spec import DatasetSpec
 from pipeline.files.cam_file import load_cams
 from pipeline.methods.method import CamSettings, TextSet
 from pipeline.methods.table import METHODS, compute_maps
+from pipeline.methods.windowed import COSINES, together
 from pipeline.stages.cams import text_set
 from pipeline.steps import dense_attention
 from tests.support import Desk, clip_from, tiny_model
@@ -73,6 +74,22 @@ def test_by_a_transcription_window_by_window(name: str, deep: Clip) -> None:
         values = torch.stack([shares[torch.tensor(owners) == owner].amax(dim=0) for owner in range(len(present) + 1)])
         assert torch.allclose(maps, (values[1:] / values[0]).log(), atol=2e-3), name
         assert maps.std() > 1e-3
+
+
+def test_half_precision_changes_the_maps_a_little(deep: Clip) -> None:
+    """All blocks but the last; what is returned is float32."""
+    exact = settings_of("clearclip", deep, logit_scale=9.0)
+    text, images = text_set(deep, SPEC, exact), torch.randn(1, 3, 40, 45, generator=torch.Generator().manual_seed(3))
+    ((ours, _),) = compute_maps(deep, images, [(0, 2)], text, exact)
+    ((half, _),) = compute_maps(deep, images, [(0, 2)], text, replace(exact, precision="bfloat16"))
+    assert half.dtype == torch.float32 and 0 < float((ours - half).abs().max()) < 0.3
+
+
+def test_windows_that_go_together_fit_into_memory(deep: Clip) -> None:
+    """16 of 14 x 14 patches on the CPU; a whole image alone; fewer, where 1000 words are looked for."""
+    images = torch.empty(1, 3, 1120, 1120)
+    assert together(deep, images, 112, 50) == 16 and together(deep, images, 0, 50) == 1
+    assert together(deep, images, 112, 2000) == COSINES // (2000 * 112**2) == 5
 
 
 @pytest.mark.parametrize("synonyms", ["max", "mean"])
