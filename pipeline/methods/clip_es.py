@@ -25,16 +25,20 @@ BOX_THRESHOLD = 0.4  # published for VOC (paper, section 4.1); each data set's s
 
 @dataclass(frozen=True)
 class ClipEsSettings:
-    """CLIP-ES's own settings (paper, section 3.2)."""
+    """CLIP-ES's own settings (paper, section 3.2).
+
+    affinity  None once it is complete, where it is CLIP's: records of files say nothing of it then
+    identity  of DINO's weights
+    """
 
     box_threshold: float | None = option(None, "share of a CAM's maximum that enters a box; not given: the data set's")
-    affinity: str = option(
+    affinity: str | None = option(
         "clip",
         "which patches belong together: by CLIP's attention, by DINO's features, or by both",
         choices=("clip", "dino", "both"),
     )
     dino: str | None = DINO
-    identity: str = ""  # of DINO's weights
+    identity: str | None = None
 
 
 def look(
@@ -58,7 +62,7 @@ def look(
     )
     transitions = transition_matrix(mean_attention([*trunk.attention, attention]))
     options = settings.options or ClipEsSettings()
-    if options.affinity != "clip":
+    if options.affinity not in (None, "clip"):
         network = network_of(options.dino, images.device)
         found = alike(network.features(images, trunk.grid, settings.precision))
         transitions = found if options.affinity == "dino" else both(transitions, found)
@@ -79,9 +83,10 @@ def complete(clip: Clip, spec: DatasetSpec, settings: ClipEsSettings) -> ClipEsS
     """Raises UserError for DINO without `affinity` that reads it, and for an affinity whose network is not there."""
     from common.errors import UserError
 
-    if settings.affinity == "clip":
+    if settings.affinity in (None, "clip"):
         if settings.dino is not None:
             raise UserError(f"--dino {settings.dino}: only read with --affinity dino or --affinity both; pass one")
+        settings = replace(settings, affinity=None)
     else:
         network_of(settings.dino, clip.device)
         settings = replace(settings, identity=identity_of(settings.dino))
