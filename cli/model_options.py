@@ -145,8 +145,8 @@ def add_crf_options(parser: Parser) -> None:
         type=refinement,
         default=("crf",),
         metavar="STEPS",
-        help="what sharpens the maps, in this order: crf (DenseCRF), pamr (moves scores to pixels of like colour; some "
-        "0.7 GB a million pixels), sam (masks of segment-anything, or others, vote; see --refine crf,sam --help), or "
+        help="what sharpens the maps, in this order: crf (DenseCRF), pamr (moves scores to pixels of like colour), "
+        "sam (masks of segment-anything, or others, vote; see --refine crf,sam --help), or "
         "none; not given: crf",
     )
     _add_vote_packs(parser)

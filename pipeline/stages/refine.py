@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 CRF, PAMR, SAM = STEPS = ("crf", "pamr", "sam")
 NOTHING = "none"
 RULES = ("majority", "max-iou", "max-iou-imp", "max-iou-imp2")  # of pipeline/steps/votes.py
+PAMR_PIXELS = 1 << 19  # that PAMR looks at together; with 20 labels 0.9 GB
 NO_MASKS = "no mask that could vote"
 
 
@@ -96,15 +97,24 @@ class Votes:
         return regions
 
 
-def moved_by_colours(scores: np.ndarray, rgb: np.ndarray, device: str) -> np.ndarray:
-    """Scores (k, H, W) float32 after PAMR with the image (H, W, 3) uint8."""
+def moved_by_colours(scores: np.ndarray, rgb: np.ndarray, device: str, at_once: int = PAMR_PIXELS) -> np.ndarray:
+    """Scores (k, H, W) float32 after PAMR with the image (H, W, 3) uint8.
+
+    Of images of more than `at_once` pixels in strips of rows, with so many rows around each that nothing changes.
+    """
     import numpy as np
     import torch
 
     from clip.device import pick_device
-    from pipeline.steps.pamr import pamr
+    from pipeline.steps.pamr import DILATIONS, STEPS, pamr
 
-    where = pick_device(device)
-    image = torch.tensor(rgb, device=where).permute(2, 0, 1).float()
-    moved = pamr(torch.from_numpy(np.ascontiguousarray(scores)).to(where)[None], image[None])
-    return moved[0].cpu().numpy()
+    (height, width), reach, where = rgb.shape[:2], STEPS * max(DILATIONS), pick_device(device)
+    rows = height if height * width <= at_once else max(reach, at_once // width - 2 * reach)
+    result = np.empty(scores.shape, np.float32)
+    for start in range(0, height, rows):
+        stop = min(start + rows, height)
+        top, bottom = max(0, start - reach), min(height, stop + reach)
+        image = torch.tensor(rgb[top:bottom], device=where).permute(2, 0, 1).float()
+        part = torch.from_numpy(np.ascontiguousarray(scores[:, top:bottom])).to(where)
+        result[:, start:stop] = pamr(part[None], image[None])[0, :, start - top : stop - top].cpu().numpy()
+    return result

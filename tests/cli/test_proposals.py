@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.errors import UserError
 from dataset.mask_png import mask_made_by, read_mask
 from pipeline.steps.regions import RunLengths
+from report.curve import Curve, crf_job, mask_record, run
+from report.measure import ReportJob
 from tests.made import made
 from tests.support import Command
 from toyworld.layout import write_scene
 from toyworld.scenes import draw_scene
+from toyworld.spec import SPEC
 from zsseg.proposals.files import write_regions
 
 SCENES = (5, 8)
@@ -121,6 +125,50 @@ def test_every_road_writes_the_same_and_keeps_it(  # type: ignore[no-untyped-def
     assert np.array_equal(read_mask(tmp_path / "one" / f"{photo.stem}_mask.png"), read_mask(tmp_path / "run" / name))
 
 
+def test_in_groups_on_a_device_and_before_the_crf(refined, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """The CRF of torch, which takes images together, with a vote before it or behind PAMR and it."""
+    for refine in ("sam,crf", "pamr,crf,sam"):
+        assert refined(refine, *FELZENSZWALB).code == 0
+        ended = refined(refine, *FELZENSZWALB, "--crf", "torch", out=f"torch {refine}")
+        assert ended.code == 0 and "2 masks written" in ended.out, ended.err
+        for index in SCENES:
+            masks = (read_mask(tmp_path / name / f"t{index}.png") for name in (refine, f"torch {refine}"))
+            assert (next(masks) == next(masks)).mean() > 0.99
+    crf, before = (read_mask(tmp_path / name / "t5.png") for name in ("pamr,crf,sam", "sam,crf"))
+    assert not np.array_equal(crf, before)
+
+
+def test_the_curve_of_thresholds_counts_votes(  # type: ignore[no-untyped-def]
+    refined, cams: Path, toy: Path, tmp_path: Path
+) -> None:
+    """At every threshold: the pixels of the masks that are written with it."""
+    wanted = {}
+    for threshold in (0.0, 0.9, 0.99):
+        assert refined("crf,sam", *FELZENSZWALB, "--confidence", threshold, out=f"{threshold}").code == 0
+        kept_pixels, right, scored = 0, 0, 0
+        for index in SCENES:
+            mask, truth = (read_mask(folder / f"t{index}.png") for folder in (tmp_path / f"{threshold}", truths(toy)))
+            sure = (mask != 255) & (truth != 255)
+            kept_pixels, right = kept_pixels + sure.sum(), right + (mask == truth)[sure].sum()
+            scored += (truth != 255).sum()
+        wanted[threshold] = (kept_pixels / scored, right / kept_pixels)
+    job = ReportJob(tmp_path / "0.9", toy / "JPEGImages", cams, truths(toy), True, SPEC)
+    record = mask_record(tmp_path / "0.9" / "t5.png")
+    with pytest.raises(UserError, match="give their folder as --vote_dir"):
+        crf_job(job, record)
+    curve = Curve(0.9)
+    ids = [f"t{index}" for index in SCENES]
+    assert {one.status for one in run(job, crf_job(job, record, kept(cams)), ids, curve, 1)} == {"made"}
+    found = {point.threshold: point.shares for point in curve.points()}
+    assert {threshold: found[threshold] for threshold in wanted} == {
+        threshold: pytest.approx(shares) for threshold, shares in wanted.items()
+    }
+
+
+def truths(root: Path) -> Path:
+    return root / "SegmentationClass"
+
+
 def test_masks_of_anybody(refined, tmp_path: Path, toy: Path) -> None:  # type: ignore[no-untyped-def]
     """One photo's masks overlap and one is empty; the other's are missing, of another size, damaged, or none at all."""
     folder, sizes = tmp_path / "theirs", {}
@@ -159,7 +207,6 @@ def test_masks_of_anybody(refined, tmp_path: Path, toy: Path) -> None:  # type: 
         (["--refine", "sam,sam"], "expected crf, pamr, sam, or several of them in an order such as crf,sam"),
         (["--refine", "crf", "--vote_rule", "majority"], "--vote_rule goes with --refine crf,sam"),
         (["--refine", "crf,sam"], "--sam is needed: a folder with config.json"),
-        (["--refine", "crf,sam", "--sam", "absent/x"], "absent/x: no readable network on this machine"),
         (["--refine", "crf,sam", "--sam", "x", "--sam_quality", "2"], "2: expected a number from 0 to 1"),
         (["--refine", "crf,sam", "--votes", "folder"], "--proposal_dir is needed"),
         (["--refine", "crf,sam", *map(str, FELZENSZWALB), "--engine", "ray"], "workers do not see the masks"),

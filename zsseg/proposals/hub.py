@@ -21,13 +21,12 @@ def load_pretrained(
     files  what a folder must hold, to people
     Raises UserError, naming the option, for anything else, and at once where there is no network.
     """
+    if name is None:
+        raise UserError(f"{option} is needed: a folder with {files}, or a name of the Hugging Face hub")
     from huggingface_hub import HfApi
     from transformers import AutoConfig
     from transformers.utils import logging
 
-    expected = f"a folder with {files}, or a name of the Hugging Face hub"
-    if name is None:
-        raise UserError(f"{option} is needed: {expected}")
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     is_folder = Path(name).is_dir()

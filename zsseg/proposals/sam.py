@@ -54,11 +54,11 @@ def load(settings: SamSettings, device: torch.device | None) -> Propose:
 
 @lru_cache(maxsize=1)
 def _generator(weights: str | None, device: str) -> Any:
-    from transformers import AutoImageProcessor, AutoModelForMaskGeneration, pipeline
-
     from zsseg.proposals.hub import load_pretrained
 
     def made(name: str, local_files_only: bool) -> Any:
+        from transformers import AutoImageProcessor, AutoModelForMaskGeneration, pipeline
+
         network = AutoModelForMaskGeneration.from_pretrained(
             name, local_files_only=local_files_only, use_safetensors=True
         )
