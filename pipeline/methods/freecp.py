@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pipeline.methods.windowed import OutputOf
 
 BOX_THRESHOLD = 0.4
+CROPS = 64  # that go through the network together
 _VOC, _OTHER = Published(448, 384, 112, 100.0), Published(448, 384, 112, 100.0, background="word")
 PUBLISHED = {
     "": _VOC,
@@ -224,12 +225,15 @@ def best_classes(
         return []
     patch = clip.patch_size
     side = max(1, round(clip.visual.image_size / 2 / patch)) * patch  # 112, where the model was trained with 224
-    together = torch.cat(
-        [F.interpolate(crop[None], size=(side, side), mode="bilinear", align_corners=False) for crop in crops]
-    )
-    tokens = run_blocks(clip.visual, together, "bicubic", precision=windows.precision)
-    features = last_block_of_class_token(clip.visual, tokens.last_input)
-    cosines = (F.normalize(features, dim=-1) @ windows.text.T).tolist()
+    cosines: list[list[float]] = []
+    for start in range(0, len(crops), CROPS):
+        part = [
+            F.interpolate(crop[None], size=(side, side), mode="bilinear", align_corners=False)
+            for crop in crops[start : start + CROPS]
+        ]
+        tokens = run_blocks(clip.visual, torch.cat(part), "bicubic", precision=windows.precision)
+        features = last_block_of_class_token(clip.visual, tokens.last_input)
+        cosines += (F.normalize(features, dim=-1) @ windows.text.T).tolist()
     first = max(windows.owners) + 1 - count  # of the classes; before them is the background, where there is one
     found = []
     for row, group in zip(cosines, asked):

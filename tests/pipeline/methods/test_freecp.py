@@ -1,5 +1,6 @@
 """FreeCP on windows by hand, its limits, and by the commands."""
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from clip.vision import vision_forward
 from common.errors import UserError
 from dataset.spec import DatasetSpec
 from pipeline.files.cam_file import read_record
+from pipeline.methods import freecp
 from pipeline.methods.freecp import BASES, purified
 from pipeline.methods.method import CamSettings, TextSet
 from pipeline.methods.table import METHODS, compute_maps
@@ -121,6 +123,25 @@ def test_on_top_of_every_method(base: str, deep: Clip) -> None:
     ((_, alone),) = compute_maps(deep, images[2:], [(0, 2)], text, settings)
     assert torch.allclose(alone, together[2][1], atol=1e-3)
     assert alone.min() >= 0 and alone.max() <= 1 and together[0][0].std() > 0
+
+
+def test_no_step_but_the_boxes_leaves_the_device(deep: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On torch's meta device, which has no numbers; boxes are found on the CPU."""
+    seen: list[int] = []
+
+    def spread(transitions: torch.Tensor, cams: list[torch.Tensor], threshold: float) -> list[torch.Tensor]:
+        seen.append(len(cams[0]))
+        return [(cam.flatten(1) @ matrix.T).view_as(cam) for matrix, cam in zip(transitions, cams)]
+
+    monkeypatch.setattr(affinity, "refine", spread)
+    monkeypatch.setattr(freecp, "told_apart", lambda clip, options, windows, refined: refined.amax(dim=(2, 3)) > 0)
+    settings = settings_of(deep)
+    text = text_set(deep, SPEC, settings)
+    far = replace(text, foreground=text.foreground.to("meta"), background=text.background.to("meta"))
+    clip = replace(deep, model=copy.deepcopy(deep.model).to("meta"))
+    maps = compute_maps(clip, torch.zeros(2, 3, 50, 45, device="meta"), [(0, 2), (1,)], far, settings)
+    assert [found.shape for _, found in maps] == [(2, 13, 12), (1, 13, 12)] and set(seen) == {1, 2}
+    assert all(found.device.type == "meta" for pair in maps for found in pair)
 
 
 def test_what_does_not_go_together(tiny_clip: Clip) -> None:
