@@ -159,7 +159,7 @@ def build(studio: Studio) -> Any:
                     )
                 problem = gr.HTML(visible=False)
                 result = gr.HTML(HINT, apply_default_css=False)
-                save = gr.Button("Download the mask (PNG)")
+                save = gr.Button("Download the mask (PNG)", visible=False)
                 file = gr.File(visible=False)
 
         controls = [photo, words, method, background, around, cam_type, confidence, shown, *sliders.values()]
@@ -177,18 +177,18 @@ def build(studio: Studio) -> Any:
             )
 
         def look(*values: Any) -> tuple[Any, ...]:
-            """The pictures, no problem, and the words whose maps can be shown; or the problem alone."""
+            """The pictures, no problem, the words whose maps can be shown, and the download; or the problem alone."""
             try:
                 stages = studio.stages(asked(values))
                 word = values[7] if values[7] in stages.words else ALL
                 choice = gr.update(choices=[ALL, *stages.words], value=word)
-                return stages_html(stages, word), gr.update(visible=False), choice
+                return stages_html(stages, word), gr.update(visible=False), choice, gr.update(visible=True)
             except Exception as error:  # never a traceback on the page
-                return "", problem_of(error, values[0]), gr.skip()
+                return "", problem_of(error, values[0]), gr.skip(), gr.update(visible=False)
 
         def look_again(*values: Any) -> tuple[Any, ...]:
             """The same where something is shown already: a moved setting alone asks for nothing."""
-            return look(*values) if values[0] and values[1] else (gr.skip(), gr.skip(), gr.skip())
+            return look(*values) if values[0] and values[1] else (gr.skip(),) * len(outputs)
 
         def choose(method: str) -> list[Any]:
             """The sliders of a method where they stand by themselves."""
@@ -205,7 +205,7 @@ def build(studio: Studio) -> Any:
             line = escape(line_of(error, Path(photo) if photo else None))
             return gr.update(value=f'<p class="problem" role="alert">{line}</p>', visible=True)
 
-        outputs = [result, problem, shown]
+        outputs = [result, problem, shown, save]
         one_by_one = {"concurrency_id": "studio", "concurrency_limit": 1, "api_visibility": "private"}
         seen = {"show_progress": "minimal", **one_by_one}
         unseen = {"show_progress": "hidden", **one_by_one}

@@ -82,6 +82,7 @@ def _run(args: argparse.Namespace) -> int:
         studio = PhotoStudio(args, folder)
         page = live_page.build(studio)
         print(f"model   {studio.model}")
+        print(f"methods {', '.join(studio.methods)}")
         address = live_page.serve(page, args.host, port)
         print(f"page    {address} (Ctrl-C ends it)", flush=True)
         try:
@@ -125,13 +126,11 @@ class PhotoStudio:
         self._photos = Photos(KEPT_BYTES)
         self._lock = threading.Lock()
         self._model: ModelSource | None = None
-        self.methods = [args.method, *(name for name in METHODS if name != args.method and METHODS[name].load is None)]
-        if METHODS[args.method].load is not None:
-            self.methods = [args.method]  # its model is no CLIP
         self.classes = self._spec.classes if self._spec is not None else ()
         self.background = None if self._spec is not None and not self._spec.has_background else True
         self.confidence = self._crf_job(self._usual_spec()).confidence
         self.model = self._work(self._usual_spec(), args.method).clip.describe()
+        self.methods = [args.method, *(name for name in METHODS if name != args.method and self._fits(name))]
         late = [METHODS[name].late for name in self.methods]
         self.sliders = {name: SLIDERS.get(name, (name, "")) for one in late if one for name in one.names}
         self.examples = self._draw_examples()
@@ -224,6 +223,20 @@ class PhotoStudio:
                 self._works.popitem(last=False)
         self._works.move_to_end(key)
         return self._works[key]
+
+    def _fits(self, method: str) -> bool:
+        """Whether a method can do with the model, without more options."""
+        asked = METHODS[method]
+        if self._model is None or asked.load is not None or METHODS[self._args.method].load is not None:
+            return False  # one of them has a model of its own
+        try:
+            clip = self._model.load(resnets=asked.resnets)
+            if asked.regions is None:  # else it would import the networks that propose regions
+                options = self._settings(method).options
+                asked.complete(clip, self._usual_spec(), options or asked.settings())
+        except UserError:
+            return False
+        return True
 
     def _settings(self, method: str) -> CamSettings:
         """Those of the command line; of other methods than --method the shared ones alone."""

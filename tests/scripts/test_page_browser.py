@@ -83,7 +83,7 @@ def wait(condition: Callable[[], Any]) -> Any:
     """What the condition gives once it is something; stale elements count as nothing."""
     from selenium.common.exceptions import StaleElementReferenceException
 
-    for _ in range(600):
+    for _ in range(2400):
         try:
             if found := condition():
                 return found
