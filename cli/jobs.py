@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pipeline.stages.cams import CamJob, CamWork, ModelSource
     from pipeline.stages.crf import CrfJob
     from pipeline.stages.evaluate import Totals
+    from pipeline.stages.refine import PromptSettings
     from pipeline.stages.tags import Tags
 
 TAG_FILE = "tags.txt"
@@ -124,7 +125,25 @@ def crf_job(
         has_background=spec.has_background,
         steps=args.refine,
         votes=voting.votes if voting else None,
+        prompts=prompt_settings(args),
     )
+
+
+def prompt_settings(args: argparse.Namespace) -> "PromptSettings | None":
+    """What `--refine prompts` asks with; None without it. Raises UserError for a network that cannot be loaded."""
+    from dataclasses import replace
+
+    from cli.options import settings_from
+    from pipeline.stages.refine import PROMPTS, PromptSettings
+
+    if PROMPTS not in args.refine:
+        return None
+    from clip.device import pick_device
+    from zsseg.proposals import hub, sam
+
+    settings = settings_from(args, PromptSettings)
+    sam.load(sam.SamSettings(settings.weights), pick_device(args.device))
+    return replace(settings, identity=hub.identity_of(settings.weights))
 
 
 def mask_output(job: "CrfJob", cams_made_by: Mapping[str, Any], ids: list[str]) -> run_log.Output:
@@ -198,7 +217,10 @@ def _shown(settings: Any) -> Iterator[tuple[str, Any]]:
 
 def announce_crf(job: "CrfJob") -> None:
     crf = f"{job.backend} on the {job.crf_image} image, {job.crf.iterations} iterations"
-    steps = [f"CRF ({crf})" if step == "crf" else {"pamr": "PAMR", "sam": "votes"}[step] for step in job.steps]
+    steps = [
+        f"CRF ({crf})" if step == "crf" else {"pamr": "PAMR", "sam": "votes", "prompts": "prompts"}[step]
+        for step in job.steps
+    ]
     if job.steps == ("crf",):
         print(f"CRF     {crf}, {job.cam_type} maps")
     else:
@@ -230,6 +252,7 @@ def print_crf_scores(
         **asdict(job.crf),
         **({"refine": ",".join(job.steps) or "none"} if job.steps != ("crf",) else {}),
         **(job.votes.settings() if job.votes else {}),
+        **(job.prompts.record() if job.prompts else {}),
         "cam_type": job.cam_type,
         "confidence": job.confidence,
         "cams": {key: cams_made_by[key] for key in sorted(cams_made_by) if key not in OF_ONE_IMAGE},

@@ -17,7 +17,7 @@ from dataset.spec import BY_CLIP
 from pipeline.methods.method import CamSettings, SharedSettings
 from pipeline.methods.table import METHODS
 from pipeline.methods.tagclip import TagSettings
-from pipeline.stages.refine import NOTHING, SAM, STEPS, VoteSettings
+from pipeline.stages.refine import NOTHING, PROMPTS, SAM, STEPS, PromptSettings, VoteSettings
 from zsseg.proposals.table import PROPOSERS
 
 
@@ -127,11 +127,12 @@ def refinement(text: str) -> tuple[str, ...]:
 def _add_vote_packs(parser: Parser) -> None:
     """The options of `--refine sam`, and of each way to make the masks that vote."""
 
-    def applies(asked: argparse.Namespace, way: str = "") -> bool:
+    def applies(asked: argparse.Namespace, way: str = "", step: str = SAM) -> bool:
         typed = asked.refine.split(",") if isinstance(asked.refine, str) else asked.refine or ()
-        return SAM in [step.strip() for step in typed] and way in ("", asked.votes)
+        return step in [one.strip() for one in typed] and way in ("", asked.votes)
 
     parser.packs.append(Pack("votes of masks", VoteSettings, "--refine crf,sam", applies))
+    parser.packs.append(Pack("prompts", PromptSettings, "--refine crf,prompts", partial(applies, step=PROMPTS)))
     for way, proposer in PROPOSERS.items():
         title, goes_with = f"masks that vote: {way}", f"--refine crf,sam --votes {way}"
         parser.packs.append(Pack(title, proposer.settings, goes_with, partial(applies, way=way)))
@@ -146,8 +147,8 @@ def add_crf_options(parser: Parser) -> None:
         default=("crf",),
         metavar="STEPS",
         help="what sharpens the maps, in this order: crf (DenseCRF), pamr (moves scores to pixels of like colour), "
-        "sam (masks of segment-anything, or others, vote; see --refine crf,sam --help), or "
-        "none; not given: crf",
+        "sam (masks of segment-anything, or others, vote; see --refine crf,sam --help), prompts (segment-anything is "
+        "asked for each part of each class), or none; not given: crf",
     )
     _add_vote_packs(parser)
     group.add_argument(

@@ -42,7 +42,7 @@ from pipeline.stages.evaluate import (
 )
 from pipeline.stages.failure import failure
 from pipeline.stages.kept_score import kept_confusion, score_text
-from pipeline.stages.refine import CRF, NO_MASKS, PAMR, SAM, Votes, moved_by_colours
+from pipeline.stages.refine import CRF, NO_MASKS, PAMR, PROMPTS, SAM, PromptSettings, Votes, asked, moved_by_colours
 from pipeline.steps import masks
 from pipeline.steps.maps import enlarge_labels
 from pipeline.steps.masks import labels_of
@@ -80,6 +80,7 @@ class CrfJob:
     mask_ending     behind an image's id in the name of its mask
     steps           what refines the maps, in order, of pipeline.stages.refine.STEPS; (): nothing
     votes           the masks that vote, where one of the steps is "sam"
+    prompts         of the step "prompts"
     """
 
     cams: Path
@@ -102,6 +103,7 @@ class CrfJob:
     mask_ending: str = ".png"
     steps: tuple[str, ...] = ("crf",)
     votes: Votes | None = None
+    prompts: PromptSettings | None = None
 
     @property
     def votes_last(self) -> bool:
@@ -148,6 +150,7 @@ class CrfJob:
             **({"smooth": True} if self.smooth else {}),
             **({"refine": ",".join(self.steps) or "none"} if self.steps != ("crf",) else {}),
             **(self.votes.settings() if self.votes else {}),
+            **(self.prompts.record() if self.prompts else {}),
             **asdict(self.crf),
         }
 
@@ -365,6 +368,10 @@ def _refined(job: CrfJob, image: CrfInput, scores: np.ndarray, steps: Sequence[s
             scores = dense_crf(_crf_image(job, image.rgb), scores, job.crf, backend or job.backend)
         elif step == PAMR:
             scores = moved_by_colours(scores, image.rgb, job.device)
+        elif step == PROMPTS:
+            assert job.prompts is not None
+            places = asked(scores, image.rgb, int(job.has_background), job.prompts, job.device)
+            scores = win(scores, places.astype(np.uint8), np.arange(len(scores)))
         elif not job.votes_last:
             labels, _ = _voted(job, image, labels_of(scores, image.keys, job.has_background))
             scores = win(scores, labels, masks.mask_values(image.keys, job.has_background))

@@ -3,6 +3,7 @@
 crf   DenseCRF (pipeline/crf)
 pamr  pixel-adaptive refinement (pipeline/steps/pamr.py)
 sam   masks without classes vote (pipeline/steps/votes.py); they lie in files, as scripts/propose.py writes them
+prompts  segment-anything is asked for each part of each class (pipeline/steps/prompts.py)
 
 Imports nothing heavy at its top, so that `--help` is quick.
 """
@@ -10,11 +11,11 @@ Imports nothing heavy at its top, so that `--help` is quick.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.arguments import option
+from common.arguments import count, option
 from common.errors import UserError
 from zsseg.proposals.table import PROPOSERS
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from pipeline.steps.regions import Regions
 
-CRF, PAMR, SAM = STEPS = ("crf", "pamr", "sam")
+CRF, PAMR, SAM, PROMPTS = STEPS = ("crf", "pamr", "sam", "prompts")
 NOTHING = "none"
 RULES = ("majority", "max-iou", "max-iou-imp", "max-iou-imp2")  # of pipeline/steps/votes.py
 PAMR_PIXELS = 1 << 19  # that PAMR looks at together; with 20 labels 0.9 GB
@@ -56,6 +57,50 @@ class VoteSettings:
         type=str,
         metavar="DIR",
     )
+
+
+@dataclass(frozen=True)
+class PromptSettings:
+    """Which network is asked for parts of classes, and which of its answers are taken; identity is of the weights."""
+
+    weights: str | None = option(
+        None,
+        "SAM, SAM-HQ, SAM 2, EdgeTAM or SAM 3: a folder in transformers' form or a name such as facebook/sam-vit-base",
+        flag="--sam",
+        type=str,
+        metavar="DIR|NAME",
+    )
+    score: float = option(
+        0.2, "least probability that a connected part of a class reaches somewhere", flag="--prompt_score", metavar="X"
+    )
+    area: int = option(900, "pixels; smaller parts stay as they are", flag="--prompt_area", type=count, metavar="N")
+    quality: float = option(
+        0.9,
+        "masks above this quality, by the network itself, take their part's place",
+        flag="--prompt_quality",
+        metavar="X",
+    )
+    identity: str = ""
+
+    def record(self) -> dict[str, Any]:
+        """Their part of the record that all masks share."""
+        return {"prompts_" + key: value for key, value in asdict(self).items()}
+
+
+def asked(probabilities: np.ndarray, rgb: np.ndarray, first: int, settings: PromptSettings, device: str) -> np.ndarray:
+    """The winning plane (H, W) of probabilities (k, H, W) after the network's answers for an image (H, W, 3) uint8.
+
+    first  planes before it, the background's, get no prompt
+    """
+    from clip.device import pick_device
+    from pipeline.steps.prompts import answered, prompts_of
+    from zsseg.proposals import sam
+
+    prompts = prompts_of(probabilities, first, settings.score, settings.area)
+    if not len(prompts):
+        return probabilities.argmax(axis=0)
+    answers = sam.answers(settings.weights, pick_device(device), rgb, prompts.boxes, prompts.points)
+    return answered(probabilities, prompts, answers, settings.quality)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from common.errors import UserError
@@ -18,7 +19,7 @@ from tests.support import Command
 from toyworld.layout import write_scene
 from toyworld.scenes import draw_scene
 from toyworld.spec import SPEC
-from zsseg.proposals.files import write_regions
+from zsseg.proposals.files import read_regions, write_regions
 
 SCENES = (5, 8)
 FELZENSZWALB: list[object] = ["--votes", "felzenszwalb", "--fz_min_size", 40]
@@ -59,7 +60,7 @@ def refined(command: Command, toy: Path, cams: Path, tmp_path: Path):  # type: i
 
 def kept(cams: Path) -> Path:
     """The folder of masks beside the CAM files."""
-    (folder,) = (cams.parent / "regions").iterdir()
+    (folder,) = (cams.parent / "regions").glob("felzenszwalb-*")
     return folder
 
 
@@ -138,6 +139,35 @@ def test_in_groups_on_a_device_and_before_the_crf(refined, tmp_path: Path) -> No
     assert not np.array_equal(crf, before)
 
 
+@pytest.mark.slow  # to import the network takes seconds
+def test_segment_anything_votes_and_answers(  # type: ignore[no-untyped-def]
+    refined, cams: Path, tmp_path: Path
+) -> None:
+    """A random one: its masks are made once and kept, its answers are asked for again."""
+    from tests.small_sam import save_sam
+
+    torch.manual_seed(0)
+    save_sam(tmp_path / "net")
+    options: list[object] = ["--sam", tmp_path / "net", "--sam_points", 4, "--sam_quality", 0, "--sam_stability", 0]
+    ended = refined("sam", *options)
+    assert ended.code == 0, ended.err
+    files = sorted(next((cams.parent / "regions").glob("sam-*")).iterdir())
+    assert [file.name for file in files] == ["t5.npz", "t8.npz"] and len(read_regions(files[0]))
+    before = [file.stat().st_mtime_ns for file in files]
+    assert refined("sam", *options, "--vote_rule", "max-iou", out="other").code == 0
+    assert [file.stat().st_mtime_ns for file in files] == before
+    asks: list[object] = ["--sam", tmp_path / "net", "--prompt_area", 20, "--prompt_quality", 0]
+    ended = refined("prompts", *asks)
+    assert ended.code == 0 and "refine  prompts" in ended.out, ended.err
+    record = json.loads(mask_made_by(tmp_path / "prompts" / "t5.png"))
+    assert record["prompts_area"] == 20 and record["prompts_identity"] and refined("none").code == 0
+    changed = [read_mask(tmp_path / name / "t5.png") for name in ("prompts", "none")]
+    assert not np.array_equal(*changed)
+    assert "2 already there" in refined("prompts", *asks).out
+    other = refined("prompts", *asks[:-1], 0.5)
+    assert other.code == 2 and "prompts_quality 0.0 (now 0.5)" in other.err
+
+
 def test_the_curve_of_thresholds_counts_votes(  # type: ignore[no-untyped-def]
     refined, cams: Path, toy: Path, tmp_path: Path
 ) -> None:
@@ -204,7 +234,10 @@ def test_masks_of_anybody(refined, tmp_path: Path, toy: Path) -> None:  # type: 
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--refine", "sam,sam"], "expected crf, pamr, sam, or several of them in an order such as crf,sam"),
+        (["--refine", "sam,sam"], "expected crf, pamr, sam, prompts, or several of them in an order such as crf,sam"),
+        (["--refine", "crf,prompts"], "--sam is needed: a folder with config.json"),
+        (["--refine", "crf,prompts", "--sam", "x", "--prompt_score", "-1"], "-1: expected a number from 0 to 1"),
+        (["--refine", "crf,sam", "--prompt_area", "5"], "--prompt_area goes with --refine crf,prompts"),
         (["--refine", "crf", "--vote_rule", "majority"], "--vote_rule goes with --refine crf,sam"),
         (["--refine", "crf,sam"], "--sam is needed: a folder with config.json"),
         (["--refine", "crf,sam", "--sam", "x", "--sam_quality", "2"], "2: expected a number from 0 to 1"),

@@ -9,19 +9,25 @@ and of nearly equal ones the best.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from common.arguments import count, option, positive
 from zsseg.proposals.proposer import Photo, Propose, Proposer
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from pipeline.steps.regions import RunLengths
 
 KINDS = ("sam", "sam_hq", "sam2", "sam2_video", "edgetam", "edgetam_video", "sam3_tracker", "sam3_video")
+
+
+PROMPTS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,45 @@ def _array(mask: Any) -> Any:
     import numpy as np
 
     return np.asarray(mask, dtype=bool)
+
+
+_one_at_a_time = Lock()  # threads that refine share the network
+
+
+def answers(
+    weights: str | None, device: torch.device | str, rgb: np.ndarray, boxes: np.ndarray, points: np.ndarray
+) -> Iterator[tuple[np.ndarray, float]]:
+    """One mask for each box (n, 4) with a point (n, 2) in it, in pixels of a photo (H, W, 3) uint8.
+
+    Yields logits (H, W) float32 and the network's opinion of their quality. Raises UserError as `load`.
+    """
+    import torch
+    from PIL import Image
+
+    generator = _generator(weights, str(device))
+    network, processor = generator.model, generator.image_processor
+    inputs = processor(images=Image.fromarray(rgb), return_tensors="pt")
+    whole, reshaped = inputs["original_sizes"].tolist(), inputs.get("reshaped_input_sizes")
+    height, width = inputs["pixel_values"].shape[-2:] if reshaped is None else reshaped[0].tolist()
+    scale = torch.tensor([width / whole[0][1], height / whole[0][0]], dtype=torch.float32)
+    with _one_at_a_time, torch.no_grad():
+        seen = network.get_image_embeddings(inputs["pixel_values"].to(network.device))
+    names = ("image_embeddings", "intermediate_embeddings")
+    given = dict(zip(names, seen)) if isinstance(seen, tuple) else {names[0]: seen}
+    sizes = {} if reshaped is None else {"reshaped_input_sizes": reshaped.tolist()}
+    for start in range(0, len(boxes), PROMPTS_AT_ONCE):
+        some = slice(start, start + PROMPTS_AT_ONCE)
+        places = (torch.from_numpy(points[some]) * scale)[None, :, None]
+        asked = {
+            "input_points": places.to(network.device),
+            "input_labels": torch.ones(places.shape[:-1], dtype=torch.int64, device=network.device),
+            "input_boxes": (torch.from_numpy(boxes[some]) * scale.repeat(2))[None].to(network.device),
+        }
+        with _one_at_a_time, torch.no_grad():
+            found = network(**given, **asked, multimask_output=False)
+        low, qualities = found.pred_masks.float().cpu(), found.iou_scores.float().flatten().tolist()
+        masks = processor.post_process_masks(low, whole, binarize=False, **sizes)[0][:, 0]
+        yield from zip(masks.numpy(), qualities)
 
 
 def complete(settings: SamSettings) -> SamSettings:

@@ -17,7 +17,7 @@ from pipeline.methods.sam3 import Sam3Settings
 from pipeline.methods.table import METHODS, compute_maps
 from pipeline.stages.cams import ModelSource, text_set
 from pipeline.steps.masks import labels_of
-from tests.small_sam3 import save_sam3
+from tests.small_sam import save_sam3
 from tests.support import Command, photo
 
 pytestmark = pytest.mark.slow  # to import this network takes seconds

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -10,7 +11,7 @@ from huggingface_hub.errors import GatedRepoError
 
 from common.errors import UserError
 from pipeline.steps.regions import RunLengths
-from tests.small_sam3 import sam3_vision
+from tests.small_sam import parts_of, sam3_vision, save_sam
 from tests.support import photo
 from zsseg.proposals import sam, universal
 from zsseg.proposals.proposer import Photo
@@ -18,23 +19,6 @@ from zsseg.proposals.proposer import Photo
 pytestmark = pytest.mark.slow  # to import these networks takes seconds
 SIZE = (40, 60)
 PHOTO = Photo("a", photo(SIZE, 4), SIZE)
-
-
-def save_sam(folder: Path) -> None:
-    vision = transformers.SamVisionConfig(
-        hidden_size=16, output_channels=16, num_hidden_layers=1, num_attention_heads=2, image_size=64, patch_size=8,
-        mlp_dim=32, global_attn_indexes=[0], window_size=4, num_pos_feats=8,
-    )  # fmt: skip
-    prompts = transformers.SamPromptEncoderConfig(hidden_size=16, image_size=64, patch_size=8, mask_input_channels=4)
-    masks = transformers.SamMaskDecoderConfig(
-        hidden_size=16, mlp_dim=32, num_hidden_layers=1, num_attention_heads=2, iou_head_hidden_dim=16
-    )
-    config = transformers.SamConfig(**parts_of(vision, prompts, masks))
-    transformers.SamModel(config).save_pretrained(folder)
-    sides = {"height": 64, "width": 64}, {"height": 16, "width": 16}
-    transformers.SamImageProcessor(
-        size={"longest_edge": 64}, pad_size=sides[0], mask_size={"longest_edge": 16}, mask_pad_size=sides[1]
-    ).save_pretrained(folder)
 
 
 def save_sam2(folder: Path) -> None:
@@ -106,11 +90,6 @@ def save_sam3_tracker(folder: Path) -> None:
     transformers.Sam3TrackerModel(config).save_pretrained(folder)
     sides = {"height": 56, "width": 56}, {"height": 16, "width": 16}
     transformers.Sam3ImageProcessor(size=sides[0], mask_size=sides[1]).save_pretrained(folder)
-
-
-def parts_of(*configs: transformers.PretrainedConfig) -> dict[str, dict]:
-    names = ("vision_config", "prompt_encoder_config", "mask_decoder_config")
-    return {name: config.to_dict() for name, config in zip(names, configs)}
 
 
 @pytest.mark.parametrize("save", [save_sam, save_sam_hq, save_sam2, save_edgetam, save_sam3_tracker])
@@ -197,6 +176,30 @@ def test_what_is_no_such_network_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=told) as raised:
             sam.load(sam.SamSettings(weights), torch.device("cpu"))
         assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("save", [save_sam, save_sam_hq, save_sam2, save_edgetam, save_sam3_tracker])
+def test_answers_to_prompts(save: Callable[[Path], None], tmp_path: Path) -> None:
+    """Those of the library's own processor, which scales points and boxes itself, one prompt after the other."""
+    torch.manual_seed(0)
+    save(tmp_path)
+    image = transformers.AutoImageProcessor.from_pretrained(tmp_path)
+    whole = transformers.SamProcessor(image) if save in (save_sam, save_sam_hq) else transformers.Sam2Processor(image)
+    network = transformers.AutoModelForMaskGeneration.from_pretrained(tmp_path).eval()
+    boxes = np.array([[5, 6, 30, 28], [20, 2, 59, 39], [0, 0, 12, 12]], np.float32)
+    points = np.array([[10.5, 9.5], [40.5, 20.5], [3.5, 7.5]], np.float32)
+    found = list(sam.answers(str(tmp_path), "cpu", PHOTO.rgb, boxes, points))
+    assert len(found) == 3
+    for (logits, quality), box, point in zip(found, boxes.tolist(), points.tolist()):
+        inputs = whole(
+            images=PHOTO.rgb, input_points=[[[point]]], input_labels=[[[1]]], input_boxes=[[box]], return_tensors="pt"
+        )
+        sizes = {key: inputs.pop(key) for key in ("original_sizes", "reshaped_input_sizes") if key in inputs}
+        with torch.no_grad():
+            answer = network(**inputs, multimask_output=False)
+        (wanted,) = image.post_process_masks(answer.pred_masks, *sizes.values(), binarize=False)
+        assert logits.shape == SIZE and np.abs(logits - wanted[0, 0].numpy()).max() < 1e-4 * wanted.abs().max()
+        assert quality == pytest.approx(float(answer.iou_scores.flatten()[0]), abs=1e-4)
 
 
 def test_weights_on_request_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

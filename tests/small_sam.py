@@ -1,9 +1,32 @@
-"""Tiny random parts of SAM 3, in transformers' form."""
+"""Tiny random SAM and SAM 3, saved in transformers' form."""
 
 from pathlib import Path
 
 import torch
 import transformers
+
+
+def parts_of(*configs: transformers.PretrainedConfig) -> dict[str, dict]:
+    names = ("vision_config", "prompt_encoder_config", "mask_decoder_config")
+    return {name: config.to_dict() for name, config in zip(names, configs)}
+
+
+def save_sam(folder: Path) -> None:
+    """SAM, for photos with a long side of 64 pixels."""
+    vision = transformers.SamVisionConfig(
+        hidden_size=16, output_channels=16, num_hidden_layers=1, num_attention_heads=2, image_size=64, patch_size=8,
+        mlp_dim=32, global_attn_indexes=[0], window_size=4, num_pos_feats=8,
+    )  # fmt: skip
+    prompts = transformers.SamPromptEncoderConfig(hidden_size=16, image_size=64, patch_size=8, mask_input_channels=4)
+    masks = transformers.SamMaskDecoderConfig(
+        hidden_size=16, mlp_dim=32, num_hidden_layers=1, num_attention_heads=2, iou_head_hidden_dim=16
+    )
+    config = transformers.SamConfig(**parts_of(vision, prompts, masks))
+    transformers.SamModel(config).save_pretrained(folder)
+    sides = {"height": 64, "width": 64}, {"height": 16, "width": 16}
+    transformers.SamImageProcessor(
+        size={"longest_edge": 64}, pad_size=sides[0], mask_size={"longest_edge": 16}, mask_pad_size=sides[1]
+    ).save_pretrained(folder)
 
 
 def sam3_vision() -> transformers.Sam3VisionConfig:
