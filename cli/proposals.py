@@ -74,7 +74,8 @@ class Voters:
             return crf
         from pipeline.stages import proposals
 
-        outcomes = proposals.run(self.job, samples, proposals.finished_ids(self.job, samples))
+        finished = proposals.finished_ids(self.job, samples, "pass another --vote_dir")
+        outcomes = proposals.run(self.job, samples, finished)
         bar = progress(outcomes, len(samples), "masks that vote")
         failures = {outcome.id: outcome.reason for outcome in bar if outcome.status == "failed"}
         return replace(crf, votes=replace(self.votes, failures=failures))

@@ -25,7 +25,7 @@ from zsseg.proposals.table import PROPOSERS
 
 FORMAT = 1  # of the files; part of their record
 FEW = 32  # photos for which no processes are started
-REMEDY = "pass --overwrite or another --out (of masks that vote: --vote_dir)"
+REMEDY = "pass --overwrite or another --out"
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,10 @@ class ProposalJob:
         return {**shared, **asdict(self.settings), **({"images": self.folder} if self.folder else {})}
 
 
-def finished_ids(job: ProposalJob, samples: Iterable[Sample]) -> set[str]:
+def finished_ids(job: ProposalJob, samples: Iterable[Sample], remedy: str = REMEDY) -> set[str]:
     """Ids whose file is whole and made with the same settings of the same image; damaged files count as missing.
 
-    Raises UserError, showing the difference, when a file was made in another way.
+    Raises UserError, showing the difference and the remedy, when a file was made in another way.
     """
 
     def is_finished(sample: Sample) -> bool:
@@ -76,7 +76,7 @@ def finished_ids(job: ProposalJob, samples: Iterable[Sample]) -> set[str]:
             record, source = read_record(path), source_of(sample.image)
         except UserError:  # missing or damaged; an image that cannot be read will say so
             return False
-        return can_stay(path, record, {**job.made_by(), SOURCE: source}, REMEDY)
+        return can_stay(path, record, {**job.made_by(), SOURCE: source}, remedy)
 
     samples = list(samples)
     checked = ordered_map(is_finished, samples, CHECKING, ahead=16)

@@ -112,6 +112,8 @@ def test_every_road_writes_the_same_and_keeps_it(  # type: ignore[no-untyped-def
     assert refined("pamr,sam", *options).code == 0
     before, (name, *_) = made(tmp_path / "pamr,sam"), sorted(made(tmp_path / "pamr,sam"))
     assert "0 masks written, 2 already there" in refined("pamr,sam", *options).out
+    changed = refined("pamr,sam", *options, "--fz_scale", 5, "--vote_dir", kept(cams), out="changed")
+    assert changed.code == 2 and "scale 100.0 (now 5.0); pass another --vote_dir" in changed.err
     other = refined("pamr,sam", *FELZENSZWALB)
     assert other.code == 2 and "vote_rule max-iou-imp (now majority)" in other.err
     data: list[object] = ["--img_root", toy, "--device", "cpu", "--refine", "pamr,sam", *options]

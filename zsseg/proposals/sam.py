@@ -60,14 +60,16 @@ def load(settings: SamSettings, device: torch.device | None) -> Propose:
 
 @lru_cache(maxsize=1)
 def _generator(weights: str | None, device: str) -> Any:
+    from common.errors import UserError
     from zsseg.proposals.hub import load_pretrained
 
     def made(name: str, local_files_only: bool) -> Any:
         from transformers import AutoImageProcessor, AutoModelForMaskGeneration, pipeline
 
-        network = AutoModelForMaskGeneration.from_pretrained(
-            name, local_files_only=local_files_only, use_safetensors=True
-        )
+        read: Any = AutoModelForMaskGeneration.from_pretrained
+        network, found = read(name, local_files_only=local_files_only, use_safetensors=True, output_loading_info=True)
+        if missing := sorted(found["missing_keys"]):  # they would be random
+            raise UserError(f"--sam {name}: weight {missing[0]} is missing ({len(missing)} in all); a damaged folder")
         processor = AutoImageProcessor.from_pretrained(name, local_files_only=local_files_only)
         return pipeline("mask-generation", model=network, image_processor=processor, device=device)
 

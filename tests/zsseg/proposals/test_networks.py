@@ -8,6 +8,7 @@ import pytest
 import torch
 import transformers
 from huggingface_hub.errors import GatedRepoError
+from safetensors.torch import load_file, save_file
 
 from common.errors import UserError
 from pipeline.steps.regions import RunLengths
@@ -200,6 +201,21 @@ def test_answers_to_prompts(save: Callable[[Path], None], tmp_path: Path) -> Non
         (wanted,) = image.post_process_masks(answer.pred_masks, *sizes.values(), binarize=False)
         assert logits.shape == SIZE and np.abs(logits - wanted[0, 0].numpy()).max() < 1e-4 * wanted.abs().max()
         assert quality == pytest.approx(float(answer.iou_scores.flatten()[0]), abs=1e-4)
+
+
+def test_weights_that_are_missing_are_one_line(tmp_path: Path) -> None:
+    """No file of them, and a file that lacks one."""
+    save_sam(tmp_path)
+    file = tmp_path / "model.safetensors"
+    weights = load_file(file)
+    name = next(name for name in weights if "mask_decoder" in name)
+    del weights[name]
+    save_file(weights, file, {"format": "pt"})
+    with pytest.raises(UserError, match=f"weight {name} is missing"):
+        sam.load(sam.SamSettings(str(tmp_path)), torch.device("cpu"))
+    file.unlink()
+    with pytest.raises(UserError, match=r"no readable network in this folder; expected .*model.safetensors"):
+        sam.load(sam.SamSettings(str(tmp_path)), torch.device("cpu"))
 
 
 def test_weights_on_request_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
