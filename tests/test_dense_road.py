@@ -311,7 +311,7 @@ def test_a_resnet_goes_with_maskclip_only(desk: Desk, resnet_weights: Path) -> N
         (("--key_smoothing", 1), "--key_smoothing goes with --method maskclip"),
         (("--method", "clip-es", "--key_smoothing=1"), "--key_smoothing goes with --method maskclip"),
         (("--method", "maskclip-v", "--prompt_denoising", 0.5), "--prompt_denoising goes with --method maskclip"),
-        (("--method", "maskclip", "--box_threshold", 0.5), "--box_threshold goes with --method clip-es"),
+        (("--method", "gem", "--box_threshold", 0.5), "--box_threshold goes with --method clip-es or --method excel"),
         (("--frame", 96, 48), "--frame goes with --method maskclip or --method maskclip-v"),
         (("--tag_votes", 2), "--tag_votes goes with --labels clip"),
         (("--method", "maskclip", "--frame", 96), "LONG SHORT"),
