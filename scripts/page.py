@@ -38,9 +38,9 @@ MOST_PIXELS = 100_000_000  # of a photo: several people share the memory
 KEPT_BYTES = 512 << 20  # of photos that were looked at
 KEPT_WORDS = 8  # sets of words, with their embeddings
 KEPT_MASKS = 8  # files that wait to be fetched
-EXAMPLES = 4
+EXAMPLES = 3  # a row of them
 SLIDERS = {  # what people read at the settings that methods let them move
-    "box_threshold": ("Box threshold", "share of a CAM's maximum that enters a box of the affinity"),
+    "box_threshold": ("Box threshold", "share of a CAM's maximum that enters a box"),
     "prob_threshold": ("Least probability", "pixels whose best word has less become background"),
     "area_threshold": ("Least share", "words with at most this share of all words' pixels go"),
 }

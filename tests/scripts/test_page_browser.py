@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from dataset.mask_png import read_mask
+from scripts.page import EXAMPLES
 from tests.browser import console_errors, open_browser, set_window
 from tests.support import ROOT, Command, photo
 
@@ -66,7 +67,7 @@ def page(browser: Any, served: tuple[str, Path]) -> Iterator[Any]:
     set_window(browser, LARGE)
     browser.get(served[0])
     wait(lambda: one(browser, "#moved"))
-    wait(lambda: len(all_of(browser, ".gallery-item")) == 4)
+    wait(lambda: len(all_of(browser, ".gallery-item")) == EXAMPLES)
     yield browser
     assert [message for message in console_errors(browser) if not any(own in message for own in OF_GRADIO)] == []
 
@@ -220,7 +221,7 @@ def test_people_in_two_windows_see_their_own(page: Any) -> None:
     press_example(page, 1)
     page.switch_to.new_window("tab")
     page.get(address)
-    wait(lambda: len(all_of(page, ".gallery-item")) == 4)
+    wait(lambda: len(all_of(page, ".gallery-item")) == EXAMPLES)
     press_example(page, 2)
     assert set(shares(page)) <= {"background", "tree", "not sure (255)"}
     page.close()
@@ -234,7 +235,7 @@ def test_nothing_sticks_out_and_nothing_comes_from_elsewhere(page: Any, dark: bo
     for size in (LARGE, SMALL):
         set_window(page, size, dark)
         page.refresh()
-        wait(lambda: len(all_of(page, ".gallery-item")) == 4)
+        wait(lambda: len(all_of(page, ".gallery-item")) == EXAMPLES)
         press_example(page, 1)
         assert page.execute_script("return [document.documentElement.scrollWidth, innerWidth]") == [size[0]] * 2
         widths = page.execute_script(
