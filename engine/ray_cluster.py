@@ -100,7 +100,7 @@ def cluster(options: ClusterOptions) -> Iterator[None]:
         code: dict[str, Any] = {"env_vars": {"PYTHONPATH": str(_package_file().parent.parent if PACKAGE else ROOT)}}
         if address and not options.shared_code:
             code = {"working_dir": folder}
-            _copy_code(Path(folder, PACKAGE.rstrip(".")))
+            copy_code(Path(folder))
         local: dict[str, Any] = {} if address else {"include_dashboard": False}
         try:
             with _silent_stderr():
@@ -127,8 +127,9 @@ def _package_file() -> Path:
     return Path(str(sys.modules[PACKAGE.rstrip(".")].__file__))
 
 
-def _copy_code(target: Path) -> None:
-    """Copy what workers import, in its folder or as the package."""
+def copy_code(folder: Path) -> None:
+    """Copy what workers import into a folder that will be on their path: by its short names, or as the package."""
+    target = folder / PACKAGE.rstrip(".")
     for name in CODE:
         shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
     if PACKAGE:

@@ -1,5 +1,6 @@
 """Installed, the project leaves other people's `clip` and `pipeline` alone, and finds its own, in all its processes."""
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,18 @@ except ImportError: print("done")
 @pytest.mark.parametrize("first", [True, False])
 def test_an_import_by_a_short_name_means_ours_in_our_modules_alone(site: Path, first: bool) -> None:
     assert python(site, "-c", CHECK.format(first=first)) == "done\n"
+
+
+def test_ray_sends_its_nodes_the_package(tmp_path: Path) -> None:
+    """Where the command is installed; what it sends finds itself."""
+    ray_cluster = importlib.import_module("clip_pseudo_masks.engine.ray_cluster")
+    site = tmp_path / "sent"
+    ray_cluster.copy_code(site)
+    assert [path.name for path in site.iterdir()] == ["clip_pseudo_masks"]
+    code = "import clip_pseudo_masks.engine.ray_stage as stage, common; print(stage.__file__)"
+    with pytest.raises(AssertionError, match="No module named 'common'"):
+        python(site, "-c", code)
+    assert python(site, "-c", code.replace(", common", "")).startswith(str(site))
 
 
 @pytest.mark.slow
