@@ -91,12 +91,13 @@ def output(clip: Clip, windows: Windows, options: ResClipSettings) -> tuple[Tens
     import torch
 
     from pipeline.steps.dense_attention import to_features
-    from pipeline.steps.residual_attention import Mixing, first_labels, label_map, residual_output
+    from pipeline.steps.residual_attention import Mixing, earlier_attention, first_labels, label_map, residual_output
 
     assert options.rcs and options.sfr and options.first_threshold is not None and options.logit_scale is not None
     tokens, text = windows.tokens, windows.text
     mixing = Mixing((options.rcs[0], options.rcs[1]), (options.sfr[0], options.sfr[1]))
-    found = residual_output(clip.visual, tokens, mixing, std=options.neighbourhood)
+    more: Any = {"std": options.neighbourhood, "earlier": earlier_attention(clip.visual, tokens)}
+    found = residual_output(clip.visual, tokens, mixing, **more)
     if any(options.sfr):
         # as published, each word is a label of its own, though several may name one class
         classes = range(len(text)) if options.published_slips else windows.owners
@@ -111,7 +112,7 @@ def output(clip: Clip, windows: Windows, options: ResClipSettings) -> tuple[Tens
             options.first_threshold,
         )
         same = torch.stack([label_map(one, options.published_slips) for one in labels])
-        found = residual_output(clip.visual, tokens, mixing, same, std=options.neighbourhood)
+        found = residual_output(clip.visual, tokens, mixing, same, **more)
     return found, tokens.grid
 
 

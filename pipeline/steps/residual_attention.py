@@ -30,13 +30,14 @@ class Mixing:
     sfr: tuple[float, float]
 
 
+@torch.no_grad()
 def earlier_attention(visual: VisionTransformer, tokens: Tokens) -> Tensor:
     """The ordinary attention (B, H, T, T), averaged over EARLIER_BLOCKS, head by head."""
-    maps = []
+    total = torch.zeros(())
     for number in EARLIER_BLOCKS:
         heads = heads_of(visual.transformer.resblocks[number - 1], tokens.block(number - 1))
-        maps.append(heads.scores("query", "key").softmax(dim=-1))
-    return torch.stack(maps).mean(dim=0)
+        total = total + heads.scores("query", "key").softmax(dim=-1)
+    return total / len(EARLIER_BLOCKS)
 
 
 Scores = Callable[[Heads], tuple[Tensor, ...]]  # products (B, H, T, T); their softmaxes are added
@@ -57,11 +58,13 @@ def residual_output(
     products: str = "kk+window",
     residual: bool = False,
     std: float = 5.0,
+    earlier: Tensor | None = None,
 ) -> Tensor:
     """Patches (B, N, D) that leave the last block.
 
     same_label  (B, N, N), see `label_map`; None: residual cross-correlation alone (RCS)
     products    one of PRODUCTS
+    earlier     `earlier_attention`, where the caller has it
     """
     block, entering = visual.transformer.resblocks[-1], tokens.last_input
     heads = heads_of(block, entering)
@@ -73,7 +76,8 @@ def residual_output(
             scores = total * ((1 - share) * scores + share * F.pad(same_label, (1, 0, 1, 0))[:, None])
         weights = weights + (scores + window).softmax(dim=-1)
     total, share = mixing.rcs
-    weights = total * ((1 - share) * weights + share * earlier_attention(visual, tokens))
+    earlier = earlier_attention(visual, tokens) if earlier is None else earlier
+    weights = total * ((1 - share) * weights + share * earlier)
     return finish(block, entering, attend(block, weights, heads.value), residual)[:, 1:]
 
 
