@@ -102,7 +102,9 @@ def first_labels(
     height, width = image.shape[-2:]
     cosines = (F.normalize(features, dim=-1) @ text.T).transpose(1, 2).unflatten(2, grid)  # (B, Q, h, w)
     maps = F.interpolate(cosines, size=(height, width), mode="bilinear", align_corners=False)
-    best, labels = (scale * pamr(maps, image)).softmax(dim=1).max(dim=1)
+    # one by one: together they would take several times as long on a CPU, and gigabytes
+    refined = torch.cat([pamr(scores[None], around[None]) for scores, around in zip(maps, image)])
+    best, labels = (scale * refined).softmax(dim=1).max(dim=1)
     labels = torch.tensor(list(classes), device=labels.device)[labels]
     labels[best < threshold] = 0
     whole = (
