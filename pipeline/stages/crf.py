@@ -335,7 +335,8 @@ def sharpen_all(
     All three in threads, image by image; on a device, groups are sharpened in the caller's thread between the others.
     """
     if job.backend == "torch" and CRF in job.steps:
-        return ordered_map(finish, _sharpened_on_device(job, ordered_map(load, items, threads, ahead=GROUP)), threads)
+        ahead = max(2, GROUP * MANY_LABELS // max(job.num_labels, MANY_LABELS))  # many labels take much memory
+        return ordered_map(finish, _sharpened_on_device(job, ordered_map(load, items, threads, ahead=ahead)), threads)
 
     def work(item: Item) -> Result:
         image = load(item)
