@@ -2,7 +2,6 @@
 
 import argparse
 import time
-from contextlib import closing
 from pathlib import Path
 
 from cli.console import run
@@ -38,23 +37,15 @@ def train_and_save(args: argparse.Namespace) -> int:
         raise UserError(f"--out {args.out}: no such folder {args.out.parent}; make it first")
     import torch
 
-    from toyworld.training import affinity
     from toyworld.training.data import PHASES, scaled
     from toyworld.training.export import openai_state_dict, write_weights
     from toyworld.training.model import Architecture
     from toyworld.training.train import train
-    from training.board import Board
 
     torch.set_num_threads(args.threads)
     phases, began = scaled(PHASES, args.steps), time.monotonic()
     trained = train(Architecture(), phases, args.seed, args.threads, args.log_dir)
     write_weights(args.out, openai_state_dict(*trained))
-    total = sum(phase.steps for phase in phases)
-    share = 1 if args.steps is None else min(1, args.steps / sum(phase.steps for phase in PHASES))
-    last = max(1, round(affinity.STEPS * share))
-    sizes = tuple((height, width, max(1, round(count * share))) for height, width, count in affinity.SIZES)
-    with closing(Board(args.log_dir, total, total + last)) as board:
-        affinity.add_affinity_blocks(args.out, lambda step, values: board.step(total + step + 1, values), last, sizes)
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.2f} MB after {(time.monotonic() - began) / 60:.1f} minutes")
     return EXIT_OK
 

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pytest
 import torch
 
 from toyworld.training import losses
@@ -53,14 +54,20 @@ def test_unnamed_is_the_surprise_at_what_patches_say_beside_the_caption() -> Non
     assert math.isclose(losses.unnamed(logits, present).item(), sum(terms) / len(terms), rel_tol=1e-5)
 
 
-def test_affinity_is_weighted_cross_entropy_against_agreement() -> None:
-    attention, posteriors = random(2, 4, 4).softmax(-1), random(2, 4, 3, seed=1).softmax(-1)
+@pytest.mark.parametrize("reach", [0.0, 1.5])
+def test_affinity_is_weighted_cross_entropy_against_agreement_nearby(reach: float) -> None:
+    attention, posteriors = random(2, 6, 6).softmax(-1), random(2, 6, 3, seed=1).softmax(-1)
+    places = [(row, column) for row in range(2) for column in range(3)]
     weighted, weights = 0.0, 0.0
     for image in range(2):
-        for i in range(4):
-            agreement = [float(posteriors[image, i] @ posteriors[image, j]) for j in range(4)]
-            total = sum(agreement)
-            row = -sum(agreement[j] / total * math.log(float(attention[image, i, j])) for j in range(4))
-            weighted += row / total
-            weights += 1 / total
-    assert math.isclose(losses.affinity(attention, posteriors).item(), weighted / weights, rel_tol=1e-5)
+        for i in range(6):
+            agreement = [float(posteriors[image, i] @ posteriors[image, j]) for j in range(6)]
+            weight = 1 / sum(agreement)
+            if reach:
+                squares = [math.dist(places[i], place) ** 2 for place in places]
+                agreement = [value * math.exp(-square / (2 * reach**2)) for value, square in zip(agreement, squares)]
+            row = -sum(agreement[j] / sum(agreement) * math.log(float(attention[image, i, j])) for j in range(6))
+            weighted += row * weight
+            weights += weight
+    near = losses.nearness(2, 3, reach) if reach else None
+    assert math.isclose(losses.affinity(attention, posteriors, near).item(), weighted / weights, rel_tol=1e-5)

@@ -43,9 +43,9 @@ class Phase:
 
 COUNTS, RADII = Style().counts, Style().radii  # as the data sets have them
 PHASES = (
-    Phase(TRAINING_SEEDS[0], ((84, 84, 10_000),), (1.0,), (0.34, 0.52), 700, weights=Weights(affinity=1.0)),
+    Phase(TRAINING_SEEDS[0], ((84, 84, 10_000),), (1.0,), (0.34, 0.52), 700, weights=Weights(affinity=1.0, reach=0.0)),
     Phase(TRAINING_SEEDS[1], ((144, 144, 6_000),), (0.5, 0.5), (0.2, 0.42), 700, batch=48),
-    Phase(TRAINING_SEEDS[2], ((192, 192, 2_000), (156, 216, 1_000), (216, 156, 1_000)), COUNTS, RADII, 350, batch=24),
+    Phase(TRAINING_SEEDS[2], ((192, 192, 2_000), (156, 216, 1_000), (216, 156, 1_000)), COUNTS, RADII, 600, batch=24),
 )  # fmt: skip
 
 

@@ -49,7 +49,7 @@ def objective(network: nn.Module, batch: Lesson) -> dict[str, Tensor]:
     features, weights = network.encode_text(batch.tokens, batch.ends), batch.weights  # (T, E)
     output, scale = network.visual(batch.images, maps=weights.affinity > 0), network.logit_scale.exp()
     losses = image_losses(output, features, batch.matches, scale)
-    losses |= patch_losses(output, features[: batch.present.shape[1]], batch.present, scale)
+    losses |= patch_losses(output, features[: batch.present.shape[1]], batch.present, scale, weights.reach)
     loss = torch.stack([getattr(weights, name) * value for name, value in losses.items()]).sum()
     return {"loss": loss, **losses, "scale": scale}
 
