@@ -27,8 +27,20 @@ from toyworld.scenes import Style, draw_scene
 from toyworld.spec import SPEC, TEST_COUNT, TEST_SEEDS, WEIGHTS
 
 LABELS = {"none": "without labels", "given": "with labels"}
-REFINED: dict[str, list[str]] = {"": [], "crf": []}
-LEFT_OUT = {"segclip", "zsseg"}  # SegCLIP has weights of its own, zsseg's regions are compared by compare_toyworld.sh
+REFINED: dict[str, list[str]] = {
+    "": [],
+    "crf": ["--refine", "crf"],
+    "crf, votes": ["--refine", "crf,sam", "--votes", "felzenszwalb"],
+}
+LEFT_OUT = {  # and why
+    "segclip": "its own weights",
+    "zsseg": "scripts/compare_toyworld.sh has it",
+    "proxyclip": "a DINO",
+    "sam3": "SAM 3",
+    "sfp": "more blocks than the toy CLIP has",
+    "resclip": "more blocks than the toy CLIP has",
+    "sc-clip": "more blocks than the toy CLIP has",
+}
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -12,7 +12,7 @@ WEIGHTS = Path(__file__).with_name("clip.pt")
 # Every set is drawn from a seed of its own: what is shown or scored was never trained on.
 DEMO_SEED, DEMO_COUNT = 2025, 60
 VALIDATION_SEED, VALIDATION_COUNT = 777, 100  # settings (box threshold, recipe) were chosen on this one
-TEST_SEEDS, TEST_COUNT = (9501, 9502, 9503), 100  # read once, for the table in the README
+TEST_SEEDS, TEST_COUNT = (9701, 9702, 9703), 100  # read once, for the table in the README
 COMPARE_TRAINING = (3001, 1200)  # seed and count of scripts/compare_toyworld.sh: what networks are trained on,
 COMPARE_HELD_OUT = (9301, 100)  # and what is scored; the networks' recipe was chosen on seed 778, trained on seed 31
 TRAINING_SEEDS = (11, 12, 13)  # one a phase of scripts/train_toyworld_clip.py
