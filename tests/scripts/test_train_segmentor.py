@@ -143,7 +143,7 @@ def test_the_toy_worlds_own_clip_is_the_default(
     begin = bare.index("--arch")
     assert train_segmentor.main(["--teacher", "maskclip-v", *bare[begin:], "--max_iters", "1", "--crop", "48"]) == 0
     ended = capsys.readouterr()
-    assert "toyworld: 2 images without masks" in ended.out and "clip.pt (ViT, 8 blocks" in ended.out
+    assert "toyworld: 2 images without masks" in ended.out and "clip.pt (ViT, 5 blocks" in ended.out
     assert "maskclip-v in iterations 1 to 1" in ended.out and ended.err == ""
 
 

@@ -99,8 +99,8 @@ def affinity(attention: Tensor, posteriors: Tensor, near: Tensor | None = None) 
     """Attention should go where the same thing is, and near: cross-entropy of its rows against the patches' agreement.
 
     attention (B, N, N), rows sum to at most 1; posteriors (B, N, C) of the patches over the concepts, no gradient;
-    near (N, N) what the agreement is multiplied by. A row's weight is the inverse of its agreement at any distance, so that small
-    objects count as much as large backgrounds.
+    near (N, N) what the agreement is multiplied by. A row's weight is the inverse of its agreement at any distance, so
+    that small objects count as much as large backgrounds.
     """
     agreement = posteriors @ posteriors.transpose(1, 2)
     weights = 1 / agreement.sum(-1)
