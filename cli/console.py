@@ -32,7 +32,7 @@ LISTED_NOTES = 8
 def run(body: Callable[[], int], next_command: str = "", quiet: bool = False) -> int:
     """Run a command's body; returns its exit code.
 
-    next_command  continues a run that was stopped; it is shown then
+    next_command  continues a run that was stopped; it is shown then. In a run inside another one, the outer's is shown
     quiet         print nothing on stdout, and show no progress bars
 
     A user's mistake ends in one line and exit code 2, a full disk in 3, Ctrl-C in 130, SIGTERM in 143. After the first
@@ -40,6 +40,7 @@ def run(body: Callable[[], int], next_command: str = "", quiet: bool = False) ->
     the exception that it raised got lost: modules written in C swallow it, or turn it into an ImportError.
     """
     with ExitStack() as stack:
+        next_command = stack.enter_context(_outermost(next_command))
         received = stack.enter_context(_signals())
         if quiet:
             stack.enter_context(redirect_stdout(Silence()))
@@ -67,6 +68,20 @@ def run(body: Callable[[], int], next_command: str = "", quiet: bool = False) ->
             _print_error(message, next_command)
             terminated = isinstance(error, Terminated) or signal.SIGTERM in received[:1]
             return EXIT_TERMINATED if terminated else EXIT_INTERRUPTED
+
+
+_next_command: ContextVar[str] = ContextVar("what continues the run of this thread", default="")
+
+
+@contextmanager
+def _outermost(next_command: str) -> Iterator[str]:
+    """What continues the run that this one is a part of, if there is one; for the runs inside this one, too."""
+    outermost = _next_command.get() or next_command
+    token = _next_command.set(outermost)
+    try:
+        yield outermost
+    finally:
+        _next_command.reset(token)
 
 
 def _print_error(text: str, next_command: str = "") -> None:

@@ -69,6 +69,8 @@ def model_source(args: argparse.Namespace, spec: "DatasetSpec") -> "ModelSource"
             f"--templates {args.templates}: learned prompts stand in their place; leave it or --prompts out"
         )
     model, tag = (args.model, args.pretrained) if args.model else spec.clip
+    if not args.model and hasattr(args, "method") and METHODS[args.method].load is not None:
+        model, tag = "", None  # its own kind of model, which no data set has
     return ModelSource(model, args.pretrained or tag, args.activation, args.device, args.prompts)
 
 

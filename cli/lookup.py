@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cli.datasets import FOLDER, spec_of
 from common.errors import UserError
-from common.files import need_dir
+from common.files import is_file, need_dir
 from dataset.classes_file import read_classes
 from dataset.folder import Images, find_images, images_of, restricted
 from dataset.ids import without_suffix
@@ -149,6 +149,9 @@ def select(
         return _folder_images(spec, img_root, split_file, gt_root, labels)
     if spec.layout == VOC:
         paths = voc_paths(img_root, split_file, gt_root)
+        if split_file is None and not is_file(paths.split):
+            wanted = "expected JPEGImages of a data set in VOC's layout, or the folder above it, or --split_file FILE"
+            raise UserError(f"--img_root {img_root}: no {paths.split} that lists its images; {wanted}")
         if not spec.has_usual_masks:
             paths = replace(paths, masks=gt_root)
     else:

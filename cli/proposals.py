@@ -92,7 +92,8 @@ def voters(args: argparse.Namespace, spec: "DatasetSpec", beside: Path) -> Voter
     asked = settings_from(args, VoteSettings)
     if PROPOSERS[asked.votes].source is not None:
         if asked.folder is not None:
-            raise UserError(f"--vote_dir {asked.folder}: with --votes {asked.votes} masks are only read; leave it out")
+            there = f"give their folder as --proposal_dir {asked.folder}"
+            raise UserError(f"--vote_dir {asked.folder}: with --votes {asked.votes} masks are only read; {there}")
         folder = Path(proposal_settings(args, asked.votes, spec).folder)
         return Voters(Votes(folder, asked.rule))
     from common.files import need_writable

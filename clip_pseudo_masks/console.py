@@ -10,6 +10,7 @@ from common.errors import EXIT_OK, EXIT_USAGE
 from common.package import module
 from common.version import VERSION
 
+HELP = ("-h", "--help", "help")
 HEAD = f"""usage: {PROGRAM} COMMAND [options]
 
 Images + image-level labels -> segmentation masks with a frozen CLIP. `{PROGRAM} COMMAND --help` shows a command's
@@ -30,10 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{PROGRAM} {VERSION}")
         return EXIT_OK
     parts = [full for full in COMMANDS if name and full.startswith(f"{name} ")]  # of `prepare`
-    if name in ("", "-h", "--help", "help") or (parts and argv[1:] in ([], ["-h"], ["--help"])):
+    if name in ("", *HELP) or (parts and argv[1:] in ([], ["-h"], ["--help"])):
         print(HEAD)
         print(table(parts or list(COMMANDS)), end="")
-        return EXIT_OK if name else EXIT_USAGE
+        return EXIT_USAGE if argv in ([], [name]) and name not in HELP else EXIT_OK
     wrong = " ".join(argv[:2]) if parts else name
     near = difflib.get_close_matches(wrong, parts or COMMANDS, n=1)
     hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(parts or COMMANDS)}"

@@ -4,13 +4,14 @@ In its folder everything is installed from requirements.txt; the package leaves 
 """
 
 import importlib
+import traceback
 from types import ModuleType
 
 from common.errors import UserError
 
 PACKAGE = __name__.removesuffix("common.package")  # "clip_pseudo_masks." where it is installed, else empty
 EXTRAS = {  # packages that an extra of pyproject.toml brings; all others come with the package itself
-    "transformers": "segmentor",
+    "transformers": "hub",
     "tensorboard": "segmentor",
     "scipy": "prepare",
     "skimage": "zsseg",
@@ -19,6 +20,15 @@ EXTRAS = {  # packages that an extra of pyproject.toml brings; all others come w
     "pyarrow": "ray",
     "fsspec": "ray",
     "gradio": "page",
+}
+USERS = {  # code that imports more than one of them, and the extra that brings them all
+    "scripts.train_segmentor": "segmentor",
+    "scripts.predict_segmentor": "segmentor",
+    "scripts.propose": "zsseg",
+    "scripts.train_zsseg": "zsseg",
+    "scripts.superpixels": "segclip",
+    "scripts.pretrain_segclip": "segclip",
+    "pipeline.methods.zsseg": "zsseg",
 }
 OWN_FILES = ("ray", "page")  # extras that are not in requirements.txt
 
@@ -40,4 +50,7 @@ def missing_package(error: ModuleNotFoundError) -> UserError | None:
     name = (error.name or "").partition(".")[0]
     if name not in EXTRAS:
         return None
-    return UserError(f"this needs the package {name}, which is not installed: {how_to_install(EXTRAS[name])}")
+    callers = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
+    users = (USERS.get(caller.removeprefix(PACKAGE)) for caller in callers)
+    extra = next(filter(None, users), EXTRAS[name])
+    return UserError(f"this needs the package {name}, which is not installed: {how_to_install(extra)}")

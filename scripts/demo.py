@@ -6,6 +6,7 @@ python -m scripts.demo
 import argparse
 import sys
 
+from cli import console
 from cli.commands import COMMANDS, spelled
 from cli.options import Parser, output_dir
 from common.errors import EXIT_OK
@@ -42,6 +43,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     parse(argv)
+    return console.run(_run, "python -m scripts.demo")
+
+
+def _run() -> int:
     for command, *options in STEPS:
         code = int(module(COMMANDS[command][0]).main(options))
         if code != EXIT_OK:

@@ -37,6 +37,7 @@ MOST_WORDS = 20
 MOST_PIXELS = 100_000_000  # of a photo: several people share the memory
 KEPT_BYTES = 512 << 20  # of photos that were looked at
 KEPT_WORDS = 8  # sets of words, with their embeddings
+REGION_PACKAGES = ("skimage", "transformers")  # that methods of regions import
 KEPT_MASKS = 8  # files that wait to be fetched
 EXAMPLES = 3  # a row of them
 SLIDERS = {  # what people read at the settings that methods let them move
@@ -231,9 +232,10 @@ class PhotoStudio:
             return False  # one of them has a model of its own
         try:
             clip = self._model.load(resnets=asked.resnets)
-            if asked.regions is None:  # else it would import the networks that propose regions
-                options = self._settings(method).options
-                asked.complete(clip, self._usual_spec(), options or asked.settings())
+            if asked.regions is not None:  # `complete` would import the networks that propose regions
+                return all(map(find_spec, REGION_PACKAGES))
+            options = self._settings(method).options
+            asked.complete(clip, self._usual_spec(), options or asked.settings())
         except UserError:
             return False
         return True

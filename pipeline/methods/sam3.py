@@ -111,6 +111,10 @@ def load(source: Any, device: torch.device) -> Clip:
     if source.prompts is not None:
         raise UserError("--prompts: learned for a CLIP, which --method sam3 does not use; leave it out")
     name = source.model
+    if not name:
+        raise UserError(
+            f"--model is needed with --method sam3: a folder with {FILES}, or a name of the Hugging Face hub"
+        )
     if source.pretrained is not None:
         raise UserError(
             f"--model {name} --pretrained {source.pretrained}: no SAM 3; give --model a folder with {FILES}"

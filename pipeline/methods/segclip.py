@@ -132,6 +132,8 @@ def load(source: Any, device: torch.device) -> Clip:
 
     if source.prompts is not None:
         raise UserError("--prompts: learned for a CLIP, which --method segclip does not use; leave it out")
+    if not source.model:
+        raise UserError(f"--model is needed with --method segclip: {EXPECTED}")
     if source.pretrained is not None or not Path(source.model).is_file():
         name = source.model if source.pretrained is None else f"{source.model} --pretrained {source.pretrained}"
         raise UserError(f"--model {name}: no file; --method segclip takes {EXPECTED}")

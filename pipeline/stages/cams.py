@@ -46,6 +46,7 @@ REMEDY = "pass --overwrite or another --cam_out_dir"
 class ModelSource:
     """Which CLIP, and where it computes; arguments of clip.load.load_clip and clip.device.pick_device.
 
+    model    empty: none was named, for a method that takes no CLIP
     prompts  a file of learned prompts, in place of all templates
     """
 

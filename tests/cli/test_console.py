@@ -44,6 +44,13 @@ def test_what_was_stopped_names_the_command_that_goes_on(
     assert capsys.readouterr().err.endswith("\ncontinue with: python generate_cams.py --img_root 'my photos'\n")
 
 
+def test_a_stopped_part_of_a_run_names_the_command_of_the_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(lambda: run(raising(KeyboardInterrupt()), "python generate_cams.py"), "python -m scripts.demo") == 130
+    assert capsys.readouterr().err.endswith("\ncontinue with: python -m scripts.demo\n")
+    run(raising(KeyboardInterrupt()), "python generate_cams.py")
+    assert capsys.readouterr().err.endswith("\ncontinue with: python generate_cams.py\n")
+
+
 # --- signals --------------------------------------------------------------------------------------
 
 WAITING = """

@@ -38,6 +38,12 @@ def test_images_are_needed_but_for_scoring(world: Path, tmp_path: Path) -> None:
     assert selection.need_masks() == world / "SegmentationClass" and len(selection.ids) == 5
 
 
+def test_a_folder_without_a_list_of_images_is_named_by_its_option(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"--img_root .*empty: no .*train\.txt .*expected JPEGImages of a data set"):
+        select("toyworld", tmp_path / "empty", None, None)
+
+
 @pytest.mark.parametrize("given", [None, "nowhere"])
 def test_missing_masks_are_asked_for_by_option(world: Path, given: str | None) -> None:
     (world / "SegmentationClass").rename(world / "elsewhere")

@@ -244,6 +244,7 @@ def test_masks_of_anybody(refined, tmp_path: Path, toy: Path) -> None:  # type: 
         (["--refine", "crf,sam"], "--sam is needed: a folder with config.json"),
         (["--refine", "crf,sam", "--sam", "x", "--sam_quality", "2"], "2: expected a number from 0 to 1"),
         (["--refine", "crf,sam", "--votes", "folder"], "--proposal_dir is needed"),
+        (["--refine", "crf,sam", "--votes", "folder", "--vote_dir", "x"], "give their folder as --proposal_dir x"),
         (["--refine", "crf,sam", *map(str, FELZENSZWALB), "--engine", "ray"], "workers do not see the masks"),
     ],
 )

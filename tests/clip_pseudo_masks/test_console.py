@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from clip_pseudo_masks.cli.commands import spelled  # type: ignore[import-not-found]
 from clip_pseudo_masks.common.errors import UserError  # type: ignore[import-not-found]
-from clip_pseudo_masks.common.package import EXTRAS, missing_package  # type: ignore[import-not-found]
+from clip_pseudo_masks.common.package import EXTRAS, USERS, missing_package  # type: ignore[import-not-found]
 
 from cli.commands import COMMANDS
 from cli.commands import spelled as spelled_in_place
@@ -29,9 +29,9 @@ def test_the_list_of_commands(argv: list[str], capsys: pytest.CaptureFixture[str
 
 
 def test_the_parts_of_prepare(capsys: pytest.CaptureFixture[str]) -> None:
-    assert console.main(["prepare"]) == 0
+    assert console.main(["prepare"]) == 2 and console.main(["prepare", "--help"]) == 0
     out = capsys.readouterr().out
-    assert out.count("  prepare ") == 4 and "  cams " not in out
+    assert out.count("  prepare ") == 8 and "  cams " not in out
 
 
 @pytest.mark.parametrize(
@@ -97,9 +97,19 @@ def test_no_help_names_a_file_of_the_tree(capsys: pytest.CaptureFixture[str]) ->
 def test_a_missing_package_is_named_with_its_extra() -> None:
     error = missing_package(ModuleNotFoundError("No module named 'skimage'", name="skimage.segmentation"))
     assert isinstance(error, UserError) and str(error).endswith("pip install 'clip-pseudo-masks[zsseg]'")
+    error = missing_package(ModuleNotFoundError(name="transformers"))
+    assert str(error).endswith("pip install 'clip-pseudo-masks[hub]'")
     assert missing_package(ModuleNotFoundError(name="clip_pseudo_masks.nothing")) is None
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    assert all(f"\n{extra} = [" in text for extra in EXTRAS.values())
+    assert all(f"\n{extra} = [" in text for extra in {*EXTRAS.values(), *USERS.values()})
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_a_missing_package_is_named_with_the_extra_of_what_needs_it(user: str) -> None:
+    assert (ROOT / f"{user.replace('.', '/')}.py").is_file()
+    with pytest.raises(ModuleNotFoundError) as raised:
+        exec("raise ModuleNotFoundError(name='transformers')", {"__name__": f"clip_pseudo_masks.{user}"})
+    assert str(missing_package(raised.value)).endswith(f"[{USERS[user]}]'")
 
 
 @pytest.mark.parametrize(

@@ -142,12 +142,18 @@ def test_people_at_once_get_their_own(make_studio: MakeStudio, tmp_path: Path) -
             assert np.array_equal(expected, found.labels)
 
 
-def test_methods_are_those_that_the_model_can_do(make_studio: MakeStudio, tmp_path: Path) -> None:
-    """The tiny CLIP has three blocks; segclip and sam3 load models of their own, proxyclip asks for a network."""
+def test_methods_are_those_that_the_model_can_do(
+    make_studio: MakeStudio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tiny CLIP has three blocks; segclip and sam3 load models of their own, proxyclip asks for a network, zsseg
+    for packages."""
     (tmp_path / "few.txt").write_text("dog\n[background]\nsky\n")
     studio = make_studio("--method", "sclip", "--classes", tmp_path / "few.txt")
     assert studio.methods[0] == "sclip" and {"clip-es", "maskclip", "zsseg"} <= set(studio.methods)
     assert not {"sc-clip", "resclip", "segclip", "sam3", "proxyclip"} & set(studio.methods)
+    find = page.find_spec
+    monkeypatch.setattr(page, "find_spec", lambda name: None if name == "skimage" else find(name))
+    assert not studio._fits("zsseg") and studio._fits("maskclip")
     assert set(studio.defaults("sclip")) == {"prob_threshold", "area_threshold"} and not studio.defaults("maskclip")
 
 

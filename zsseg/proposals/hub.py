@@ -23,6 +23,8 @@ def load_pretrained(
     """
     if name is None:
         raise UserError(f"{option} is needed: a folder with {files}, or a name of the Hugging Face hub")
+    if Path(name).is_file():
+        raise UserError(f"{option} {name}: a file; expected a folder with {files}")
     from huggingface_hub import HfApi
     from transformers import AutoConfig
     from transformers.utils import logging
@@ -47,11 +49,11 @@ def load_pretrained(
         if _gated(error):
             raise UserError(
                 f"{option} {name}: its weights are given out on request only; ask for them on its page, log in with "
-                f"`hf auth login`, or put {files} of it into a folder and pass that"
+                f"`hf auth login`, or put {files} into a folder and pass that"
             ) from error
         where = f"in this folder; expected {files}"
         if not is_folder:
-            where = f"on this machine, and it cannot be downloaded; put {files} of it into a folder and pass that"
+            where = f"on this machine, and it cannot be downloaded; put {files} into a folder and pass that"
         raise UserError(f"{option} {name}: no readable network {where}") from error
 
 

@@ -96,6 +96,7 @@ def test_other_models_are_one_line(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "sam"}')
     for source, told in (
         (ModelSource("ViT-B-16", "openai"), "--pretrained openai: no SAM 3; give --model a folder with config.json"),
+        (ModelSource(""), "--model is needed with --method sam3: a folder with config.json"),
         (ModelSource(str(tmp_path)), "a network of the kind sam; expected sam3"),
         (ModelSource(str(tmp_path / "absent" / "x")), "no readable network on this machine"),
         (ModelSource(str(folder), prompts=Path("p")), "--prompts: learned for a CLIP"),

@@ -142,6 +142,7 @@ def test_what_the_data_set_decides(clip: GroupingClip) -> None:
     ("source", "reason"),
     [
         (ModelSource("ViT-B-16", "openai"), "--model ViT-B-16 --pretrained openai: no file; --method segclip takes a"),
+        (ModelSource(""), "--model is needed with --method segclip: a SegCLIP checkpoint"),
         (ModelSource("missing.bin"), "--model missing.bin: no file"),
         (ModelSource("missing.bin", prompts=Path("p.safetensors")), "--prompts: learned for a CLIP"),
     ],

@@ -173,6 +173,7 @@ def test_what_is_no_such_network_is_one_line(tmp_path: Path) -> None:
         (None, "--sam is needed: a folder with config.json"),
         (str(tmp_path), "a network of the kind bert; expected sam, sam_hq"),
         (str(tmp_path / "absent" / "x"), "no readable network on this machine"),
+        (str(tmp_path / "config.json"), r"config\.json: a file; expected a folder with config\.json, preprocessor"),
     ):
         with pytest.raises(UserError, match=told) as raised:
             sam.load(sam.SamSettings(weights), torch.device("cpu"))
