@@ -9,7 +9,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import Field, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -99,12 +99,13 @@ def parsed(
             typed += [f"--{name}", *map(str, value)]
         elif value is not None and value is not False:
             typed.append(f"--{name}" if value is True else f"--{name}={value}")
-    with redirect_stderr(io.StringIO()) as said:
+    with redirect_stderr(io.StringIO()) as said, redirect_stdout(io.StringIO()):
         try:
             return parse(typed)
         except SystemExit as error:
             message = said.getvalue().strip().removeprefix("error: ").rpartition(" (see ")[0]
-            raise UserError(message or said.getvalue().strip()) from error
+            only_help = "--help: shows the help of the command; expected options that set something"
+            raise UserError(message or said.getvalue().strip() or only_help) from error
 
 
 def _deciding(typed: Sequence[str], options: argparse.ArgumentParser) -> argparse.Namespace:

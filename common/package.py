@@ -5,6 +5,8 @@ In its folder everything is installed from requirements.txt; the package leaves 
 
 import importlib
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 from common.errors import UserError
@@ -54,3 +56,14 @@ def missing_package(error: ModuleNotFoundError) -> UserError | None:
     users = (USERS.get(caller.removeprefix(PACKAGE)) for caller in callers)
     extra = next(filter(None, users), EXTRAS[name])
     return UserError(f"this needs the package {name}, which is not installed: {how_to_install(extra)}")
+
+
+@contextmanager
+def needed_packages() -> Iterator[None]:
+    """Raise UserError, as `missing_package` says it, where the block needs a package that is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if missing := missing_package(error):
+            raise missing from error
+        raise

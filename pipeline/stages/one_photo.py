@@ -97,15 +97,19 @@ class OnePhoto:
 
 @dataclass(frozen=True)
 class KeptModel(ModelSource):
-    """A model that is loaded once for all methods and words that it is asked for with."""
+    """A model that is loaded once for all methods and words that it is asked for with.
+
+    loaded  by model, pretrained and the method's own loader; sources of one activation, device and prompts may share it
+    """
 
     loaded: dict[Any, Clip] = field(default_factory=dict, compare=False, repr=False)
 
     def load(self, worker: int = 0, resnets: bool = False, method: Method | None = None) -> Clip:
         loader = method.load if method is not None else None
-        clip = self.loaded.get(loader)
+        key = self.model, self.pretrained, loader
+        clip = self.loaded.get(key)
         if clip is None or (is_resnet(clip.visual) and not resnets):  # the latter says that it will not do
-            clip = self.loaded[loader] = super().load(worker, resnets, method)
+            clip = self.loaded[key] = super().load(worker, resnets, method)
         return clip
 
 
