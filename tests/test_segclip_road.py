@@ -164,7 +164,7 @@ def test_mistakes_are_one_line_each(desk: Desk, weights: Path) -> None:
             "--out",
             desk.root / "out",
         ),
-        "--model ViT-B-16 --pretrained openai: no file": lambda: desk.command(
+        "--model is needed with --method segclip": lambda: desk.command(
             "generate_cams", *desk.data, *METHOD, "--cam_out_dir", desk.cams
         ),
         "context59 has no background class": lambda: desk.command(

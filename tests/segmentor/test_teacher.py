@@ -106,7 +106,7 @@ def test_normalisations_agree_with_clips() -> None:
     clip_mean, clip_deviation = (torch.tensor(values)[:, None, None] for values in CLIPS["clip"])
     found = renormalised((colours - mean) / deviation, "imagenet", "clip")
     torch.testing.assert_close(found, (colours - clip_mean) / clip_deviation, atol=1e-5, rtol=1e-5)
-    assert set(NORMALISATIONS) == set(CLIPS) and renormalised(colours, "clip", "clip") is colours
+    assert set(NORMALISATIONS) <= set(CLIPS) and renormalised(colours, "clip", "clip") is colours
 
 
 @pytest.mark.parametrize("normalisation", sorted(NORMALISATIONS))
