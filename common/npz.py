@@ -67,7 +67,7 @@ def _parsed(read: Callable[[], Any]) -> Any:
     """What `read` gives, tried again where Python's parser mixed up two threads.
 
     numpy parses the header of an array with `ast`. CPython 3.11 counts the depth of all threads' syntax trees in one
-    number and now and then raises SystemError for a sound text (python/cpython, issue 106905).
+    number and now and then raises SystemError for a sound text (CPython, gh-106905).
     """
     for _ in range(TRIES):
         with suppress(SystemError):

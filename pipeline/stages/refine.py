@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.arguments import count, option
 from common.errors import UserError
+from zsseg.proposals.sam import weights_option
 from zsseg.proposals.table import PROPOSERS
 
 if TYPE_CHECKING:
@@ -63,13 +64,7 @@ class VoteSettings:
 class PromptSettings:
     """Which network is asked for parts of classes, and which of its answers are taken; identity is of the weights."""
 
-    weights: str | None = option(
-        None,
-        "SAM, SAM-HQ, SAM 2, EdgeTAM or SAM 3: a folder in transformers' form or a name such as facebook/sam-vit-base",
-        flag="--sam",
-        type=str,
-        metavar="DIR|NAME",
-    )
+    weights: str | None = weights_option()
     score: float = option(
         0.2, "least probability that a connected part of a class reaches somewhere", flag="--prompt_score", metavar="X"
     )

@@ -25,22 +25,25 @@ if TYPE_CHECKING:
     from pipeline.steps.regions import RunLengths
 
 KINDS = ("sam", "sam_hq", "sam2", "sam2_video", "edgetam", "edgetam_video", "sam3_tracker", "sam3_video")
-
-
 PROMPTS_AT_ONCE = 16
 
 
-@dataclass(frozen=True)
-class SamSettings:
-    """Which network, and which of its masks are kept; the numbers are the published ones."""
-
-    weights: str | None = option(
+def weights_option() -> Any:
+    """Which network; its masks vote, or it is asked for the parts of classes."""
+    return option(
         None,
         "SAM, SAM-HQ, SAM 2, EdgeTAM or SAM 3: a folder in transformers' form or a name such as facebook/sam-vit-base",
         flag="--sam",
         type=str,
         metavar="DIR|NAME",
     )
+
+
+@dataclass(frozen=True)
+class SamSettings:
+    """Which network, and which of its masks are kept; the numbers are the published ones."""
+
+    weights: str | None = weights_option()
     points: int = option(32, "points a side of the grid", flag="--sam_points", type=positive, metavar="N")
     points_at_once: int = option(
         64, "points that go through the network together", flag="--sam_batch", type=positive, metavar="N"
