@@ -69,10 +69,10 @@ def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
     """Masks are counted over all ranks; the loss of the classes is a mean of each rank's, so it is left out of it."""
     alone = small_job(tmp_path, "alone", max_iters=2, batch=4)
     train(alone, without_dropout(begun(alone)), ALONE)
+    shared = small_job(tmp_path, "shared", max_iters=2, batch=2, ranks=2)  # both would write its files at once
 
     def work(ranks: Ranks) -> None:
-        job = small_job(tmp_path, "shared", max_iters=2, batch=2, ranks=2)
-        train(job, without_dropout(begun(job, ranks)), ranks)
+        train(shared, without_dropout(begun(shared, ranks)), ranks)
 
     in_processes(2, work)
     one, two = (read_log(tmp_path / name)[0] for name in ("alone", "shared"))
