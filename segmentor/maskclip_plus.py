@@ -103,6 +103,7 @@ class Teacher:
     normalisation  of the images; one of NORMALISATIONS
     confidence     pixels whose highest probability is lower get 255
     padding        whether it sees the crops with their padding, as in the published code; else that gets 255
+    refined        whether the affinity of CLIP's own attention spreads its scores, as in generate_cams.py
     """
 
     clip: Clip
@@ -113,6 +114,7 @@ class Teacher:
     normalisation: str
     confidence: float = 0.0
     padding: bool = False
+    refined: bool = False
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
@@ -125,11 +127,10 @@ class Teacher:
 
     def _labels(self, images: Tensor) -> Tensor:
         method, options = METHODS[self.settings.method], self.settings.options
-        assert method.scores is not None, f"{self.settings.method} is not dense"
         logits = method.kind(options) == "logit"
         values = torch.tensor([0, *self.labels] if self.background else list(self.labels), device=images.device)
         results = []
-        for scores in method.scores(self.clip, self._prepared(images), self.text, self.settings):  # (k, h, w)
+        for scores in self._scores(self._prepared(images)):  # (k, h, w)
             maps = F.interpolate(scores[None], size=images.shape[-2:], mode="bilinear", align_corners=False)[0]
             if self.background:
                 rest = torch.zeros_like(maps[0]) if logits else (1 - maps.sum(dim=0)).clamp(min=0)
@@ -141,6 +142,15 @@ class Teacher:
                 labels = labels.masked_fill(share < self.confidence, IGNORE)
             results.append(labels)
         return torch.stack(results)
+
+    def _scores(self, images: Tensor) -> Sequence[Tensor]:
+        """B times (k, h, w), refined or as they are."""
+        method, classes = METHODS[self.settings.method], range(len(self.text.foreground))
+        if self.refined:
+            pairs = method.maps(self.clip, images, [classes] * len(images), self.text, self.settings)
+            return [spread for _, spread in pairs]
+        assert method.scores is not None, f"{self.settings.method} is not dense"
+        return list(method.scores(self.clip, images, self.text, self.settings))
 
     def _prepared(self, images: Tensor) -> Tensor:
         """Normalised as the method wants them, with whole patches."""
@@ -245,4 +255,5 @@ def teacher_for(settings: Settings, clip_text: ClipText) -> Teacher:
         settings.views.normalisation,
         teaching.confidence,
         teaching.padding,
+        teaching.refined,
     )

@@ -106,6 +106,9 @@ class Teaching:
         metavar="X",
     )
     padding: bool = option(False, "it sees the padding of crops, as published", flag="--teacher_padding")
+    refined: bool = option(
+        False, "CLIP's own attention spreads its scores first, as generate_cams.py does", flag="--teacher_refined"
+    )
     key_smoothing: float = option(0.0, "0: off; 1.0 where published", metavar="X")
     smoothing_norm: str = option("position", "as in generate_cams.py", choices=("position", "channel"))
     denoising: float = option(0.0, "0: off; 0.5: published", flag="--prompt_denoising", metavar="X")

@@ -154,6 +154,7 @@ MISTAKES = [
     (["--guided", "1", "2"], "--guided: goes with --teacher"),
     (["--key_smoothing", "1"], "--key_smoothing: goes with --teacher"),
     (["--teacher_confidence", "0.5"], "--teacher_confidence: goes with --teacher"),
+    (["--teacher_refined"], "--teacher_refined: goes with --teacher"),
     (["--clip", "x.pt"], "--clip: goes with --teacher or --head text"),
     (["--prompts", "x.safetensors"], "--prompts: goes with --teacher or --head text"),
     (

@@ -41,38 +41,38 @@ def images() -> torch.Tensor:
 
 
 def probabilities(
-    clip: Clip, images: torch.Tensor, text: TextSet, settings: CamSettings, background: bool
+    clip: Clip, images: torch.Tensor, text: TextSet, settings: CamSettings, background: bool, refined: bool = False
 ) -> list[np.ndarray]:
     """By the road of the masks: a method's maps of all classes, enlarged by hand, as probabilities."""
     every = [tuple(range(len(text.foreground)))] * len(images)
     kind = METHODS[settings.method].kind(settings.options)
     pairs = compute_maps(clip, images, every, text, settings)
-    grown = [bilinear(cam.permute(1, 2, 0).numpy(), (SIZE, SIZE)).transpose(2, 0, 1) for cam, _ in pairs]
+    grown = [bilinear(pair[refined].permute(1, 2, 0).numpy(), (SIZE, SIZE)).transpose(2, 0, 1) for pair in pairs]
     return [contest(maps.astype(np.float32), kind, background) for maps in grown]
 
 
 @pytest.mark.parametrize("settings", METHOD_SETTINGS, ids=NAMES)
-@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize(("background", "refined"), [(False, False), (True, False), (True, True)])
 def test_labels_are_those_of_the_maps(
-    settings: CamSettings, background: bool, tiny_clip: Clip, images: torch.Tensor, text: TextSet
+    settings: CamSettings, background: bool, refined: bool, tiny_clip: Clip, images: torch.Tensor, text: TextSet
 ) -> None:
     """With the normalisation that the method wants, so that both see the same tensor."""
     known = text if background else TextSet(text.foreground, text.background[:0])
     wanted = METHODS[settings.method].preparation(tiny_clip, settings.options).normalisation
     keys = np.arange(4)
     values = keys + 1 if background else keys
-    shares = probabilities(tiny_clip, images, known, settings, background)
+    shares = probabilities(tiny_clip, images, known, settings, background, refined)
     bar = float(np.quantile([each.max(axis=0) for each in shares], 0.3))
-    found = Teacher(tiny_clip, known, values.tolist(), settings, background, wanted)(images)
-    unsure = Teacher(tiny_clip, known, values.tolist(), settings, background, wanted, confidence=bar)(images)
+    teacher = Teacher(tiny_clip, known, values.tolist(), settings, background, wanted, refined=refined)
+    found, unsure = teacher(images), replace(teacher, confidence=bar)(images)
     told = set()
     for index, own in enumerate(shares):
         labels = labels_of(own, keys, background)
         assert (found[index].numpy() == labels).mean() > 0.999  # sums of another order can turn a tie
         assert (unsure[index].numpy() == confident(labels, own, bar)).mean() > 0.998
         told |= set(np.unique(labels).tolist())
-    assert len(told) > 2 and found.dtype == torch.int64
-    assert (unsure == 255).float().mean() == pytest.approx(0.3, abs=0.01)
+    assert (refined or len(told) > 2) and found.dtype == torch.int64  # spread over an image of noise, one label wins
+    assert (unsure == 255).float().mean() == pytest.approx(0.3, abs=0.2 if refined else 0.01)
 
 
 def test_it_chooses_among_its_own_labels_only(tiny_clip: Clip, images: torch.Tensor, text: TextSet) -> None:
