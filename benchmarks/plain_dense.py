@@ -240,7 +240,7 @@ def sfp(state: State, window: Window) -> Tensor:
 
 
 def gem(state: State, window: Window) -> Tensor:
-    first = max(1, depth(state) - 5)
+    first = depth(state) - (5 if depth(state) > 6 else depth(state) // 2 - 1)
     path = window.entering[first - 1]
     for number in range(first, depth(state) + 1):
         x = window.entering[number - 1]

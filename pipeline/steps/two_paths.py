@@ -23,8 +23,12 @@ AttentionOf = Callable[[Block, Tensor, Heads], Tensor]  # of a block, what enter
 
 @torch.no_grad()
 def gem_output(visual: VisionTransformer, tokens: Tokens) -> Tensor:
-    """GEM's patches (B, N, D)."""
-    return second_path(visual, tokens, GEM_BLOCKS, gem_attention)[:, 1:]
+    """GEM's patches (B, N, D). A tower with no more blocks than GEM takes gives half of them.
+
+    A second path beside all of them would never see an MLP: on the toy world 9 mIoU instead of 56.
+    """
+    blocks = len(visual.transformer.resblocks)
+    return second_path(visual, tokens, GEM_BLOCKS if blocks > GEM_BLOCKS else blocks // 2, gem_attention)[:, 1:]
 
 
 @torch.no_grad()

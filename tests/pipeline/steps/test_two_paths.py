@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from benchmarks import plain_dense as plain
 from clip.load import Clip
 from pipeline.steps import dense_attention as dense
-from pipeline.steps.two_paths import surgery_maps, surgery_output
+from pipeline.steps.two_paths import gem_output, surgery_maps, surgery_output
 from tests.support import clip_from, tiny_model
 
 
@@ -30,6 +30,21 @@ def test_excel_s_patches_by_loops(deep: Clip) -> None:
                 attention += (part[head] @ part[head].T / 8).softmax(dim=-1) / 3
         path = path + plain.gathered(state, number, attention, parts[2])
     assert torch.allclose(surgery_output(deep.visual, tokens)[0], path[1:], atol=1e-4)
+
+
+@pytest.mark.parametrize(("layers", "first"), [(7, 2), (6, 4), (5, 4)])
+def test_gem_s_path_begins_in_the_middle_of_a_short_tower(layers: int, first: int) -> None:
+    """What enters the first of its blocks is all that it takes over: blocks before it count, their MLPs too."""
+    clip = clip_from(tiny_model(layers=layers, width=128).state_dict())
+    image = torch.randn(1, 3, 24, 32, generator=torch.Generator().manual_seed(0))
+    blocks = clip.visual.transformer.resblocks
+    with torch.no_grad():
+        for number in range(first - 1, layers):  # the blocks of the second path give nothing: it stays what it began as
+            blocks[number].attn.out_proj.weight.zero_()
+            blocks[number].attn.out_proj.bias.zero_()
+    tokens = dense.run_blocks(clip.visual, image, "bicubic")
+    entering = plain.entering_blocks(clip.model.state_dict(), image[0])
+    assert torch.allclose(gem_output(clip.visual, tokens)[0], entering[first - 1][1:], atol=1e-4)
 
 
 def test_feature_surgery_by_loops() -> None:
