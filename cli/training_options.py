@@ -65,7 +65,14 @@ def check(args: argparse.Namespace) -> None:
     if args.teacher:
         _check_teacher(args)
     else:
-        for name in ("teacher_confidence", "teacher_padding", "teacher_refined", "key_smoothing", "prompt_denoising"):
+        for name in (
+            "teacher_confidence",
+            "teacher_padding",
+            "teacher_refined",
+            "teacher_pamr",
+            "key_smoothing",
+            "prompt_denoising",
+        ):
             if getattr(args, name):
                 raise UserError(f"--{name}: goes with --teacher")
         if any(args.guided):

@@ -22,6 +22,7 @@ from pipeline.methods.maskclip_v import MaskClipVSettings
 from pipeline.methods.method import CamSettings, TextSet
 from pipeline.methods.table import METHODS
 from pipeline.stages.cams import text_set
+from pipeline.steps.pamr import DILATIONS, pamr
 from segmentor.augment import HIDDEN, IGNORE, NORMALISATIONS
 from segmentor.networks import enlarged
 from segmentor.prediction import DTYPES
@@ -29,6 +30,7 @@ from segmentor.samples import Batch
 from segmentor.settings import ClipIdentity, Settings, Teaching
 
 ALL, UNSEEN = "all", "unseen"
+PAMR_CELL = 2  # pixels a side for one value of the teacher's
 
 # A batch on its device and the 0-based iteration to (B, S, S) int64 labels, 255 to ignore. No gradients come of it.
 Source = Callable[[Batch, int], Tensor]
@@ -104,6 +106,7 @@ class Teacher:
     confidence     pixels whose highest probability is lower get 255
     padding        whether it sees the crops with their padding, as in the published code; else that gets 255
     refined        whether the affinity of CLIP's own attention spreads its scores, as in generate_cams.py
+    pamr           steps of PAMR of its probabilities, at every second pixel of a row and of a column
     """
 
     clip: Clip
@@ -115,6 +118,7 @@ class Teacher:
     confidence: float = 0.0
     padding: bool = False
     refined: bool = False
+    pamr: int = 0
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
@@ -127,21 +131,33 @@ class Teacher:
 
     def _labels(self, images: Tensor) -> Tensor:
         method, options = METHODS[self.settings.method], self.settings.options
-        logits = method.kind(options) == "logit"
         values = torch.tensor([0, *self.labels] if self.background else list(self.labels), device=images.device)
+        prepared = self._prepared(images)
+        padded = method.preparation(self.clip, options).fit == "pad"
+        size = prepared.shape[-2:] if padded else images.shape[-2:]
         results = []
-        for scores in self._scores(self._prepared(images)):  # (k, h, w)
-            maps = F.interpolate(scores[None], size=images.shape[-2:], mode="bilinear", align_corners=False)[0]
-            if self.background:
-                rest = torch.zeros_like(maps[0]) if logits else (1 - maps.sum(dim=0)).clamp(min=0)
-                maps = torch.cat([rest[None], maps])
-            best, places = maps.max(dim=0)
+        for scores, image in zip(self._scores(prepared), prepared):  # (k, h, w)
+            shares = self._probabilities(scores, image, size, method.kind(options))
+            best, places = shares[:, : images.shape[-2], : images.shape[-1]].max(dim=0)
             labels = values[places]
-            if self.confidence:
-                share = (best - maps.logsumexp(dim=0)).exp() if logits else best / maps.sum(dim=0)
-                labels = labels.masked_fill(share < self.confidence, IGNORE)
-            results.append(labels)
+            results.append(labels.masked_fill(best < self.confidence, IGNORE) if self.confidence else labels)
         return torch.stack(results)
+
+    def _probabilities(self, scores: Tensor, image: Tensor, size: Sequence[int], kind: str) -> Tensor:
+        """Scores (k, h, w) to probabilities (k, *size), or (k+1, *size) with the background first."""
+        inner = [-(-side // PAMR_CELL) for side in size] if self.pamr else size
+        maps = F.interpolate(scores[None], size=inner, mode="bilinear", align_corners=False)
+        if kind == "logit":
+            maps = torch.cat([torch.zeros_like(maps[:, :1]), maps], dim=1) if self.background else maps
+            shares = maps.softmax(dim=1)
+        else:
+            rest = (1 - maps.sum(dim=1, keepdim=True)).clamp(min=0)
+            shares = torch.cat([rest, maps], dim=1) if self.background else maps / maps.sum(dim=1, keepdim=True)
+        if self.pamr:
+            small = F.interpolate(image[None], size=inner, mode="area")
+            shares = pamr(shares, small, self.pamr, tuple(reach // PAMR_CELL for reach in DILATIONS))
+            shares = F.interpolate(shares, size=size, mode="bilinear", align_corners=False)
+        return shares[0]
 
     def _scores(self, images: Tensor) -> Sequence[Tensor]:
         """B times (k, h, w), refined or as they are."""
@@ -256,4 +272,5 @@ def teacher_for(settings: Settings, clip_text: ClipText) -> Teacher:
         teaching.confidence,
         teaching.padding,
         teaching.refined,
+        teaching.pamr,
     )

@@ -109,6 +109,13 @@ class Teaching:
     refined: bool = option(
         False, "CLIP's own attention spreads its scores first, as generate_cams.py does", flag="--teacher_refined"
     )
+    pamr: int = option(
+        0,
+        "steps of pixel-adaptive refinement of what it says; 0: none",
+        flag="--teacher_pamr",
+        type=count,
+        metavar="STEPS",
+    )
     key_smoothing: float = option(0.0, "0: off; 1.0 where published", metavar="X")
     smoothing_norm: str = option("position", "as in generate_cams.py", choices=("position", "channel"))
     denoising: float = option(0.0, "0: off; 0.5: published", flag="--prompt_denoising", metavar="X")

@@ -155,6 +155,7 @@ MISTAKES = [
     (["--key_smoothing", "1"], "--key_smoothing: goes with --teacher"),
     (["--teacher_confidence", "0.5"], "--teacher_confidence: goes with --teacher"),
     (["--teacher_refined"], "--teacher_refined: goes with --teacher"),
+    (["--teacher_pamr", "5"], "--teacher_pamr: goes with --teacher"),
     (["--clip", "x.pt"], "--clip: goes with --teacher or --head text"),
     (["--prompts", "x.safetensors"], "--prompts: goes with --teacher or --head text"),
     (

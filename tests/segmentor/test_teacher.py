@@ -141,7 +141,7 @@ def test_padding_changes_nothing_unless_it_is_to_be_seen(tiny_clip: Clip, text: 
 
 
 def test_crops_that_do_not_fit_the_patches(tiny_clip: Clip, text: TextSet) -> None:
-    """Zeros are added at the far corner for a ViT; a ResNet's images are stretched. Labels have the crop's size."""
+    """A ViT's images get zeros at the far corner, of which nothing is kept; a ResNet's are stretched."""
     torch.manual_seed(3)
     images = torch.randn(1, 3, 45, 45)
     known = TextSet(text.foreground, text.background[:0])
@@ -150,9 +150,42 @@ def test_crops_that_do_not_fit_the_patches(tiny_clip: Clip, text: TextSet) -> No
     whole = torch.zeros(1, 3, SIZE, SIZE)
     whole[..., :45, :45] = images
     ((maps, _),) = compute_maps(tiny_clip, whole, [(0, 1, 2, 3)], known, settings)
-    grown = bilinear(maps.permute(1, 2, 0).numpy(), (45, 45))
+    grown = bilinear(maps.permute(1, 2, 0).numpy(), (SIZE, SIZE))[:45, :45]
     assert found.shape == (1, 45, 45) and (found[0].numpy() == grown.argmax(-1)).mean() > 0.999
     resnet = tiny_resnet_clip()
     vectors = torch.nn.functional.normalize(torch.randn(3, resnet.texts.embedding), dim=1)
     told = Teacher(resnet, TextSet(vectors, vectors[:0]), [4, 5, 6], settings, False, "imagenet")(images)
     assert told.shape == (1, 45, 45) and set(told.unique().tolist()) <= {4, 5, 6}
+
+
+def test_pamr_moves_labels_to_the_edges_of_the_picture(tiny_clip: Clip, text: TextSet) -> None:
+    """Probabilities and image at every second pixel, steps of a mean over neighbours by loops, enlarged again."""
+    image = torch.zeros(1, 3, SIZE, SIZE)
+    image[..., 20:] = 2.0
+    image += 0.05 * torch.randn(image.shape, generator=torch.Generator().manual_seed(1))
+    known = TextSet(text.foreground, text.background[:0])
+    settings = CamSettings(method="maskclip")
+    ((maps, _),) = compute_maps(tiny_clip, image, [(0, 1, 2, 3)], known, settings)
+    half = SIZE // 2
+    shares = torch.from_numpy(bilinear(maps.permute(1, 2, 0).numpy(), (half, half))).softmax(dim=-1).numpy()
+    small = image[0].reshape(3, half, 2, half, 2).mean(dim=(2, 4)).permute(1, 2, 0).numpy()
+    offsets = [(y * d, x * d) for d in (4, 8) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
+
+    def at(values: np.ndarray, row: int, column: int) -> np.ndarray:
+        return values[np.clip(row, 0, half - 1), np.clip(column, 0, half - 1)]
+
+    wanted = shares
+    for _ in range(2):
+        after = np.empty_like(wanted)
+        for row, column in np.ndindex(half, half):
+            around = np.stack([at(small, row + y, column + x) for y, x in offsets])
+            deviation = np.concatenate([around, np.repeat(small[row, column][None], 2, axis=0)]).std(axis=0, ddof=1)
+            weights = np.exp(-(np.abs(around - small[row, column]) / (1e-8 + 0.1 * deviation)).mean(axis=1))
+            values = np.stack([at(wanted, row + y, column + x) for y, x in offsets])
+            after[row, column] = (values * weights[:, None]).sum(axis=0) / weights.sum()
+        wanted = after
+    labels = bilinear(wanted, (SIZE, SIZE)).argmax(-1)
+    teacher = Teacher(tiny_clip, known, [0, 1, 2, 3], settings, False, "imagenet", pamr=2)
+    found = teacher(image)[0].numpy()
+    assert (found == labels).mean() > 0.999
+    assert (replace(teacher, pamr=0)(image)[0].numpy() != labels).mean() > 0.01
