@@ -129,6 +129,8 @@ def cam_row(method: str, device: str, folder: Path, quick: bool, times: int = 32
     photos = generated(2 if quick else 16, folder / "photos", [(64, 80)] if quick else VOC_SIZES)
     weights, samples = model_file("toy" if quick else "ViT-B/16", folder), photos.samples()
     own: dict[str, Any] = {"dino": str(dino_folder(folder, quick))} if method == "proxyclip" else {}
+    if quick and method == "maskclip":
+        own |= {"frame": (80, 64)}
     if quick and method in DENSE and method != "excel":
         own |= {"short_side": 64, "window": 48, "stride": 32}
     if method == "freecp":

@@ -14,4 +14,5 @@ if [ $# -eq 0 ]; then
     .venv/bin/ruff format --check .
     .venv/bin/mypy
 fi
+unset PYTHONDONTWRITEBYTECODE # the tests start many processes: what these import is compiled once
 exec .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@" # -n 0: one process, to debug in

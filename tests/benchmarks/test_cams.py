@@ -1,7 +1,9 @@
 """The CAM benchmark: whether it sees that two programs do not do the same, and the table's figures."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -11,7 +13,8 @@ from tests.support import Command
 pytestmark = pytest.mark.slow
 
 
-def test_rows(command: Command, tmp_path: Path) -> None:
+def test_rows(command: Command, tmp_path: Path, small_photos: Callable[[ModuleType], None]) -> None:
+    small_photos(cams)
     options = ["--quick", "--models", "toy", "--photos", 1, "--threads", 1, "--json", tmp_path / "r.json"]
     ended = command("benchmarks.cams", *options, "--device", "cpu", "--ways", "float32", "float32-b8", "--repeat", 2)
     assert ended.code == 0, ended.err

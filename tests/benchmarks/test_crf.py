@@ -1,7 +1,9 @@
 """The CRF benchmark: summaries by hand, and all of it once."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -39,7 +41,8 @@ def test_an_unknown_backend_is_refused(command: Command) -> None:
 
 
 @pytest.mark.slow
-def test_rows(command: Command, tmp_path: Path) -> None:
+def test_rows(command: Command, tmp_path: Path, small_photos: Callable[[ModuleType], None]) -> None:
+    small_photos(crf)
     options = ["--photos", 1, "--turns", 1, "--labels", 2, "--threads", 1, "--device", "cpu"]
     options += ["--backends", "numba", "torch", "--json", tmp_path / "r.json"]
     ended = command("benchmarks.crf", *options)

@@ -1,7 +1,9 @@
 """The dense methods' benchmark: a short run, and whether it sees that two programs do not do the same."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -10,8 +12,10 @@ from tests.support import Command
 
 
 @pytest.mark.slow
-def test_rows(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dense, "photos", lambda count, folder: material.generated(count, folder, [(30, 40)]))
+def test_rows(
+    command: Command, tmp_path: Path, small_photos: Callable[[ModuleType], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_photos(dense)
     monkeypatch.setattr(dense, "dino_folder", lambda folder: material.dino_folder(folder, True))
     small = {"short_side": 60, "window": 48, "stride": 36}
     monkeypatch.setattr(dense, "OWN", {name: {} if name == "excel" else small for name in dense.NAMES})

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -43,18 +42,22 @@ def test_without_a_gpu_it_is_one_line(command: Command) -> None:
     assert ended.err == "error: --device cuda: not available on this machine; use auto or cpu\n"
 
 
+def test_the_script_hands_its_options_on() -> None:
+    script = ["bash", str(ROOT / "benchmarks/gpu.sh"), "--device", "cpu", "--json", "a file"]
+    ended = subprocess.run(script, capture_output=True, env={"PYTHON": "echo", "PATH": "/usr/bin:/bin"}, check=True)
+    assert ended.stdout == b"-m benchmarks.gpu --device cpu --json a file\n"
+
+
 @pytest.mark.slow
-def test_a_dry_run_on_the_cpu(tmp_path: Path) -> None:
-    """By the script itself. On one device all is equal, to the last bit but for the CRF's two backends."""
-    argv = ["--device", "cpu", "--quick", "--threads", "1", "--json", str(tmp_path / "r.json")]
-    environment = {"PYTHON": sys.executable, "PATH": "/usr/bin:/bin", "HOME": str(Path.home())}
-    script = ["bash", str(ROOT / "benchmarks/gpu.sh"), *argv]
-    ended = subprocess.run(script, capture_output=True, text=True, env=environment, check=False)
-    assert ended.returncode == 0, ended.stderr
+def test_a_dry_run_on_the_cpu(command: Command, tmp_path: Path) -> None:
+    """On one device all is equal, to the last bit but for the CRF's two backends."""
+    argv = ["--device", "cpu", "--quick", "--threads", 1, "--json", tmp_path / "r.json"]
+    ended = command("benchmarks.gpu", *argv)
+    assert ended.code == 0, ended.err
     rows = json.loads((tmp_path / "r.json").read_text())["rows"]
     maps = ["clip-es", "maskclip", *(name for name in gpu.DENSE if name not in gpu.DEEP)]
     roads = ["scripts.run, toy world", "scripts.run, PAMR, CRF, votes", "segment-anything, ViT-B"]
     others = ["CRF, torch against numba", *roads, "training, SegFormer"]
     assert [row["what"] for row in rows] == [*(f"CAM, {name}" for name in maps), *others]
     assert [row["value"] for row in rows if row["what"][:3] != "CRF"] == [1] * (len(maps) + len(roads)) + [0]
-    assert all(row["verdict"] == "ok" for row in rows) and ended.stdout.count("| ok ") == len(rows)
+    assert all(row["verdict"] == "ok" for row in rows) and ended.out.count("| ok ") == len(rows)

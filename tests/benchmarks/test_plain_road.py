@@ -1,6 +1,7 @@
 """The reference's road: its masks from its maps."""
 
 import shutil
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +25,12 @@ def test_golden_masks(golden: Path, voc_mini: Path, tmp_path: Path) -> None:
     assert found.mode == "L" and (np.array(found) == wanted).mean() >= 0.9999
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_the_road(workers: int, weights: Path, command: Command, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_road(
+    workers: int, weights: Path, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("pydensecrf")
+    monkeypatch.setattr(plain_road, "get_context", lambda _: get_context("fork"))  # quick; the benchmark spawns
     root = write_world(tmp_path / "data", {"a": ((24, 33), ["dog", "person"]), "b": ((20, 40), ["car"])})
     data = ["--img_root", root / "JPEGImages", "--split_file", root / "ImageSets/Segmentation/train.txt"]
     ended = command(

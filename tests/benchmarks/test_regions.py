@@ -1,19 +1,20 @@
 """The benchmark of regions runs, and its transcription gives what the product gives."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from benchmarks import regions
-from benchmarks.material import photos
 
 
 @pytest.mark.slow
 def test_the_transcription_and_ours_do_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, small_photos: Callable[[ModuleType], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(regions, "photos", lambda count, folder: photos(count, folder, tmp_path / "none"))
+    small_photos(regions)
     argv = ["--quick", "--models", "toy", "--threads", "1", "--no_memory", "--json", str(tmp_path / "f.json")]
     assert regions.main(argv) == 0, capsys.readouterr().err
     rows = json.loads((tmp_path / "f.json").read_text())["rows"]

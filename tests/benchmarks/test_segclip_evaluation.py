@@ -1,7 +1,9 @@
 """SegCLIP's benchmark: whether it sees that two programs do not do the same, and the tables' figures."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -10,7 +12,14 @@ from tests.support import Command
 
 
 @pytest.mark.slow
-def test_rows(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows(
+    command: Command,
+    tmp_path: Path,
+    small_photos: Callable[[ModuleType], None],
+    run_here: list[Command],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small_photos(segclip_evaluation)
     monkeypatch.setattr(segclip_evaluation, "SHORT_LENGTHS", (1, 2))
     options = ["--quick", "--model", "toy", "--photos", 1, "--threads", 1, "--json", tmp_path / "r.json"]
     ended = command("benchmarks.segclip_evaluation", *options, "--device", "cpu")
@@ -20,7 +29,8 @@ def test_rows(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for row in speed:
         assert row["ratio"] == pytest.approx(row["images_per_s"] / row["plain_images_per_s"])
         assert row["equal"] > 0.999 or row["precision"] != "float32"
-    assert [row["images"] for row in memory] == [1, 2] and all(row["generate_mb"] > 100 for row in memory)
+    assert [row["images"] for row in memory] == [1, 2] and [row["generate_mb"] for row in memory] == [102, 104]
+    assert [module for module, _ in run_here] == ["generate_cams", "eval_cam"] * 2
 
 
 @pytest.mark.parametrize(

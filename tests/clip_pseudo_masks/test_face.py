@@ -77,7 +77,8 @@ def test_classes_keep_their_values(weights: Path, photos: list[Path]) -> None:
     assert one.keys.tolist() == [1] and len(none.keys) >= 1
     np.testing.assert_array_equal(empty.keys, tagged.keys)
     np.testing.assert_array_equal(empty.mask, tagged.mask)
-    every = Pipeline(weights, device="cpu", method="maskclip", dataset="voc20", frame=(64, 32)).segment(photos[0])
+    options = {"method": "maskclip", "dataset": "voc20", "frame": (64, 32), "templates": "dataset"}
+    every = Pipeline(weights, device="cpu", **options).segment(photos[0])
     assert len(every.keys) == 20 and every.probabilities.shape[0] == 20 and every.mask.shape == (31, 40)
 
 

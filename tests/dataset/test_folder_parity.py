@@ -31,7 +31,7 @@ def own(voc_mini: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ids_of(voc_mini: Path) -> list[str]:
-    return sorted(read_split(voc_mini / "ImageSets/Segmentation/train.txt"))[:12]
+    return sorted(read_split(voc_mini / "ImageSets/Segmentation/train.txt"))[:4]
 
 
 def maps(folder: Path) -> dict[str, dict[str, bytes]]:

@@ -1,6 +1,5 @@
 """A Ray cluster of several nodes on this machine, with a store of objects beside it, for the tests of a file."""
 
-import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +11,7 @@ MEGABYTE = 1024**2
 
 @dataclass
 class Machines:
-    """A head without cores, where the driver is, and two nodes of one core each."""
+    """A head without cores, where the driver is, and nodes of one core each: one, or as many as a test needs."""
 
     cluster: Any
     nodes: list[Any] = field(default_factory=list)
@@ -21,9 +20,10 @@ class Machines:
     def address(self) -> str:
         return str(self.cluster.address)
 
-    def add(self) -> None:
+    def need(self, count: int) -> None:
         given = {"num_cpus": 1, "object_store_memory": 150 * MEGABYTE, "include_dashboard": False}
-        self.nodes.append(patiently(lambda: self.cluster.add_node(**given)))
+        while len(self.nodes) < count:
+            self.nodes.append(patiently(lambda: self.cluster.add_node(**given)))
 
     def kill(self, node: Any) -> None:
         self.nodes.remove(node)
@@ -45,7 +45,7 @@ def patiently(start: Callable[[], Any]) -> Any:
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of an empty bucket of moto's server; this process and those it starts find it."""
     server_module = pytest.importorskip("moto.server", reason="needs moto[server]")
-    server = server_module.ThreadedMotoServer("127.0.0.1", port=free_port(), verbose=False)
+    server = server_module.ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     with pytest.MonkeyPatch.context() as patch:
@@ -60,12 +60,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server.stop()
 
 
-def free_port() -> int:
-    with socket.socket() as asked:
-        asked.bind(("127.0.0.1", 0))
-        return int(asked.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def machines(store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
     pytest.importorskip("ray", reason="needs requirements-ray.txt")
@@ -77,8 +71,7 @@ def machines(store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[M
         head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 200 * MEGABYTE}
         found = Machines(patiently(lambda: Cluster(initialize_head=True, head_node_args=head)))
         try:
-            found.add()
-            found.add()
+            found.need(1)
             yield found
         finally:
             found.cluster.shutdown()

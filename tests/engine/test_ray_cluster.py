@@ -21,7 +21,7 @@ from tests.support import Command, Ended, tree
 from toyworld.layout import write_dataset
 
 pytestmark = pytest.mark.slow
-POOL = Pool(size=2, cpus=1, gpus=0)
+PAIR, ONE = Pool(size=2, cpus=1, gpus=0), Pool(size=1, cpus=1, gpus=0)
 COUNT = 32
 
 
@@ -33,10 +33,11 @@ def at(machines: Machines) -> ClusterOptions:
 def test_a_unit_that_kills_its_worker_costs_nothing_but_itself(
     machines: Machines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    machines.need(2)
     monkeypatch.setattr(ray_cluster, "LIVES", 1)
     units = [Unit(str(index), items) for index, items in enumerate([[1, 2], [3, 13, 4], [5], [14]])]
     with cluster(at(machines)):
-        found = list(results(POOL, ray_work.set_up, {"folder": str(tmp_path)}, units, Unit.singles))
+        found = list(results(PAIR, ray_work.set_up, {"folder": str(tmp_path)}, units, Unit.singles))
     assert sorted(found) == [
         ("doubled", [2, 4]),
         ("doubled", [6]),
@@ -57,7 +58,7 @@ def test_what_ends_a_run_ends_it_in_one_line(machines: Machines) -> None:
     with cluster(at(machines)):
         for plan, number, error, said in cases:
             with pytest.raises(error) as raised:
-                list(results(POOL, ray_work.set_up, plan, [Unit("0", [number])], Unit.singles))
+                list(results(ONE, ray_work.set_up, plan, [Unit("0", [number])], Unit.singles))
             assert str(raised.value) == said
 
 
@@ -125,6 +126,7 @@ def node_with_a_worker(machines: Machines) -> Any:
 def test_a_node_that_is_killed_loses_and_doubles_nothing(
     machines: Machines, world: Path, one_machine: Path, tmp_path: Path, command: Command
 ) -> None:
+    machines.need(2)
     cams, log = tmp_path / "cams", tmp_path / "log.jsonl"
     left: list[int] = []
 
@@ -140,7 +142,6 @@ def test_a_node_that_is_killed_loses_and_doubles_nothing(
     options = ("--img_root", world, "--cam_out_dir", cams, "--log_json", log, "--shared_code")
     ended = run_ray(command, machines, "generate_cams", *options)
     killer.join()
-    machines.add()
     assert left[0] > 0, "killed too late to show anything"
     assert ended.code == 3 and "Traceback" not in ended.err
     assert files(cams) == files(one_machine / "cams")

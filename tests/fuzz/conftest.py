@@ -15,7 +15,7 @@ ROOM = 4 << 30  # bytes of address space that the readers may take on top of wha
 configuration.set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "hypothesis")  # nothing is left in the tree
 settings.register_profile(
     "fuzz",
-    max_examples=int(EXAMPLES or 100),
+    max_examples=int(EXAMPLES or 40),
     derandomize=not EXAMPLES,
     print_blob=bool(EXAMPLES),
     database=None,

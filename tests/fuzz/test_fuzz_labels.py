@@ -138,9 +138,9 @@ def test_found_by_fuzzing() -> None:
 def test_texts_without_measure() -> None:
     """Each is short of the largest line: many names, quotes, colons, one long name, depth."""
     for line in ("a " + " ".join(map(str, range(1000, 101_000))), 'a ""' * 200_000,
-                 "a " + "x" * 1_000_000, "a: " + "," * 1_000_000):  # fmt: skip
+                 "a " + "x" * 1_000_000, "a: " + "," * 500_000):  # fmt: skip
         check("labels.txt", line.encode())
-    for rest in ('a,"' + "x" * 200_000, "," * 500_000, "a,dog\n" * 100_000):
+    for rest in ('a,"' + "x" * 200_000, "," * 500_000, "a,dog\n" * 50_000):
         check("labels.csv", f"image,labels\n{rest}".encode())
     for depth in (100, 990, 100_000):
         for name in NAMES[1:4]:

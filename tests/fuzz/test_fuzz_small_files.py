@@ -133,7 +133,9 @@ def test_a_right_mat_file_is_read(kind: str, compress: bool) -> None:
 
 
 def test_a_mat_file_that_unpacks_to_a_gigabyte_is_refused() -> None:
-    packed = zlib.compress(bytes(1 << 30), 9)
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)  # a block of it unpacks to a megabyte
+    block = deflate.compress(bytes(1 << 20)) + deflate.flush(zlib.Z_FULL_FLUSH)
+    packed = zlib.compress(b"", 9)[:2] + 1024 * block + deflate.flush()
     data = MATS[0][:128] + struct.pack("<II", 15, len(packed)) + packed
     assert read_or_refuse(read_source, Path("x.mat"), data) is None
 

@@ -2,13 +2,13 @@
 
 import multiprocessing
 import os
-import socket
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -78,14 +78,14 @@ def training(out: Path, iterations: int = 9, **changes: Any) -> Training:
 def in_processes(count: int, work: Callable[[Ranks], None]) -> None:
     """Call `work` in so many processes as torchrun would start them; any that fails fails the test.
 
-    They are forked from this one, which has everything imported, and speak gloo.
+    They are forked from this one, which has everything imported, and speak gloo. This one holds the store in which they
+    find each other, as torchrun does: its port is nobody else's from the start.
     """
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": store.port, "TORCHELASTIC_USE_AGENT_STORE": True}
 
     def begin(rank: int) -> None:
-        given = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        given = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, **place}
         os.environ.update({name: str(value) for name, value in given.items()})
         torch.set_num_threads(1)
         with start_ranks("cpu") as ranks:

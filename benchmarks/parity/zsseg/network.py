@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.parity.parts import Distances, Part, Parts, Place, Row, Unequal
-from benchmarks.parity.zsseg.regions import LOGITS, Classifier
+from benchmarks.parity.zsseg.regions import LOGITS, classifier_of
 from common.images import read_image
 from pipeline.steps.maps import resize_maps
 from pipeline.steps.regions import RegionMaps, added
@@ -106,7 +106,7 @@ def features(place: Place, name: str) -> Iterator[Row]:
 
 def with_clip(place: Place, name: str) -> Iterator[Row]:
     """From a photo to the label PNG, with CLIP's view of the masks."""
-    network, text, classifier = network_of(place, name), text_of(place, name), Classifier(place)
+    network, text, classifier = network_of(place, name), text_of(place, name), classifier_of(place)
     seen = np.array(json.loads((place.folder / "classes.json").read_text(encoding="utf-8"))["seen"], bool)
     *_, prompts, weight = NETWORKS[name]
     logits, scores, labels = Distances(), Distances(), Unequal()

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import torch
@@ -81,6 +82,11 @@ class Classifier:
         return classify(features, text, range(len(text))).numpy()
 
 
+@cache
+def classifier_of(place: Place) -> Classifier:
+    return Classifier(place)
+
+
 class Compared:
     """The rows of what is compared for every photo and variant."""
 
@@ -121,7 +127,7 @@ def proposals_of(place: Place, image_id: str) -> tuple[np.ndarray, LabelMap]:
 
 def regions(place: Place) -> Iterator[Row]:
     """CLIP on the regions of label maps, in all variants."""
-    classifier, compared, whole = Classifier(place), Compared(), Distances()
+    classifier, compared, whole = classifier_of(place), Compared(), Distances()
     for path in sorted((place.folder / "regions").glob("*.npz")):
         if path.stem.endswith("_crops"):
             continue
@@ -147,7 +153,7 @@ def regions(place: Place) -> Iterator[Row]:
 
 def float_masks(place: Place) -> Iterator[Row]:
     """The same on soft masks, with other thresholds and with matting too."""
-    classifier, compared = Classifier(place), Compared()
+    classifier, compared = classifier_of(place), Compared()
     for path in sorted((place.folder / "float_masks").glob("*.npz")):
         wanted, rgb = np.load(path), np.asarray(read_image(place.photo(path.stem)))
         size, padded = (tuple(wanted[name].tolist()) for name in ("image_hw", "padded_hw"))
@@ -175,7 +181,7 @@ def scored(classifier: Classifier, rgb: np.ndarray, labels: LabelMap, prompt: st
 
 def proposal_model(place: Place) -> Iterator[Row]:
     """Label maps and CLIP alone, to the best class of each pixel; also where the photo was resized and back."""
-    classifier, scores, sums, labels = Classifier(place), Distances(), Distances(), Unequal()
+    classifier, scores, sums, labels = classifier_of(place), Distances(), Distances(), Unequal()
     folder, shorter = place.folder / "proposal_model", Unequal()
     for path in sorted(folder.glob("*.npz")):
         image_id = next(image_id for image_id in place.split() if path.stem.startswith(image_id))
