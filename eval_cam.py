@@ -85,18 +85,22 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
 def _job(args: argparse.Namespace, selection: "Selection") -> "EvalJob":
     import numpy as np
 
-    from common.files import need_dir
+    from common.files import need_any, need_dir
     from pipeline.files.cam_file import kind_of
     from pipeline.stages.evaluate import EvalJob, cam_record
     from pipeline.steps.scores import backgrounds_for
 
     masks, spec = args.cam_type == "png", selection.spec
     folder = args.cam_out_dir or options.output_dir(args.dataset, "masks" if masks else "cams")
-    need_dir(folder, "--cam_out_dir", f"the output of {'eval_cam_with_crf.py' if masks else 'generate_cams.py'}")
+    holds = f"the output of {'eval_cam_with_crf.py' if masks else 'generate_cams.py'}"
+    need_dir(folder, "--cam_out_dir", holds)
+    truth = selection.need_masks()
+    files = (folder / f"{image_id}{'.png' if masks else '.npz'}" for image_id in selection.ids)
+    need_any(folder, files, "--cam_out_dir", holds)
     swept = not masks and spec.has_background and kind_of(cam_record(folder, selection.ids)) == "cam"
     return EvalJob(
         folder,
-        selection.need_masks(),
+        truth,
         args.cam_type,
         spec.num_labels,
         backgrounds_for(args.cam_type, args.cam_eval_thres) if swept else (1.0,),

@@ -46,7 +46,7 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     from cli.lookup import select_from
     from cli.proposals import voters, without_labels
     from common.errors import UserError
-    from common.files import need_dir, need_writable
+    from common.files import need_any, need_dir, need_writable
     from pipeline.files.cam_file import check_classes
     from pipeline.stages.evaluate import cam_record
 
@@ -56,6 +56,9 @@ def _run(args: argparse.Namespace, log: run_log.RunLog) -> int:
     # A split such as train_aug holds ids without official masks, so outside the toy world scoring is asked for.
     scored = args.eval_only or args.gt_root is not None or selection.spec.make_images is not None
     truth = selection.need_masks() if scored else None
+    if args.engine != "ray":  # which looks for itself, and copies but a few
+        files = (cams / f"{image_id}.npz" for image_id in selection.ids)
+        need_any(cams, files, "--cam_out_dir", "the output of generate_cams.py")
     if truth is not None:
         selection.check_masks(truth, "--gt_root")
     out_dir = None if args.eval_only else args.pseudo_mask_save_path or options.output_dir(args.dataset, "masks")

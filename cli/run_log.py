@@ -23,7 +23,7 @@ from cli import console
 from cli.commands import spelled
 from cli.run_record import FORMAT, RUN_FILE, Output, check_same_settings, code_version, now, versions
 from common.errors import EXIT_INCOMPLETE, EXIT_OK, StopRun, UserError
-from common.files import cannot_write, check_place, sweep_leftovers, write_text
+from common.files import cannot_write, check_place, nearest_folder, sweep_leftovers, write_text
 from common.shard import WHOLE, Shard, record_names, records_of_other_splits
 
 FAILURES_FILE = "failures.jsonl"
@@ -160,6 +160,7 @@ class RunLog:
             return
         check_place(self._log_file, "--log_json", "log.jsonl")
         try:
+            self._log_file.parent.mkdir(parents=True, exist_ok=True)
             self._events = self._log_file.open("a", encoding="utf-8", buffering=1)
         except OSError as error:
             raise cannot_write(self._log_file, error) from error
@@ -255,7 +256,7 @@ class RunLog:
         if self.output.overwrite:  # files of an earlier run do not count
             left = len(waiting) - self.tally.made
         need = f", which need about {_readable(left * sum(written) / len(written))}" if written else ""
-        free = _readable(shutil.disk_usage(self.output.folder).free)
+        free = _readable(shutil.disk_usage(nearest_folder(self.output.folder)).free)
         return f"{left} of {len(sizes)} images are left{need}, {free} are free; "
 
 

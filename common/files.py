@@ -8,7 +8,7 @@ import secrets
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, BinaryIO
@@ -166,18 +166,37 @@ def need_dir(path: Path, option: str, holds: str) -> Path:
     return path
 
 
+def need_any(folder: Path, files: Iterable[Path], option: str, holds: str) -> None:
+    """Raise UserError, naming the option and what belongs there, when a folder holds none of the files of a list."""
+    files = list(files)
+    if files and not any(map(is_file, files)):
+        which = "its file" if len(files) == 1 else f"the files of the {len(files)} images"
+        raise UserError(f"{option} {folder}: none of {which} is there, such as {files[0].name}; expected {holds}")
+
+
+def nearest_folder(path: Path) -> Path:
+    """The path itself if it exists, else the nearest one above it that does. Raises OSError for an impossible name."""
+    for above in (path, *path.parents):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            above.lstat()
+            return above
+    return Path()
+
+
 def need_writable(folder: Path, option: str) -> Path:
-    """The folder, made if it is missing; a UserError that names the option when nothing can be written into it."""
+    """The folder; a UserError that names the option when nothing can be written into it.
+
+    One that is missing is made with its first file, so that a command that is refused leaves none.
+    """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=nearest_folder(folder)):
             return folder
     except OSError as error:
         raise UserError(f"{option} {folder}: cannot be written to ({error.strerror}); choose another folder") from error
 
 
 def check_place(path: Path | None, option: str, example: str) -> None:
-    """Raise UserError, naming the option, when no file can be written to the path; makes its folder. None is valid.
+    """Raise UserError, naming the option, when no file can be written to the path. None is valid.
 
     For files that are written at the end of a long run: a mistake is reported at its beginning.
     """

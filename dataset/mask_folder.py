@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
-from common.files import is_file
+from common.files import is_file, need_any
 from dataset.mask_png import is_made_here, read_mask
 from dataset.mask_values import MaskValues
 from dataset.spec import IGNORE_INDEX, DatasetSpec
@@ -72,13 +72,16 @@ def check_masks(
 ) -> None:
     """Raise UserError, with the remedy, for masks that show no class, or not the classes that images are labelled with.
 
+    So too where not one image has a mask.
     what    the option that gives the masks
     wanted  classes that images are labelled with
     sure    whether people labelled them; a class that is missing is a warning otherwise
     Masks that this project wrote may lack classes: their values are known. Masks that cannot be read are passed over.
     Reading ends as soon as all is there.
     """
-    folder, classes = mask_folder(masks), range(int(spec.has_background), spec.num_labels)
+    folder, classes, ids = mask_folder(masks), range(int(spec.has_background), spec.num_labels), list(ids)
+    holds = f"a mask PNG an image, named like it{folder.suggestion(ids[0]) if ids else ''}"
+    need_any(folder.folder, map(folder.path, ids), what, holds)
     missing, values, ours = {classes[index] for index in wanted}, set[int](), False
     for image_id in ids:
         try:

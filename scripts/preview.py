@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from cli.lookup import select_from
-    from common.files import atomic_write, check_place, is_file
+    from common.files import atomic_write, check_place, is_file, need_any
     from dataset.mask_png import made_here
     from pipeline.files.cam_file import check_classes
     from pipeline.stages.crf import CrfJob
@@ -50,9 +50,9 @@ def _run(args: argparse.Namespace) -> int:
     job = CrfJob(
         cams, selection.paths.images, None, truth, classes, crf_image=args.crf_image, has_background=with_background
     )
-    ids = [image_id for image_id in selection.ids if is_file(cams / f"{image_id}.npz")]
-    if not ids:
-        raise UserError(f"--cam_out_dir {cams}: no CAM file of the split; run generate_cams.py first")
+    files = {image_id: cams / f"{image_id}.npz" for image_id in selection.ids}
+    need_any(cams, files.values(), "--cam_out_dir", "the output of generate_cams.py")
+    ids = [image_id for image_id, path in files.items() if is_file(path)]
     check_one_way(cams, ids)
     check_classes(cams, cam_record(cams, ids), selection.spec)
     check_place(args.out, "--out", "preview.png")

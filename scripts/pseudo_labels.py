@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     from cli.lookup import select_from
     from cli.preparing import make_masks
-    from common.files import need_dir, need_writable
+    from common.files import need_any, need_dir, need_writable
     from dataset.annotations import MaskJob
 
     selection = select_from(args, with_labels=False)
@@ -61,10 +61,14 @@ def _run(args: argparse.Namespace) -> int:
     if not spec.unseen:
         raise UserError(f"--dataset {spec.name}: no split into seen and unseen classes")
     cams = need_dir(args.cam_out_dir or output_dir(args.dataset, "cams"), "--cam_out_dir", "maps of generate_cams.py")
+    need_any(
+        cams, (cams / f"{image_id}.npz" for image_id in selection.ids), "--cam_out_dir", "maps of generate_cams.py"
+    )
     need_dir(args.seen_masks, "--seen_masks", "one mask PNG an image")
-    need_writable(args.out, "--out")
     settings = {"compete": args.compete, "threshold": args.threshold, "rejected": args.rejected}
     files = {image_id: cams / f"{image_id}.npz" for image_id in selection.ids}
+    need_any(cams, files.values(), "--cam_out_dir", "maps of generate_cams.py")
+    need_writable(args.out, "--out")
     files = {image_id: path for image_id, path in files.items() if path.is_file()}
     name, read = f"{spec.name} pseudo {settings}", _labels_of(args, spec, cams)
     job = MaskJob(name, read, args.out, args.overwrite, files=files, option="--out")

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from cli import console
 from cli.options import Parser, add_cam_dir, add_data_options, output_dir
 from common.arguments import positive
-from common.errors import UserError
 
 if TYPE_CHECKING:
     from cli.lookup import Selection
@@ -57,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from cli.lookup import select_from
-    from common.files import check_place
+    from common.files import check_place, nearest_folder
     from report.curve import Curve, crf_job, run, sample
     from report.gallery import Spool, draw
     from report.measure import Findings, least_certain, measure
@@ -73,7 +72,7 @@ def _run(args: argparse.Namespace) -> int:
     findings, tally = Findings.empty(job.spec.num_labels), console.Tally(failures=list(selection.problems))
     _count(measure(job, ids, findings, args.num_workers), len(ids), "masks", tally)
     shown = least_certain(findings.entries, args.gallery)
-    with tempfile.TemporaryFile(dir=out.parent) as stream:
+    with tempfile.TemporaryFile(dir=nearest_folder(out.parent)) as stream:
         spool = Spool(stream)
         _count(draw(job, shown, spool, args.num_workers), len(shown), "pictures", tally)
         curve = None
@@ -91,7 +90,7 @@ def _job(args: argparse.Namespace, selection: "Selection") -> "ReportJob":
     from dataclasses import replace
 
     from cli.datasets import FOLDER
-    from common.files import need_dir
+    from common.files import need_any, need_dir
     from pipeline.files.cam_file import check_classes
     from pipeline.stages.evaluate import cam_record, check_one_way
     from report.measure import ReportJob
@@ -99,6 +98,8 @@ def _job(args: argparse.Namespace, selection: "Selection") -> "ReportJob":
     masks = need_dir(args.masks or output_dir(args.dataset, "masks"), "--masks", "the output of eval_cam_with_crf.py")
     cams = args.cam_out_dir or output_dir(args.dataset, "cams")
     need_dir(cams, "--cam_out_dir", "the output of generate_cams.py")
+    files = (cams / f"{image_id}.npz" for image_id in selection.ids)
+    need_any(cams, files, "--cam_out_dir", "the output of generate_cams.py")
     spec = selection.spec
     check_one_way(cams, selection.ids)
     check_classes(cams, cam_record(cams, selection.ids), spec)
@@ -122,14 +123,12 @@ def _job(args: argparse.Namespace, selection: "Selection") -> "ReportJob":
 
 def _first_record(job: "ReportJob", ids: list[str]) -> dict[str, Any]:
     """The record of the first mask of the split; raises UserError without any mask."""
-    from common.files import is_file
+    from common.files import is_file, need_any
     from report.curve import mask_record
 
-    paths = (job.masks / f"{image_id}.png" for image_id in ids)
-    first = next((path for path in paths if is_file(path)), None)
-    if first is None:
-        raise UserError(f"--masks {job.masks}: no mask of the split; run eval_cam_with_crf.py first")
-    return mask_record(first)
+    paths = [job.masks / f"{image_id}.png" for image_id in ids]
+    need_any(job.masks, paths, "--masks", "the output of eval_cam_with_crf.py")
+    return mask_record(next(filter(is_file, paths)))
 
 
 def _count(outcomes: Iterator[console.Outcome], total: int, title: str, tally: console.Tally) -> None:

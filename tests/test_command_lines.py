@@ -196,5 +196,6 @@ def test_all_images_failing_still_ends_in_three(desk: Desk) -> None:
     ended = desk.run("generate_cams")
     assert ended.code == 3 and "3 images failed" in ended.err and not desk.cams.exists()
     desk.cams.mkdir()
+    (desk.cams / "a.npz").touch()
     ended = desk.run("eval_cam")
     assert ended.code == 3 and "nothing could be scored" in ended.err

@@ -92,6 +92,23 @@ def test_refused_in_one_line(mistake: str, own: Path, command: Command, weights:
     assert not [path.name for path in own.iterdir() if path.name.startswith("new")]
 
 
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [(name, option) for name, given in OPTIONS.items() for option in ("--cam_out_dir", "--gt_root") if option in given],
+)
+@pytest.mark.parametrize("strangers", [(), ("c.npz", "c.png")])
+def test_a_folder_without_a_file_of_the_list_is_refused(
+    name: str, option: str, strangers: tuple[str, ...], own: Path, command: Command, weights: Path
+) -> None:
+    Path("void").mkdir()
+    for stranger in strangers:
+        Path("void", stranger).touch()
+    ended = run(command, name, weights, option, "void")
+    assert ended.code == 2 and ended.err.startswith(f"error: {option} void: none of the files of the 2 images is there")
+    assert ended.err.count("\n") == 1 and "; expected " in ended.err
+    assert not [path.name for path in own.iterdir() if path.name.startswith("new")]
+
+
 def cut() -> None:
     Path("photos/b.jpg").write_bytes(Path("photos/b.jpg").read_bytes()[:300])
 

@@ -6,14 +6,14 @@ import pytest
 
 from common.errors import UserError
 from common.files import check_place, need_dir, need_file
-from tests.support import Desk, tree
+from tests.support import Desk
 
 
 def test_a_place_that_can_be_written_passes_and_nothing_is_left_there(tmp_path: Path) -> None:
     (tmp_path / "old.json").write_text("old")
     for path in (None, tmp_path / "new.json", tmp_path / "old.json", tmp_path / "a" / "b" / "new.json"):
         check_place(path, "--json", "scores.json")
-    assert tree(tmp_path) == {"old.json": b"old"} and (tmp_path / "a" / "b").is_dir()
+    assert [path.name for path in tmp_path.rglob("*")] == ["old.json"]
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
@@ -30,7 +30,25 @@ def test_a_file_is_no_folder(tmp_path: Path, inside: str) -> None:
         check_place(tmp_path / inside, "--json", "scores.json")
 
 
+def test_a_link_to_nothing_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    with pytest.raises(UserError, match=r"--json .*/link: cannot be written to"):
+        check_place(tmp_path / "link" / "scores.json", "--json", "scores.json")
+
+
+def test_a_command_that_is_refused_leaves_no_folder(desk: Desk) -> None:
+    before = sorted(desk.root.rglob("*"))
+    ended = desk.run("generate_cams", "--model", desk.root / "none.pt", "--cam_out_dir", desk.root / "new" / "cams")
+    assert ended.code == 2 and sorted(desk.root.rglob("*")) == before
+    assert desk.run("generate_cams").code == 0
+    before = sorted(desk.root.rglob("*"))
+    wrong = desk.run("eval_cam_with_crf", "--json", desk.root / "scores.json")  # no --gt_root, so there are no scores
+    assert wrong.code == 2 and sorted(desk.root.rglob("*")) == before
+
+
 def test_a_name_may_be_too_long(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be written to"):
+        check_place(tmp_path / ("x" * 300) / "scores.json", "--json", "scores.json")
     for need in (need_dir, need_file):
         with pytest.raises(UserError, match="no such"):
             need(tmp_path / ("x" * 300), "--img_root", "images")

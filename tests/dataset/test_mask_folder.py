@@ -56,7 +56,9 @@ MASKS: list[tuple[DatasetSpec, dict[str, list[int]], set[int], str | None]] = [
         r"1, 255\)",
     ),
     (DENSE, {"a": [0, 255]}, {0}, None),
-    (SPEC, {}, {0}, None),  # missing masks are reported one by one
+    (SPEC, {}, {0}, "none of the files of the 3 images is there, such as a.png; expected a mask PNG an image"),
+    (SPEC, {"a_mask": [0, 1]}, {0}, "none of the files .* --mask_suffix _mask.png finds a_mask.png"),
+    (SPEC, {"b": [0, 1]}, {0}, None),  # some that are missing are reported one by one
 ]
 
 

@@ -73,7 +73,7 @@ def test_no_row_at_all_is_no_picture(command: Command, shown: Path) -> None:
 @pytest.mark.parametrize(
     ("extra", "says"),
     [
-        (["--cam_out_dir", "nowhere"], "--cam_out_dir nowhere: no CAM file of the split; run generate_cams.py first"),
+        (["--cam_out_dir", "nowhere"], "--cam_out_dir nowhere: none of the files of"),
         (["--gt_root", "nowhere"], "--gt_root nowhere: no such folder; expected one mask PNG an image"),
         (["--out", "."], "--out .: a folder; expected the name of a file, such as preview.png"),
         (["--count", "0"], "0: expected 1 or more"),

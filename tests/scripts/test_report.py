@@ -121,7 +121,7 @@ def test_without_truth_the_page_has_no_scores(command: Command, job: ReportJob, 
     ("extra", "says"),
     [
         (["--masks", "nowhere"], "--masks nowhere: no such folder; expected the output of eval_cam_with_crf.py"),
-        (["--masks", "."], "--masks .: no mask of the split; run eval_cam_with_crf.py first"),
+        (["--masks", "."], "--masks .: none of the files of the "),
         (
             ["--cam_out_dir", "nowhere"],
             "--cam_out_dir nowhere: no such folder; expected the output of generate_cams.py",

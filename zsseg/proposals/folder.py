@@ -29,14 +29,18 @@ class FolderSettings:
 
 
 def complete(settings: FolderSettings) -> FolderSettings:
-    """Raises UserError without such a folder."""
+    """Raises UserError without such a folder, and for one without a file of regions."""
     from common.errors import UserError
-    from common.files import need_dir
+    from common.files import files_below, need_dir
+    from zsseg.proposals.files import ENDINGS
 
     if settings.folder is None:
         raise UserError("--proposal_dir is needed: a folder with a file of regions a photo")
-    need_dir(Path(settings.folder), "--proposal_dir", "a file of regions a photo")
-    return replace(settings, folder=str(Path(settings.folder).resolve()))
+    folder = need_dir(Path(settings.folder), "--proposal_dir", "a file of regions a photo")
+    if not any(path.endswith(ENDINGS) for path in files_below(folder)):
+        holds = "expected a file of regions a photo: png, npy, npz or json, such as scripts.propose makes"
+        raise UserError(f"--proposal_dir {folder}: holds no such file; {holds}")
+    return replace(settings, folder=str(folder.resolve()))
 
 
 def propose(settings: FolderSettings, photo: Photo) -> Regions:
