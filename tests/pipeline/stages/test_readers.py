@@ -23,13 +23,7 @@ def die_at_three(number: int) -> int:
     return number
 
 
-def test_results_come_in_order_and_whole() -> None:
-    found = list(in_processes(squares, range(9), 2))
-    assert [number for number, _ in found] == list(range(9))
-    assert all(result.tolist() == [i * i for i in range(number)] for number, result in found)
-
-
-def test_items_are_drawn_as_they_are_needed() -> None:
+def test_results_come_in_order_and_whole_and_items_are_drawn_as_they_are_needed() -> None:
     drawn = []
 
     def items() -> Iterator[int]:
@@ -37,10 +31,12 @@ def test_items_are_drawn_as_they_are_needed() -> None:
             drawn.append(number)
             yield number
 
-    results = in_processes(squares, items(), 1)
-    assert next(results)[0] == 0
-    assert len(drawn) <= AHEAD + 2
-    results.close()  # type: ignore[attr-defined]
+    results = in_processes(squares, items(), 2)
+    found = [next(results)]
+    assert len(drawn) <= 2 * AHEAD + 2
+    found.extend(results)
+    assert [number for number, _ in found] == list(range(50))
+    assert all(result.tolist() == [i * i for i in range(number)] for number, result in found)
 
 
 def test_a_dead_process_ends_the_run_in_one_line() -> None:
