@@ -4,6 +4,7 @@ Kept free of torch so that `--help` is quick.
 """
 
 import argparse
+import difflib
 import io
 import os
 import shlex
@@ -55,7 +56,7 @@ class Pack:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with one-line errors, defaults shown in the help, and options that depend on others."""
+    """argparse with one-line errors that suggest names, defaults in the help, and options that depend on others."""
 
     def __init__(self, description: str, epilog: str = "") -> None:
         super().__init__(program(), description=description, epilog=epilog, formatter_class=_Help)
@@ -66,6 +67,14 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> None:  # type: ignore[override]
         self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            choices = [str(choice) for choice in action.choices]
+            near = sorted(difflib.get_close_matches(str(value), choices), key=choices.index)
+            meant = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+            choose = f"{meant}choose from {', '.join(map(repr, choices))}"
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r} ({choose})")
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:  # type: ignore[override]
         typed = [str(part) for part in (sys.argv[1:] if args is None else args)]

@@ -10,7 +10,7 @@ import torch
 
 from clip import hub
 from clip.archive import Weights, read_weights
-from clip.folder import WEIGHT_SUFFIXES, other_mean
+from clip.folder import WEIGHT_SUFFIXES, other_mean, weight_files
 from clip.learned_prompts import LearnedPrompts, read_learned_prompts
 from clip.model import (
     CLIP,
@@ -107,6 +107,16 @@ def load_clip(
         clip = _from_name(model, pretrained, activation, resnets)
     clip.model.to(device)
     return replace(clip, learned=read_learned_prompts(prompts, clip)) if prompts else clip
+
+
+def check_model(model: str, pretrained: str | None = None) -> None:
+    """Raise UserError for a file that is missing or a name that open_clip does not have. No weights are read."""
+    if pretrained is None and _looks_like_path(model):
+        weight_files(Path(model))
+    else:
+        _named(model, pretrained, True)
+        if pretrained is not None and _looks_like_path(pretrained):
+            weight_files(Path(pretrained))
 
 
 def clip_of(
@@ -221,7 +231,8 @@ def _warn_of_guess(path: Path, activation: str) -> None:
     )
 
 
-def _from_name(name: str, pretrained: str | None, activation: str, resnets: bool) -> Clip:
+def _named(name: str, pretrained: str | None, resnets: bool) -> tuple[dict[str, Any], tuple[ImageSizes, TextSizes]]:
+    """open_clip's configuration of a name, and the sizes it says. Raises UserError for a name that will not do."""
     if _looks_like_path(name):
         raise UserError(
             f"--model {name} is a file, and --pretrained {pretrained} goes with a name; leave one of them out"
@@ -240,6 +251,12 @@ def _from_name(name: str, pretrained: str | None, activation: str, resnets: bool
         raise UserError(
             f"--model {name}: not a CLIP with a plain ViT and CLIP's own text tower; use one such as ViT-B-16"
         )
+    return config, sizes
+
+
+def _from_name(name: str, pretrained: str | None, activation: str, resnets: bool) -> Clip:
+    config, sizes = _named(name, pretrained, resnets)
+    assert pretrained is not None
     is_file = _looks_like_path(pretrained)
     path = Path(pretrained) if is_file else hub.download(name, pretrained)
     weights = read_weights(path)

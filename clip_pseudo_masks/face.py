@@ -16,6 +16,7 @@ from PIL import Image
 from cli.jobs import cam_job, crf_job, load_model
 from cli.model_options import tag_settings
 from cli.options import parsed
+from clip.load import check_model
 from common.errors import StopRun, UserError, in_short
 from common.outcome import Outcome
 from common.package import needed_packages
@@ -76,7 +77,8 @@ class Pipeline:
     options  of `pseudo-masks segment`, by name: method="sclip", dataset="voc12", device="cuda", confidence=0.9,
              scales=(0.75, 1.0), flip=True and so on
 
-    Raises UserError, in one line, for options and weights that cannot be used, and for a package that is missing.
+    Raises UserError, in one line, for options that cannot be used, and for a model that is not there. Weights that
+    cannot be used and a missing package are told by the first call.
     """
 
     def __init__(
@@ -93,6 +95,8 @@ class Pipeline:
         self.args.batch_size = _batch_size(batch_size)
         if SAM in self.args.refine:
             raise UserError("refine: votes of masks are for the commands; expected crf, pamr or none")
+        if self.args.model and METHODS[self.args.method].load is None:
+            check_model(self.args.model, self.args.pretrained)
         fixed = self.args.dataset is not None or self.args.classes is not None
         self._spec = _spec_of(self.args, names) if names else segment.choose_spec(self.args, None) if fixed else None
         self._models: dict[Any, Any] = {}

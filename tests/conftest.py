@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from clip.load import Clip
 from tests.support import SHARED, Command, Desk, Ended, clip_from, openai_file, tiny_model, write_world
 
 torch.set_num_threads(1)  # the models here are too small for more, and a busy machine punishes it
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a background job; the tests send Ctrl-C to what they start
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 SLOW_FILE = re.compile(r"^pytestmark = pytest\.mark\.slow\b", re.MULTILINE)

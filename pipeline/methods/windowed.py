@@ -126,7 +126,10 @@ class WindowSettings(SlidingSettings):
 
 
 def completed(clip: Clip, spec: DatasetSpec, settings: Any, published: Mapping[str, Published]) -> Any:
-    """The settings with the constants of the data set, or else the method's defaults (key "")."""
+    """The settings with the constants of the data set, or else the method's defaults (key "").
+
+    Raises UserError for a model that is no ViT, and for windows that are too small or leave gaps.
+    """
     from clip.resnet import is_resnet
     from clip.templates import knows_templates
     from common.errors import UserError
@@ -144,7 +147,15 @@ def completed(clip: Clip, spec: DatasetSpec, settings: Any, published: Mapping[s
     if templates == "auto":
         named = templates_of(settings.SENTENCES, spec)
         templates = settings.SENTENCES if knows_templates(clip, named) else "dataset"
-    return replace(settings, **left_open, background=background, templates=templates)
+    settings = replace(settings, **left_open, background=background, templates=templates)
+    window, stride = settings.window, settings.stride
+    if 0 < window < clip.patch_size:
+        raise UserError(
+            f"--window {window}: expected at least a patch of this CLIP, {clip.patch_size}, or 0: no windows"
+        )
+    if 0 < window < stride:
+        raise UserError(f"--stride {stride}: would leave gaps between windows of {window}; expected 1 to {window}")
+    return settings
 
 
 def templates_of(name: str, spec: DatasetSpec) -> Sequence[str]:

@@ -100,6 +100,15 @@ def test_a_second_one_ends_at_once(number: signal.Signals) -> None:
         assert process.wait() == 128 + number and process.stdout.read() == ""
 
 
+@pytest.mark.parametrize(("program", "told"), [(ROOT / "generate_cams.py", False), ("/home/me/own.py", True)])
+def test_ctrl_c_before_a_command_is_at_work_shows_no_traceback(program: object, told: bool) -> None:
+    """That of a program which imports the project is its own affair."""
+    code = f"import __main__; __main__.__file__ = {str(program)!r}; import cli; raise KeyboardInterrupt"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == -signal.SIGINT and ("Traceback" in ended.stderr) == told
+    assert told or ended.stderr == "\ninterrupted\n"
+
+
 def test_signals_are_as_before_afterwards() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     seen: list[object] = []

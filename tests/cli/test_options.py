@@ -56,6 +56,16 @@ def test_mistakes_are_one_line(parser: Parser, argv: list[str], capsys: pytest.C
     assert (found.num_workers, found.share) == (12, 0.95)
 
 
+@pytest.mark.parametrize(("typed", "near"), [("voc", "'voc12' or 'voc20'"), ("ade", "'ade20k'"), ("x", "")])
+def test_a_choice_that_is_none_gets_a_near_one(
+    parser: Parser, typed: str, near: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--dataset", typed])
+    meant = f"did you mean {near}? " if near else ""
+    assert f"--dataset: invalid choice: {typed!r} ({meant}choose from 'toyworld', " in capsys.readouterr().err
+
+
 # --- settings as options --------------------------------------------------------------------------
 
 

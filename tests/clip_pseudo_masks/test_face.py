@@ -112,7 +112,6 @@ def test_what_cannot_be_read_costs_no_other_image(pipeline: Pipeline, photos: li
         ({"confidence": 2}, "confidence: 2: expected a number from 0 to 1"),
         ({"method": "magic"}, "invalid choice: 'magic'"),
         ({"no_such": 1}, "unrecognized arguments: --no_such"),
-        ({"model": "gone.pt", "dataset": "voc12"}, "gone.pt"),
         ({"refine": "crf,sam"}, "votes of masks are for the commands"),
         ({"batch_size": "x"}, "batch_size: 'x'; expected a whole number"),
         ({"batch_size": 0}, "batch_size: 0; expected"),
@@ -124,6 +123,20 @@ def test_what_cannot_be_read_costs_no_other_image(pipeline: Pipeline, photos: li
 def test_mistakes_of_options(options: dict[str, object], message: str, photos: list[Path]) -> None:
     with pytest.raises(UserError, match=message):
         Pipeline(**options).segment(photos[0], ["dog"])
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"model": "gone.pt"}, r"gone\.pt: no such weight file"),
+        ({"model": "ViT-B-61"}, "--model ViT-B-61: neither a file nor an open_clip model name"),
+        ({"model": "ViT-B-16", "pretrained": "gone.pt"}, r"gone\.pt: no such weight file"),
+    ],
+)
+def test_a_model_that_is_not_there_is_told_at_once(model: dict[str, str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Pipeline(**model)
+    Pipeline("ViT-B-16", pretrained="openai")  # nothing is downloaded yet
 
 
 @pytest.mark.parametrize("image", [np.zeros((4, 4)), np.zeros((4, 4, 4), np.uint8), 3])

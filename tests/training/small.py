@@ -76,7 +76,18 @@ def training(out: Path, iterations: int = 9, **changes: Any) -> Training:
 
 
 def in_processes(count: int, work: Callable[[Ranks], None]) -> None:
-    """Call `work` in so many processes as torchrun would start them; any that fails fails the test.
+    """Call `work` in so many processes of a run, as `as_torchrun` starts them."""
+
+    def begin(rank: int) -> None:
+        with start_ranks("cpu") as ranks:
+            assert (ranks.index, ranks.count) == (rank, count)
+            work(ranks)
+
+    as_torchrun(count, begin)
+
+
+def as_torchrun(count: int, work: Callable[[int], object]) -> None:
+    """Call `work` with its number in so many processes as torchrun would start them; any that fails fails the test.
 
     They are forked from this one, which has everything imported, and speak gloo. This one holds the store in which they
     find each other, as torchrun does: its port is nobody else's from the start.
@@ -88,9 +99,7 @@ def in_processes(count: int, work: Callable[[Ranks], None]) -> None:
         given = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, **place}
         os.environ.update({name: str(value) for name, value in given.items()})
         torch.set_num_threads(1)
-        with start_ranks("cpu") as ranks:
-            assert (ranks.index, ranks.count) == (rank, count)
-            work(ranks)
+        work(rank)
 
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=begin, args=(rank,)) for rank in range(count)]

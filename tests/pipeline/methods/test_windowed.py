@@ -184,3 +184,19 @@ def test_a_text_set_without_background_counts_classes_from_zero() -> None:
     text = TextSet(rows, rows[:0], (2, 1, 1))
     words, owners = text.words_of((2, 0))
     assert owners == [0, 1, 1] and np.array_equal(words, rows[[3, 0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"window": 3}, r"--window 3: expected at least a patch of this CLIP, 8"),
+        ({"stride": 500}, r"--stride 500: would leave gaps between windows of 32; expected 1 to 32"),
+        ({"window": 8, "stride": None}, r"--stride 112: would leave gaps between windows of 8"),
+    ],
+)
+def test_windows_that_see_nothing_or_leave_gaps_are_refused(
+    options: dict[str, Any], message: str, tiny_clip: Clip
+) -> None:
+    with pytest.raises(UserError, match=message):
+        settings_of("sclip", tiny_clip, **options)
+    assert settings_of("sclip", tiny_clip, window=0, stride=500).options.stride == 500  # one window: the image
