@@ -16,6 +16,8 @@ from tests.support import Desk, Ended, openai_file, photo
 from tests.tiny_resnet import tiny_resnet_model
 from voc12 import context59
 
+pytestmark = pytest.mark.slow
+
 BRIEF = ("--templates", "dataset")  # one sentence a class; the 85 published ones have a test of their own
 FEW = ("--frame", 96, 48, *BRIEF)  # the published 2048 x 512 would take long on a CPU
 

@@ -22,6 +22,8 @@ from pipeline.steps.tensors import to_numpy
 from tests.support import Command
 from voc12.spec import SPEC
 
+pytestmark = pytest.mark.slow
+
 CAM_TYPES = ("highres", "attn_highres")
 MAP_TOLERANCE = 1e-3  # float16 storage alone is 5e-4
 

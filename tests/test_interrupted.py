@@ -46,7 +46,7 @@ def test_kill_9_at_random_moments_then_the_same_command(name: str, kills: int, w
     """What comes too late for a run counts as its end, which must be a good one; a new folder follows."""
     world.whole(name)
     rng, out, killed, midway = random.Random(2025), tmp_path / "out 0", 0, 0
-    while killed < kills:
+    while killed < kills or (midway < kills // 2 and killed < 9 * kills):  # a busy machine may miss the moments
         running = world.start(name, out)
         world.wait_for_a_moment(rng, running, name, out)
         if running.send(signal.SIGKILL) == KILLED:
@@ -184,9 +184,13 @@ def test_tags_of_a_killed_run_are_not_made_again(world: World, tmp_path: Path) -
     options += ["--model", Path("toyworld/clip.pt").resolve(), "--templates", "dataset", "--device", "cpu"]
     assert world.start_as(CAMS, [*options, "--cam_out_dir", tmp_path / "whole"]).wait() == 0
     part = out / "tags.txt.part"
-    killed = world.start_as(CAMS, [*options, "--cam_out_dir", out])
-    killed.wait(until=lambda: part.exists() and part.read_bytes().count(b"\n") > 3)
-    assert killed.send(signal.SIGKILL) == KILLED, killed.said
+    while True:  # on a busy machine it may be done before it is killed
+        killed = world.start_as(CAMS, [*options, "--cam_out_dir", out])
+        killed.wait(until=lambda: lines_of(part) > 3)
+        if killed.send(signal.SIGKILL) == KILLED:
+            break
+        assert killed.code == 0, killed.said
+        shutil.rmtree(out)
     lines = part.read_text().splitlines()[1:-1]  # the first says how, the last may be half
     image_id, source, scores = json.loads(lines[0])
     part.write_text(part.read_text().replace(lines[0], json.dumps([image_id, source, [0.0] * 7 + [1.0]])))
@@ -194,3 +198,11 @@ def test_tags_of_a_killed_run_are_not_made_again(world: World, tmp_path: Path) -
     assert not part.exists() and len(scores) == 8
     tags = [(folder / "tags.txt").read_text().splitlines() for folder in (tmp_path / "whole", out)]
     assert tags[1][0].split() == [image_id, "7"] and tags[0][1:] == tags[1][1:]
+
+
+def lines_of(path: Path) -> int:
+    """How many lines a file has now; 0 when it is not there (any more)."""
+    try:
+        return path.read_bytes().count(b"\n")
+    except FileNotFoundError:
+        return 0

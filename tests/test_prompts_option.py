@@ -18,6 +18,8 @@ from segmentor.maskclip_plus import load_clip_text
 from tests.support import Desk
 from voc12.spec import SPEC
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def clip(weights: Path) -> Clip:

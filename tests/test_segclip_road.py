@@ -19,6 +19,8 @@ from tests.segclip.small import small_segclip
 from tests.support import Command, Ended
 from voc12.spec import SPEC
 
+pytestmark = pytest.mark.slow
+
 METHOD = ("--method", "segclip", "--device", "cpu")
 THRESHOLD = 0.02  # random weights know nothing: their scores are low
 

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,7 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
+@cache
 def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
@@ -57,9 +59,14 @@ class WithoutTypes(ast.NodeTransformer):
         return None if getattr(node.test, "id", "") == "TYPE_CHECKING" else self.generic_visit(node)
 
 
-def imports(path: Path) -> Iterator[str]:
+@cache
+def imports(path: Path) -> tuple[str, ...]:
     """Every module that a file imports anywhere; `from a import b` gives `a` and `a.b`."""
-    for node in ast.walk(WithoutTypes().visit(parsed(path))):
+    return tuple(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(WithoutTypes().visit(ast.parse(path.read_text(encoding="utf-8")))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -76,6 +83,7 @@ def of_folders(*folders: str) -> list[Path]:
     return [path for path in SOURCES if name_of(path).split("/")[0] in folders]
 
 
+@cache
 def room_of(module: str) -> str | None:
     """The room that a module lives in; None for one that is not ours."""
     return next((room for room in sorted(FLOOR_OF, key=len, reverse=True) if f"{module}.".startswith(f"{room}.")), None)

@@ -26,6 +26,8 @@ from zsseg.checkpoint import About, write_checkpoint
 from zsseg.proposals.table import PROPOSERS
 from zsseg.regions import Crops
 
+pytestmark = pytest.mark.slow
+
 METHOD = ("--method", "zsseg", "--device", "cpu", "--templates", "single")
 OPTIONS = (*METHOD, "--fz_scale", 30, "--fz_min_size", 40)
 

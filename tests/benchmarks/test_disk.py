@@ -25,6 +25,7 @@ def test_the_references_bytes_are_those_of_its_arrays(tmp_path: Path) -> None:
     assert sorted(path.suffix for path in tmp_path.iterdir() if path.is_file()) == [".npz"]
 
 
+@pytest.mark.slow
 def test_rows(command: Command, tmp_path: Path) -> None:
     ended = command("benchmarks.disk", "--photos", 1, "--threads", 1, "--json", tmp_path / "r.json")
     assert ended.code == 0, ended.err

@@ -26,6 +26,7 @@ def toy_model() -> PlainModel:
     return load_plain(toy.WEIGHTS, toy.SPEC)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", range(3))
 def test_golden_maps(index: int, golden: Path, voc_mini: Path) -> None:
     model = load_plain(golden / "clip.pt", SPEC)

@@ -9,6 +9,7 @@ from benchmarks import pretraining
 from tests.support import Command
 
 
+@pytest.mark.slow
 def test_both_ways_take_the_same_steps(command: Command, tmp_path: Path) -> None:
     options = ["--quick", "--models", "toy", "--batch", 2, "--threads", 1, "--json", tmp_path / "r.json"]
     ended = command("benchmarks.pretraining", *options)

@@ -76,6 +76,7 @@ def by_majority(labels: np.ndarray, mask: np.ndarray, regions: np.ndarray) -> tu
     return labels, mask
 
 
+@pytest.mark.slow
 def test_masks_and_scores_after_a_vote(refined, cams: Path, toy: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     assert refined("crf").code == refined("crf", "--confidence", 0, out="sure").code == 0
     scores = tmp_path / "scores.json"
@@ -105,6 +106,7 @@ def test_masks_and_scores_after_a_vote(refined, cams: Path, toy: Path, tmp_path:
     assert json.loads((tmp_path / "only.json").read_text())["miou"] == found["miou"]
 
 
+@pytest.mark.slow
 def test_every_road_writes_the_same_and_keeps_it(  # type: ignore[no-untyped-def]
     command: Command, refined, toy: Path, cams: Path, tmp_path: Path
 ) -> None:
@@ -128,6 +130,7 @@ def test_every_road_writes_the_same_and_keeps_it(  # type: ignore[no-untyped-def
     assert np.array_equal(read_mask(tmp_path / "one" / f"{photo.stem}_mask.png"), read_mask(tmp_path / "run" / name))
 
 
+@pytest.mark.slow
 def test_in_groups_on_a_device_and_before_the_crf(refined, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """The CRF of torch, which takes images together, with a vote before it or behind PAMR and it."""
     for refine in ("sam,crf", "pamr,crf,sam"):

@@ -245,6 +245,7 @@ def test_hugging_faces_bare_file(tmp_path: Path, with_quick_gelu: Folder, capsys
     assert "--activation quick_gelu settles it" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_no_library_of_models_is_imported_for_a_file(with_gelu: Folder) -> None:
     code = (
         f"import sys; from clip.load import load_clip; load_clip({str(with_gelu.path / 'parts')!r})\n"

@@ -123,6 +123,7 @@ def test_a_name_that_does_not_fit_is_refused(tiny_clip: Clip) -> None:
         encode_names(tiny_clip, [["cat"], []], learned)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["text", "prompt layout"])
 def test_the_references_numbers(part: str, golden: Path, voc_mini: Path) -> None:
     place = Place(SHARED / "golden_zsseg", voc_mini, golden / "clip.pt")

@@ -29,6 +29,7 @@ def pipeline(weights: Path) -> Pipeline:
 LABELS = ["red dog", "tree"]
 
 
+@pytest.mark.slow
 def test_the_mask_is_the_one_that_the_command_writes(
     pipeline: Pipeline, photos: list[Path], weights: Path, command: Command, tmp_path: Path
 ) -> None:
@@ -63,6 +64,7 @@ def test_a_stream_is_drawn_little_by_little_and_stays_in_order(pipeline: Pipelin
     assert len(drawn) == CHUNK
 
 
+@pytest.mark.slow
 def test_classes_keep_their_values(weights: Path, photos: list[Path]) -> None:
     """Whatever the labels of an image are; labels may depend on it."""
     fixed = Pipeline(weights, device="cpu", classes=["cat", "dog", "tree"], confidence=0.0)

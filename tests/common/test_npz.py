@@ -30,6 +30,7 @@ def busy_threads() -> Iterator[None]:
     sys.setswitchinterval(interval)
 
 
+@pytest.mark.slow
 def test_threads_read_sound_files(tmp_path: Path, busy_threads: None) -> None:
     wanted = np.arange(12, dtype=np.float32).reshape(3, 4)
     np.savez(tmp_path / "a.npz", array=wanted)

@@ -83,6 +83,7 @@ def test_255_that_is_said_to_be_unlabelled_is(tmp_path: Path) -> None:
     check_masks(MaskFolder(put(tmp_path, a=[0, 255]), values=MaskValues(((0, 0), (255, 255)))), "a", SPEC, "--gt_root")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["0 and 255", "colours", "labels of another class"])
 def test_the_commands_say_so_and_take_the_remedy(
     form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command

@@ -25,6 +25,8 @@ from tests.endurance.soak_data import DataSet, Source, make_set, make_sources
 from tests.endurance.started import bound_by_rights
 from toyworld.spec import CLASSES
 
+pytestmark = pytest.mark.slow
+
 IMAGES = int(os.environ.get("SOAK_IMAGES", "120"))
 MARGIN_MB = 64  # threads and allocators take that much more or less from run to run
 BREAKS = all_breaks(with_rights=False)

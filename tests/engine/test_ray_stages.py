@@ -24,7 +24,7 @@ from engine.remote import fetch
 from tests.support import Desk, Ended, photo, tree
 
 ROOT = "memory://bucket"
-pytestmark = pytest.mark.usefixtures("quick_crf")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_crf")]
 
 
 @pytest.fixture(autouse=True)

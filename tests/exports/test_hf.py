@@ -17,6 +17,7 @@ from exports.table import format_of
 from tests.exports.made import CONFIDENCE, LABELS, SIZE, exported, items, truth
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("copy", [False, True])
 def test_datasets_loads_images_masks_and_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copy: bool) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -38,6 +38,7 @@ def test_run_lengths_come_back(shape: tuple[int, int], share: float) -> None:
     assert (pixels == 255 * mask[..., None]).all()
 
 
+@pytest.mark.slow
 def test_the_converter_of_label_studio_reads_the_regions(tmp_path: Path) -> None:
     brush = pytest.importorskip("label_studio_converter.brush")
     out, pairs, _ = exported("label-studio", tmp_path)

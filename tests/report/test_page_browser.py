@@ -165,7 +165,7 @@ def downloaded(driver: Any, selector: str, folder: Path) -> list[str]:
     driver.execute_cdp_cmd("Browser.setDownloadBehavior", behaviour)
     name = all_of(driver, selector)[0].get_attribute("download")
     press(driver, selector)
-    for _ in range(600):
+    for _ in range(2400):
         if (folder / name).is_file() and not list(folder.glob("*.crdownload")):
             return read_references(folder / name)
         time.sleep(0.05)

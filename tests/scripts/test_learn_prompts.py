@@ -28,6 +28,7 @@ def data(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> list
     return [*options, *small, "--out", "out", "--max_iters", "6", "--prefix", "3", "--suffix", "1"]
 
 
+@pytest.mark.slow
 def test_a_run_lowers_the_loss_and_its_file_works(
     data: list[str], tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

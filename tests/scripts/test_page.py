@@ -22,6 +22,8 @@ from scripts import page
 from scripts.page import PhotoStudio
 from tests.support import Command, photo
 
+pytestmark = pytest.mark.slow
+
 MakeStudio = Callable[..., PhotoStudio]
 
 

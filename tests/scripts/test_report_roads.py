@@ -128,6 +128,7 @@ def test_classes_that_changed_since_are_refused(command: Command, own: Path, wei
         assert ended.err.count("\n") == 1 and not Path(out[-1]).exists()
 
 
+@pytest.mark.slow
 def test_labels_of_clip(command: Command, own: Path, weights: Path, quick_crf: None) -> None:
     stages(command, weights, FOLDER, ("--labels", "clip"))
     tags = {}

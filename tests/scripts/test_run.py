@@ -47,6 +47,7 @@ WAYS: dict[str, tuple[list[object], list[object]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_masks_and_scores_are_those_of_the_staged_road(way: str, command: Command, toy: Path, tmp_path: Path) -> None:
     first, second = WAYS[way]

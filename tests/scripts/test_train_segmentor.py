@@ -265,6 +265,7 @@ def test_ctrl_c_and_again_is_a_run_without_a_break(data: list[str], tmp_path: Pa
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does(data: list[str], tmp_path: Path) -> None:
     """With half the batch each; the first one alone tells."""
     one, two = ([*data, "--max_iters", "3", "--batch_size", size] for size in ("4", "2"))

@@ -13,6 +13,7 @@ from segmentor.networks import (
 PUBLISHED = {"b0": 3.8, "b1": 13.7, "b2": 27.5, "b3": 47.3, "b4": 64.1, "b5": 84.7}  # million, ADE20K's 150 classes
 
 
+@pytest.mark.slow
 def test_segformers_have_their_published_sizes() -> None:
     for size, millions in {**PUBLISHED, "tiny": 0.46}.items():
         with torch.device("meta"):
@@ -64,6 +65,7 @@ def test_images_of_any_size(arch: str) -> None:
             assert enlarged(network(images), images).shape == (1, 3, *size)
 
 
+@pytest.mark.slow
 def test_every_network_tells_what_is_new_by_its_name() -> None:
     """The encoder's parameters have no `head` in their names, all others have."""
     for arch in ARCHES:

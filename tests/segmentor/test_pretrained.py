@@ -110,6 +110,7 @@ def test_an_earlier_run_of_ours(tmp_path: Path, labels: int) -> None:
     assert network.head.weight.shape != earlier.head.weight.shape or network.head.weight.equal(earlier.head.weight)
 
 
+@pytest.mark.slow
 def test_torchvisions_files(tmp_path: Path) -> None:
     from torchvision.models import mobilenet_v3_large
     from torchvision.models.segmentation import deeplabv3_mobilenet_v3_large

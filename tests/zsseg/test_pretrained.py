@@ -32,6 +32,7 @@ class Runs:
         return print, ("run",)
 
 
+@pytest.mark.slow
 def test_torchvisions_and_detectron2s_files(theirs: dict[str, torch.Tensor], tmp_path: Path) -> None:
     torch.save(theirs, tmp_path / "torchvision.pth")
     ours = detectron2_names(theirs)

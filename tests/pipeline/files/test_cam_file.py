@@ -263,6 +263,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
         load_cams(path, "highres", 20)
 
 
+@pytest.mark.slow
 def test_any_changed_byte_is_named_or_changes_no_value(tmp_path: Path) -> None:
     """What a bad disk does, at every place of the file: checksums tell it, or it does not matter.
 

@@ -92,6 +92,7 @@ def test_a_large_image_is_shrunk_and_its_map_stands_for_all_of_it(make_work: Mak
         assert tuple(arrays["size"]) == (31, 40) and arrays["cam"].shape == (1, 2, 2)  # 16 pixels at patch 8
 
 
+@pytest.mark.slow
 def test_reader_processes_write_the_same_bytes(make_work: MakeWork, samples: list[Sample]) -> None:
     samples[1].image.write_bytes(b"not an image")
     samples[3].image.write_bytes(samples[3].image.read_bytes()[:-300])

@@ -19,6 +19,8 @@ from pipeline.stages.crf import CrfJob
 from pipeline.stages.one_photo import OnePhoto, Photos, late_steps
 from voc12.spec import SPEC
 
+pytestmark = pytest.mark.slow
+
 MakeWork = Callable[..., CamWork]
 QUICK: dict[str, dict[str, Any]] = {
     "clip-es": {},

@@ -17,6 +17,8 @@ from training.board import read_log
 from training.ranks import Ranks
 from training.state import State, resume
 
+pytestmark = pytest.mark.slow
+
 
 class Killed(Exception):
     """As if the machine went down."""

@@ -16,6 +16,7 @@ from training.board import read_log
 from voc12.spec import SPEC
 
 
+@pytest.mark.slow
 def test_the_scores_are_those_of_the_stages(tmp_path: Path, command: Command) -> None:
     """Two photos, one without a mask; the network's size is not that of the photos."""
     scenes = {"a": ((40, 52), ["dog"]), "b": ((52, 40), ["cat"]), "c": ((40, 40), ["person"])}
