@@ -70,4 +70,5 @@ def records_of_other_splits(folder: Path, shard: Shard) -> list[Path]:
     A command removes them when it writes its own records, so that all records of a folder are of one split.
     """
     names = {name for index in range(shard[1]) for name in record_names((index, shard[1]))}
-    return sorted(path for path in folder.iterdir() if RECORD.fullmatch(path.name) and path.name not in names)
+    files = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path for path in files if RECORD.fullmatch(path.name) and path.name not in names)

@@ -190,6 +190,14 @@ def test_a_bad_image_or_annotation_fails_alone(desk: Desk, harm: Callable[[Desk]
     assert scored.code == 3 and "b.npz: no such CAM file" in scored.err and "2 images" in scored.out
 
 
+def test_a_new_folder_gets_its_records_where_no_photo_can_be_read(desk: Desk) -> None:
+    for image_id in "abc":
+        desk.image(image_id).write_bytes(b"")
+    ended = desk.run("generate_cams")
+    assert ended.code == 3 and "3 images failed" in ended.err
+    assert sorted(path.name for path in desk.cams.iterdir()) == ["failures.jsonl", "run.json"]
+
+
 def test_all_images_failing_still_ends_in_three(desk: Desk) -> None:
     for image_id in "abc":
         desk.xml(image_id).unlink()
