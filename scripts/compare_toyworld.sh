@@ -77,8 +77,8 @@ without_labels() {
 }
 clip_es_network() { network clip-es-network --masks $train/clip-es; }
 maskclip_network() { network maskclip-network --masks $train/maskclip; }
-maskclip_plus() { # CLIP wants surroundings, so larger crops, and half as many steps for the same time
-    network maskclip-plus --teacher maskclip --crop 192 --scales 0.75 1 --batch_size 4 --max_iters $((iterations / 2))
+maskclip_plus() { # CLIP wants surroundings, so larger crops; the teacher's settings were chosen on seed 778
+    network maskclip-plus --teacher maskclip --teacher_refined --teacher_pamr 5 --crop 192 --scales 0.75 1.25
 }
 segclip() { # learns from captions alone; its settings were chosen on seed 778
     "$python" -m scripts.superpixels $train/JPEGImages --side 192 --num_workers 1
@@ -109,8 +109,8 @@ learned_prompts() { # of the seen classes, from the toy world's sentence on; set
 }
 single_prompt() { make_masks $held_out zsseg-single zsseg-single --method zsseg --labels all --templates single; }
 truth_network() { network truth-network --masks $train/SegmentationClass; }
-other_networks() {
-    maskclip_plus
+without_masks_and_with() {
+    segclip
     truth_network
 }
 
@@ -118,8 +118,8 @@ mkdir -p $out/scores
 side_by_side "masks of ${seeds[1]} training images, whose labels are known" clip_es_train maskclip_train
 side_by_side "the same methods on ${seeds[3]} other images, with their labels and without" with_labels without_labels
 side_by_side "networks on CLIP-ES' and on MaskCLIP's masks, $iterations iterations" clip_es_network maskclip_network
-side_by_side "networks that MaskCLIP teaches (MaskCLIP+) and on the true masks; SegCLIP, which learns from captions" \
-    other_networks segclip
+side_by_side "a network that MaskCLIP teaches (MaskCLIP+); SegCLIP, which learns from captions, and one on the true masks" \
+    maskclip_plus without_masks_and_with
 side_by_side "regions (zsseg, MaskCLIP) asked for with one sentence and with learned prompts" learned_prompts single_prompt
 side_by_side "zsseg: regions without training, and its network, which learns from masks of the seen classes" \
     zsseg_regions zsseg_network
