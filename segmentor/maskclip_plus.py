@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clip.load import Clip, load_clip
+from clip.resnet import is_resnet
 from clip.templates import choose_templates
 from common.errors import UserError
 from dataset.names import hint, name_indices, plain_name
@@ -253,7 +254,14 @@ def source_for(settings: Settings, clip_text: ClipText | None, network: nn.Modul
 
 
 def teacher_for(settings: Settings, clip_text: ClipText) -> Teacher:
-    """The teacher of a run: it chooses among the hidden labels only."""
+    """The teacher of a run: it chooses among the hidden labels only.
+
+    Raises UserError where it is to be refined by the attention of a ResNet, which has none.
+    """
+    if settings.teaching.refined and is_resnet(clip_text.clip.visual):
+        raise UserError(
+            "--teacher_refined: needs the attention of a vision transformer, and --clip is a ResNet; leave it out"
+        )
     teaching, first = settings.teaching, int(settings.background)
     background = bool(first) and 0 in teaching.hidden
     classes = [label - first for label in teaching.hidden if label >= first]

@@ -21,6 +21,7 @@ from segmentor.samples import Batch, read_pair
 from segmentor.settings import ClipIdentity, InferenceSettings, Teaching
 from segmentor.trainer import Job, train
 from tests.segmentor.small import ALONE, SmallBody, settings, small_job, small_state, write_scenes
+from tests.tiny_resnet import tiny_resnet_clip
 from training.board import read_log
 from training.pairs import Pair
 from training.state import State, resume
@@ -222,3 +223,10 @@ def test_the_teacher_of_a_run_may_give_what_is_hidden(clip_text: ClipText) -> No
     assert every.labels == [1, 2] and every.background and len(every.text.background) == 2
     bare = teacher_for(settings(background=False, teaching=replace(plan, hidden=(0, 1))), clip_text)
     assert bare.labels == [0, 1] and not bare.background
+
+
+def test_a_resnet_has_no_attention_to_refine_with(clip_text: ClipText) -> None:
+    plan = Teaching(hidden=(1,), teacher="maskclip", guided=(1, 9), refined=True)
+    assert teacher_for(settings(teaching=plan), clip_text).refined
+    with pytest.raises(UserError, match="--teacher_refined: needs the attention of a vision transformer"):
+        teacher_for(settings(teaching=plan), replace(clip_text, clip=tiny_resnet_clip()))
