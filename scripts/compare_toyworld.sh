@@ -88,26 +88,30 @@ segclip() { # learns from captions alone; its settings were chosen on seed 778
     make_masks $held_out segclip-pretrained segclip-pretrained --method segclip --labels all \
         --model $out/segclip/segclip.safetensors --templates dataset
 }
-zsseg_regions() { # large regions, and squares as small as what this CLIP knows; chosen on seed 778
-    make_masks $held_out zsseg-regions zsseg-regions --method zsseg --labels all --fz_scale 400 --fz_sigma 2 \
-        --fz_min_size 400 --region_side 96 --region_expand 1.5
-}
+regions=(--method zsseg --labels all --fz_scale 400 --fz_sigma 2 --fz_min_size 400 # large regions, in squares
+    --region_side 96 --region_expand 1.5) # as small as what this CLIP knows; chosen on seed 778
+zsseg_regions() { make_masks $held_out zsseg-regions zsseg-regions "${regions[@]}"; }
+single_prompt() { make_masks $held_out zsseg-single zsseg-single "${regions[@]}" --templates single; }
 zsseg_network() { # sees masks of six classes, nothing of the other two; its settings were chosen on seed 778
     "$python" -m scripts.train_zsseg --dataset toyworld --img_root $train/JPEGImages --masks $train/SegmentationClass \
-        --out $out/zsseg --max_iters "${ZSSEG_ITERATIONS:-1500}" --batch_size 8 --crop 96 --short_side 128 --sides 96 112 128 \
-        --long_side 2048 --lr 1e-3 --backbone_lr 1 --warmup 50 --clip_norm 1 --no_colours --ema 0.99 --save_every 100 \
-        --network tiny
+        --out $out/zsseg --max_iters "${ZSSEG_ITERATIONS:-5000}" --batch_size 8 --crop 96 --short_side 160 \
+        --sides 96 112 128 --long_side 2048 --lr 5e-4 --backbone_lr 2 --warmup 50 --clip_norm 1 --ema 0.99 \
+        --save_every 500 --network tiny
     make_masks $held_out zsseg-network zsseg-network --method zsseg --labels all --proposals maskformer \
-        --maskformer $out/zsseg/weights.safetensors --ensemble 0.9
+        --maskformer $out/zsseg/weights.safetensors --ensemble 0.9 --region_threshold 0.3 --region_side 96
 }
 learned_prompts() { # of the seen classes, from the toy world's sentence on; settings were chosen on seed 778
     "$python" -m scripts.learn_prompts --dataset toyworld --img_root $train/JPEGImages --masks $train/SegmentationClass \
         --out $out/prompts --first_words "a clean origami" --temperature 0 --crop 96 96 --max_iters 100 --warmup 5
-    make_masks $held_out zsseg-learned zsseg-learned --method zsseg --labels all --prompts $out/prompts/prompts.safetensors
+    make_masks $held_out zsseg-learned zsseg-learned "${regions[@]}" --prompts $out/prompts/prompts.safetensors
     make_masks $held_out maskclip-learned maskclip-learned --method maskclip --labels all \
         --prompts $out/prompts/prompts.safetensors
 }
-single_prompt() { make_masks $held_out zsseg-single zsseg-single --method zsseg --labels all --templates single; }
+regions_and_prompts() {
+    zsseg_regions
+    single_prompt
+    learned_prompts
+}
 truth_network() { network truth-network --masks $train/SegmentationClass; }
 without_masks_and_with() {
     segclip
@@ -120,8 +124,7 @@ side_by_side "the same methods on ${seeds[3]} other images, with their labels an
 side_by_side "networks on CLIP-ES' and on MaskCLIP's masks, $iterations iterations" clip_es_network maskclip_network
 side_by_side "a network that MaskCLIP teaches (MaskCLIP+); SegCLIP, which learns from captions, and one on the true masks" \
     maskclip_plus without_masks_and_with
-side_by_side "regions (zsseg, MaskCLIP) asked for with one sentence and with learned prompts" learned_prompts single_prompt
-side_by_side "zsseg: regions without training, and its network, which learns from masks of the seen classes" \
-    zsseg_regions zsseg_network
+side_by_side "zsseg: its network, which learns from masks of the seen classes; regions without training, learned prompts" \
+    zsseg_network regions_and_prompts
 "$python" -m scripts.collect_scores $out/scores --methods --out $out/scores.json
 echo "took $((SECONDS - started)) s; what the commands said is in $out/*.txt"
