@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.material import VOC_SIZES, copies, generated, model_file, photos, smooth
+from clip.archive import fingerprint
 from clip.load import load_clip
 from common.images import image_size
 from tests.support import tree
@@ -56,6 +57,6 @@ def test_smooth_maps() -> None:
 
 @pytest.mark.slow
 def test_the_random_vit_is_a_vit_b_16_and_the_same_each_time(tmp_path: Path) -> None:
-    first, again = (load_clip(str(model_file("ViT-B/16", tmp_path / name))) for name in "ab")
-    assert "ViT, 12 blocks, width 768, patch 16" in first.describe()
-    assert first.activation == "quick_gelu" and first.fingerprint == again.fingerprint
+    clip, again = load_clip(str(model_file("ViT-B/16", tmp_path / "a"))), model_file("ViT-B/16", tmp_path / "b")
+    assert "ViT, 12 blocks, width 768, patch 16" in clip.describe()
+    assert clip.activation == "quick_gelu" and clip.fingerprint == fingerprint(again)

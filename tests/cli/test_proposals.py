@@ -208,6 +208,8 @@ def test_masks_of_anybody(refined, tmp_path: Path, toy: Path) -> None:  # type: 
     """One photo's masks overlap and one is empty; the other's are missing, of another size, damaged, or none at all."""
     folder, sizes = tmp_path / "theirs", {}
     folder.mkdir()
+    ended = refined("sam", "--votes", "folder", "--proposal_dir", folder)
+    assert ended.code == 2 and f"error: --proposal_dir {folder}: holds no such file; expected a file of" in ended.err
     for index in SCENES:
         with Image.open(next((toy / "JPEGImages").glob(f"t{index}.*"))) as image:
             sizes[index] = (image.height, image.width)
