@@ -174,7 +174,7 @@ MISTAKES: list[tuple[list[object], str]] = [
     (["--pseudo_mask_save_path", "taken/masks"], "--pseudo_mask_save_path taken/masks: cannot be written to"),
     (["--gt_root", "nowhere"], "--gt_root nowhere: no such folder"),
     (["--json", "s.json"], r"--json s\.json: there are no scores without ground truth; pass --gt_root"),
-    (["--gt_root", ".", "--json", "."], r"--json \.: a folder; expected the name of a file"),
+    (["--gt_root", "VOC2012/SegmentationClass", "--json", "."], r"--json \.: a folder; expected the name of a file"),
     (["--method", "clip-se"], "--method: invalid choice: 'clip-se'"),
     (["--model", "nowhere.pt"], r"nowhere\.pt: no such weight file"),
     (["--labels", "dgo"], "did you mean 'dog'"),
