@@ -83,10 +83,10 @@ maskclip_plus() { # CLIP wants surroundings, so larger crops; the teacher's sett
 segclip() { # learns from captions alone; its settings were chosen on seed 778
     "$python" -m scripts.superpixels $train/JPEGImages --side 192 --num_workers 1
     "$python" -m scripts.pretrain_segclip --data $train/JPEGImages --captions $train/captions.jsonl --out $out/segclip \
-        --init toyworld/clip.pt --clip_lr 0 --no_masked_image --groups 16 --max_words 16 --batch_size 32 \
+        --init toyworld/clip.pt --clip_lr 0 --no_masked_image --groups 48 --max_words 16 --batch_size 32 \
         --max_iters "${SEGCLIP_ITERATIONS:-1000}" --save_every 50
     make_masks $held_out segclip-pretrained segclip-pretrained --method segclip --labels all \
-        --model $out/segclip/segclip.safetensors --templates dataset
+        --model $out/segclip/segclip.safetensors --templates dataset --flip --scales 1 1.5
 }
 regions=(--method zsseg --labels all --fz_scale 400 --fz_sigma 2 --fz_min_size 400 # large regions, in squares
     --region_side 96 --region_expand 1.5) # as small as what this CLIP knows; chosen on seed 778
