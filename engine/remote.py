@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from common.files import cannot_write
 from dataset.ids import plain_id
 
 OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "r2", "memory"}
@@ -185,7 +186,12 @@ def probe_file(folder: str) -> Iterator[str]:
             remove(f"{folder}/{name}")
         return
     path = Path(folder) / name
-    with path.open("wb") as stream:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = path.open("wb")
+    except OSError as error:
+        raise cannot_write(path.parent, error) from error
+    with stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX)
             yield str(path)
