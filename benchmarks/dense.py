@@ -94,9 +94,8 @@ def _run(args: argparse.Namespace) -> int:
                 samples = [replace(sample, labels=tuple(range(len(SPEC.classes)))) for sample in samples]
             reference = Transcription(method, work)
             difference = reference.difference(samples[0])
-            processes = args.threads if on_cpu and not args.quick else 1
             labels = partial(reference.labels, samples, chosen.masks)
-            for row in race(work, samples, chosen.masks, ways, turns, processes, labels):
+            for row in race(work, samples, chosen.masks, ways, turns, labels):
                 rows.append({"method": method, **row, "difference": difference})
                 print(f"{method}, {row['way']}: {row['ratio']:.2f}", file=sys.stderr, flush=True)
     print(measure.table(rows, COLUMNS))

@@ -27,12 +27,10 @@ from common.arguments import positive
 from common.errors import EXIT_INCOMPLETE, EXIT_OK
 from dataset.mask_png import read_mask
 from dataset.spec import Sample
-from engine.processes import run_processes
 from pipeline.files.cam_file import read_maps
 from pipeline.methods.method import CamSettings
 from pipeline.stages import cams as stage_cams
 from pipeline.stages import evaluate
-from pipeline.stages.batches import plan
 from pipeline.stages.cams import CamJob, CamWork, ModelSource
 from pipeline.steps.masks import contest, labels_of
 from pipeline.steps.scores import confusion_matrix
@@ -47,8 +45,6 @@ WAYS: dict[str, tuple[int, dict[str, Any]]] = {  # images a batch, and what is c
     "float16-b16": (16, {"precision": "float16"}),
 }
 ON_CPU, ON_GPU = ("float32", "float32-b4", "bfloat16-b4"), ("float32-b16", "bfloat16-b16", "float16-b16")
-PROCESSES = "float32, a process a core"  # generate_cams.py --num_workers; on the CPU
-REPEATED = 4  # so often the photos are in the list of the processes, whose start does not count
 LEAST_EQUAL = 0.999  # share of labels, in float32
 LENGTHS, SHORT_LENGTHS = (50, 500), (5, 20)
 SPEED: measure.Columns = {
@@ -86,7 +82,7 @@ def _run(args: argparse.Namespace) -> int:
         work = stage_cams.set_up(CamJob(SPEC, source, CamSettings(method="segclip"), folder / "ours"))
         samples = [replace(sample, labels=tuple(range(len(SPEC.classes)))) for sample in chosen.samples()]
         plain = partial(plain_labels, work, samples, chosen.masks)
-        rows = race(work, samples, chosen.masks, names, turns, args.threads if device.type == "cpu" else 1, plain)
+        rows = race(work, samples, chosen.masks, names, turns, plain)
         grown = memory(chosen, folder, SHORT_LENGTHS if args.quick else LENGTHS)
     print(measure.table(rows, SPEED))
     print(f"\nmemory of the commands, with the toy world's CLIP as a SegCLIP\n\n{measure.table(grown, MEMORY)}")
@@ -108,10 +104,9 @@ def race(
     truth: Path,
     names: Sequence[str],
     turns: int,
-    processes: int,
     plain: Callable[[], list[np.ndarray]],
 ) -> list[dict[str, Any]]:
-    """A row for each way of ours, and one for several processes.
+    """A row for each way of ours.
 
     plain  makes the transcription's label maps
     """
@@ -126,10 +121,6 @@ def race(
         equal[name] = share_of_equal(way, samples, labels)
     contestants: dict[str, Callable[[], float]] = {"plain": measure.timed(plain)}
     contestants |= {name: partial(evaluation, way, samples, truth) for name, way in ways.items()}
-    if processes > 1:
-        evaluation(work, samples, truth, processes)
-        ways[PROCESSES], equal[PROCESSES] = work, share_of_equal(work, samples, labels)
-        contestants[PROCESSES] = partial(evaluation, work, samples, truth, processes)
     seconds = measure.take_turns(contestants, turns)
     return [
         {
@@ -157,25 +148,13 @@ def plain_labels(work: CamWork, samples: Sequence[Sample], truth: Path) -> list[
     return results
 
 
-def evaluation(work: CamWork, samples: list[Sample], truth: Path, processes: int = 1) -> float:
+def evaluation(work: CamWork, samples: list[Sample], truth: Path) -> float:
     """The seconds of our two stages."""
-    seconds, start = 0.0, time.perf_counter()
-    if processes > 1:
-        seconds, start = seconds_in_processes(work, samples * REPEATED, processes) / REPEATED, time.perf_counter()
-    else:
-        list(need_all(stage_cams.run(work, samples, set())))
+    start = time.perf_counter()
+    list(need_all(stage_cams.run(work, samples, set())))
     job = evaluate.EvalJob(work.job.out_dir, truth, "attn_highres", SPEC.num_labels)
     list(need_all(evaluate.run(job, [sample.id for sample in samples], job.empty_totals(), 2)))
-    return seconds + time.perf_counter() - start
-
-
-def seconds_in_processes(work: CamWork, samples: Sequence[Sample], processes: int) -> float:
-    """The seconds of the first stage in several processes, by the time between its first outcome and its last."""
-    batches = plan(work.reader, work.batch_size, samples)
-    outcomes = need_all(run_processes(stage_cams.worker, (work.job, set(), processes), batches, processes))
-    next(outcomes)
-    start, done = time.perf_counter(), len(list(outcomes))
-    return (time.perf_counter() - start) * len(samples) / max(1, done)
+    return time.perf_counter() - start
 
 
 def share_of_equal(work: CamWork, samples: Sequence[Sample], labels: Sequence[np.ndarray]) -> float:

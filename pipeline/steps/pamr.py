@@ -29,19 +29,21 @@ def pamr(scores: Tensor, image: Tensor, steps: int = STEPS, dilations: tuple[int
 
 
 def _gathered(scores: Tensor, weights: Tensor, dilations: tuple[int, ...]) -> Tensor:
-    gathered = torch.zeros_like(scores)
-    for index, dilation in enumerate(dilations):
-        part = weights[:, None, 8 * index : 8 * (index + 1)]
-        gathered += (neighbours(scores, dilation) * part).sum(dim=2)
+    gathered, shares = torch.zeros_like(scores), iter(weights.unbind(dim=1))  # (B, H, W) each
+    for dilation in dilations:
+        for neighbour in shifted(scores, dilation):
+            gathered.addcmul_(neighbour, next(shares)[:, None])
     return gathered
 
 
 def neighbours(maps: Tensor, dilation: int) -> Tensor:
     """(B, C, H, W) to (B, C, 8, H, W): the values of the eight neighbours at this distance, borders repeated."""
+    return torch.stack(shifted(maps, dilation), dim=2)
+
+
+def shifted(maps: Tensor, dilation: int) -> list[Tensor]:
+    """The same as eight views (B, C, H, W) of one tensor."""
     height, width = maps.shape[-2:]
     padded = F.pad(maps, [dilation] * 4, mode="replicate")
     offsets = [(row, column) for row in (0, 1, 2) for column in (0, 1, 2) if (row, column) != (1, 1)]
-    return torch.stack(
-        [padded[..., r * dilation : r * dilation + height, c * dilation : c * dilation + width] for r, c in offsets],
-        dim=2,
-    )
+    return [padded[..., r * dilation : r * dilation + height, c * dilation : c * dilation + width] for r, c in offsets]
