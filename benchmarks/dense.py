@@ -80,8 +80,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def _run(args: argparse.Namespace) -> int:
     device, turns = pick_device(args.device), args.turns or (1 if args.quick else 3)
-    on_cpu = device.type == "cpu"
-    ways = (ON_CPU if on_cpu else ON_GPU)[: 1 if args.quick else None]
+    ways = (ON_CPU if device.type == "cpu" else ON_GPU)[: 1 if args.quick else None]
     rows = []
     with measure.cores(args.threads), TemporaryDirectory() as name:
         folder, machine = Path(name), measure.machine(device)

@@ -240,9 +240,10 @@ def sfp(state: State, window: Window) -> Tensor:
 
 
 def gem(state: State, window: Window) -> Tensor:
-    first = depth(state) - (5 if depth(state) > 6 else depth(state) // 2 - 1)
+    last = depth(state)
+    first = last - 5 if last > 6 else last - max(1, last // 2) + 1
     path = window.entering[first - 1]
-    for number in range(first, depth(state) + 1):
+    for number in range(first, last + 1):
         x = window.entering[number - 1]
         parts = heads(state, number, x)
         t = HEAD**-0.5 * norm(state, f"{block_name(number)}.ln_1", x).norm(dim=-1).mean()

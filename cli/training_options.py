@@ -65,14 +65,8 @@ def check(args: argparse.Namespace) -> None:
     if args.teacher:
         _check_teacher(args)
     else:
-        for name in (
-            "teacher_confidence",
-            "teacher_padding",
-            "teacher_refined",
-            "teacher_pamr",
-            "key_smoothing",
-            "prompt_denoising",
-        ):
+        of_teacher = ("confidence", "padding", "refined", "pamr")
+        for name in (*(f"teacher_{name}" for name in of_teacher), "key_smoothing", "prompt_denoising"):
             if getattr(args, name):
                 raise UserError(f"--{name}: goes with --teacher")
         if any(args.guided):

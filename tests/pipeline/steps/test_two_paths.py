@@ -32,7 +32,7 @@ def test_excel_s_patches_by_loops(deep: Clip) -> None:
     assert torch.allclose(surgery_output(deep.visual, tokens)[0], path[1:], atol=1e-4)
 
 
-@pytest.mark.parametrize(("layers", "first"), [(7, 2), (6, 4), (5, 4)])
+@pytest.mark.parametrize(("layers", "first"), [(7, 2), (6, 4), (5, 4), (1, 1)])
 def test_gem_s_path_begins_in_the_middle_of_a_short_tower(layers: int, first: int) -> None:
     """What enters the first of its blocks is all that it takes over: blocks before it count, their MLPs too."""
     clip = clip_from(tiny_model(layers=layers, width=128).state_dict())
