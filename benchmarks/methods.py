@@ -37,9 +37,6 @@ LEFT_OUT = {  # and why
     "zsseg": "scripts/compare_toyworld.sh has it",
     "proxyclip": "a DINO",
     "sam3": "SAM 3",
-    "sfp": "more blocks than the toy CLIP has",
-    "resclip": "more blocks than the toy CLIP has",
-    "sc-clip": "more blocks than the toy CLIP has",
 }
 
 

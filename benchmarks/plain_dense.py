@@ -55,6 +55,12 @@ def norm(state: State, name: str, x: Tensor) -> Tensor:
     return F.layer_norm(x, x.shape[-1:], state[f"{name}.weight"], state[f"{name}.bias"], 1e-5)
 
 
+def as_deep(state: State, number: int, highest: int) -> int:
+    """The block in place of a published one of twelve, by the highest number that the method reads."""
+    count = depth(state)
+    return number if highest < count else min(int(number * count / 12 + 0.5), count - 1)
+
+
 def linear(state: State, name: str, x: Tensor) -> Tensor:
     return F.linear(x, state[f"{name}.weight"], state[f"{name}.bias"])
 
@@ -154,10 +160,10 @@ def resclip(state: State, window: Window) -> Tensor:
     number, mixing = depth(state), window.constants.more
     (t1, l1), (t2, l2) = mixing["rcs"], mixing["sfr"]
     _, k, v = heads(state, number, window.entering[-1])
-    earlier = torch.zeros(())
-    for middle in (6, 7, 8, 9):
+    middles, earlier = {as_deep(state, middle, 9) for middle in (6, 7, 8, 9)}, torch.zeros(())
+    for middle in middles:
         query, key, _ = heads(state, middle, window.entering[middle - 1])
-        earlier = earlier + own(query, key).softmax(-1) / 4
+        earlier = earlier + own(query, key).softmax(-1) / len(middles)
     near = gaussian(window.grid, window.constants.std)
 
     def mixed(scores: Tensor) -> Tensor:
@@ -218,16 +224,17 @@ def looked_at(state: State, window: Window) -> list[int]:
 
 def calibrated(state: State, window: Window, wrong: list[int], with_queries: bool) -> Tensor:
     number, after = depth(state), window.entering  # after[b] leaves block b
-    similar = similarity(repaired(after[9][1:], wrong, window.grid))
+    early, middle, late = (as_deep(state, published, 10) for published in (4, 9, 10))
+    similar = similarity(repaired(after[middle][1:], wrong, window.grid))
     x = aggregated(similar, repaired(after[-1][1:], wrong, window.grid))
     sharp = 3 * (similar - similar.mean())
     by_middle = sharp.masked_fill(sharp < 0, float("-inf")).softmax(-1)
-    summed, found = sum(after[4:11]), torch.zeros_like(x)
+    summed, found = sum(after[early : late + 1]), torch.zeros_like(x)
     for patches, class_token in ((x, after[-1][0]), (summed[1:], summed[0])):  # type: ignore[index]
         q, k, v = heads(state, number, patches)
         parts = [own(k).softmax(-1), by_middle] + ([own(q).softmax(-1)] if with_queries else [])
         y = gathered(state, number, torch.stack(torch.broadcast_tensors(*parts)).mean(dim=0), v) + 0.3 * class_token
-        found = found + aggregated(similarity(after[4][1:]), y)
+        found = found + aggregated(similarity(after[early][1:]), y)
     return found
 
 

@@ -37,7 +37,7 @@ from voc12.spec import SPEC as VOC21
 from voc12.voc20 import SPEC as VOC20
 
 METHODS = {"sclip": sclip, "clearclip": clearclip, "naclip": naclip, "resclip": resclip, "scclip": sc_clip}
-DEEP = ("resclip", "scclip")  # these need twelve blocks
+DEEP = ("resclip", "scclip")  # stored for twelve blocks
 RENORMALISED = ("naclip", "resclip")  # their stored probabilities are divided by their sum
 SPECS = {"voc21": VOC21, "voc20": VOC20, "context60": CONTEXT60, "coco_object": COCO_OBJECT}
 WINDOWS = {"square": (slice(0, 224), slice(0, 224)), "tall": (slice(100, 330), slice(30, 200))}

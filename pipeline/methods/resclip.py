@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from common.arguments import not_negative, option, positive_number, share
-from pipeline.methods.windowed import Published, Windows, WindowSettings, completed, method_of
+from pipeline.methods.windowed import MiddleSettings, Published, Windows, blocks_read, completed, method_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +42,7 @@ MIXING: Mapping[str, tuple[float, float, float, float, float]] = {  # first thre
 
 
 @dataclass(frozen=True)
-class ResClipSettings(WindowSettings):
+class ResClipSettings(MiddleSettings):
     """The method's own settings; their help says what they are."""
 
     neighbourhood: float = option(
@@ -53,7 +53,8 @@ class ResClipSettings(WindowSettings):
     )
     rcs: tuple[float, ...] | None = option(
         None,
-        "T L: the attention is T times ((1 - L) its own + L that of blocks 6 to 9); not given: as published",
+        "T L: the attention is T times ((1 - L) its own + L that of blocks 6 to 9, or of those as deep in a "
+        "small tower); not given: as published",
         type=not_negative,
         many=2,
         metavar="X",
@@ -69,17 +70,14 @@ class ResClipSettings(WindowSettings):
 
 
 def complete(clip: Clip, spec: DatasetSpec, settings: ResClipSettings) -> Any:
-    """Raises UserError for a tower with fewer blocks than are mixed."""
-    from common.errors import UserError
+    """Raises UserError for a tower without middle blocks."""
     from pipeline.steps.residual_attention import EARLIER_BLOCKS
 
     settings = completed(clip, spec, settings, PUBLISHED)
-    blocks, needed = len(clip.visual.transformer.resblocks), max(EARLIER_BLOCKS) + 1
-    if blocks < needed:
-        raise UserError(f"--method resclip: expected an image tower of at least {needed} blocks; this one has {blocks}")
     first, *weights = MIXING.get(spec.name, MIXING[""])
     return replace(
         settings,
+        blocks=blocks_read("resclip", clip, EARLIER_BLOCKS),
         first_threshold=first if settings.first_threshold is None else settings.first_threshold,
         rcs=settings.rcs or tuple(weights[:2]),
         sfr=settings.sfr or tuple(weights[2:]),

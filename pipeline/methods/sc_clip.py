@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pipeline.methods.windowed import Published, Windows, WindowSettings, completed, method_of
+from pipeline.methods.windowed import MiddleSettings, Published, Windows, blocks_read, completed, method_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,23 +29,18 @@ PUBLISHED = {
 
 
 def complete_for(method: str, published: Mapping[str, Published]) -> Callable[[Clip, DatasetSpec, Any], Any]:
-    """The `complete` of a method. It raises UserError for a tower with fewer blocks than are read."""
+    """The `complete` of a method. It raises UserError for a tower without middle blocks."""
 
-    def complete(clip: Clip, spec: DatasetSpec, settings: WindowSettings) -> Any:
-        from common.errors import UserError
+    def complete(clip: Clip, spec: DatasetSpec, settings: MiddleSettings) -> Any:
         from pipeline.steps.self_calibration import SUMMED
 
-        blocks, needed = len(clip.visual.transformer.resblocks), max(SUMMED) + 1
-        if blocks < needed:
-            raise UserError(
-                f"--method {method}: expected an image tower of at least {needed} blocks; this one has {blocks}"
-            )
-        return completed(clip, spec, settings, published)
+        settings = completed(clip, spec, settings, published)
+        return replace(settings, blocks=blocks_read(method, clip, SUMMED))
 
     return complete
 
 
-def output(clip: Clip, windows: Windows, options: WindowSettings) -> tuple[Tensor, tuple[int, int]]:
+def output(clip: Clip, windows: Windows, options: MiddleSettings) -> tuple[Tensor, tuple[int, int]]:
     """Outliers by their local outlier factor; the attention is half by keys, half by the middle block's similarity."""
     from pipeline.steps.self_calibration import calibrated_output, outliers
 
@@ -54,4 +49,4 @@ def output(clip: Clip, windows: Windows, options: WindowSettings) -> tuple[Tenso
     return calibrated_output(clip.visual, tokens, wrong, flat_rows=options.published_slips), tokens.grid
 
 
-METHOD = replace(method_of(output, WindowSettings, PUBLISHED), complete=complete_for("sc-clip", PUBLISHED))
+METHOD = replace(method_of(output, MiddleSettings, PUBLISHED), complete=complete_for("sc-clip", PUBLISHED))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.methods import sc_clip
 from pipeline.methods.sc_clip import complete_for
-from pipeline.methods.windowed import Windows, WindowSettings, method_of
+from pipeline.methods.windowed import MiddleSettings, Windows, method_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PUBLISHED = {**sc_clip.PUBLISHED, "ade20k": replace(sc_clip.PUBLISHED["ade20k"], short_side=384)}
 
 
-def output(clip: Clip, windows: Windows, options: WindowSettings) -> tuple[Tensor, tuple[int, int]]:
+def output(clip: Clip, windows: Windows, options: MiddleSettings) -> tuple[Tensor, tuple[int, int]]:
     """As SC-CLIP with these outliers; queries join keys and the middle block's similarity, a third each."""
     from pipeline.steps.self_calibration import calibrated_output, outliers_by_attention
 
@@ -26,4 +26,4 @@ def output(clip: Clip, windows: Windows, options: WindowSettings) -> tuple[Tenso
     return calibrated_output(clip.visual, tokens, wrong, ("query", "key"), options.published_slips), tokens.grid
 
 
-METHOD = replace(method_of(output, WindowSettings, PUBLISHED), complete=complete_for("sfp", PUBLISHED))
+METHOD = replace(method_of(output, MiddleSettings, PUBLISHED), complete=complete_for("sfp", PUBLISHED))

@@ -31,6 +31,7 @@ CELL = 4  # pixels of the scaled image that a value of a map stands for
 ON_CPU, ON_GPU = 16, 64  # windows that go together,
 PATCHES = 196  # of this many patches; fewer of larger ones
 COSINES = 1 << 27  # of images and words at the images' size that are held at once; 0.5 GB
+FEWEST_BLOCKS = 3  # of an image tower that has blocks in the middle
 BACKGROUND_WORDS = tuple(
     "sky wall tree wood grass road sea river mountain sands desk bed building cloud lamp door window wardrobe ceiling "
     "shelf curtain stair floor hill rail fence".split()
@@ -125,6 +126,16 @@ class WindowSettings(SlidingSettings):
     pamr: int | None = given(count, "steps of pixel-adaptive refinement (PAMR) of the cosines; 0: none", "STEPS")
 
 
+@dataclass(frozen=True)
+class MiddleSettings(WindowSettings):
+    """The settings of a method that reads middle blocks of the image tower.
+
+    blocks  which ones, where they are not the published ones; for the record of a CAM file
+    """
+
+    blocks: str | None = None
+
+
 def completed(clip: Clip, spec: DatasetSpec, settings: Any, published: Mapping[str, Published]) -> Any:
     """The settings with the constants of the data set, or else the method's defaults (key "").
 
@@ -156,6 +167,25 @@ def completed(clip: Clip, spec: DatasetSpec, settings: Any, published: Mapping[s
     if 0 < window < stride:
         raise UserError(f"--stride {stride}: would leave gaps between windows of {window}; expected 1 to {window}")
     return settings
+
+
+def blocks_read(method: str, clip: Clip, published: Sequence[int]) -> str | None:
+    """The middle blocks that are read where the tower has too few for the published ones; None: those.
+
+    Raises UserError for a tower without any.
+    """
+    from common.errors import UserError
+    from pipeline.steps.dense_attention import middle_blocks
+
+    blocks = len(clip.visual.transformer.resblocks)
+    if blocks < FEWEST_BLOCKS:
+        raise UserError(
+            f"--method {method}: reads middle blocks, and this image tower has {blocks}; use a CLIP with at least "
+            f"{FEWEST_BLOCKS}, or --method naclip"
+        )
+    ours = sorted(set(middle_blocks(published, blocks).values()))
+    here, there = (" to ".join(dict.fromkeys((str(some[0]), str(some[-1])))) for some in (ours, published))
+    return None if here == there else f"{here} in place of {there}"
 
 
 def templates_of(name: str, spec: DatasetSpec) -> Sequence[str]:

@@ -3,7 +3,7 @@
 Shape letters: B images or windows, N = h*w patches, T = 1+N tokens with the class token first, H heads, D width.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,8 @@ from torch import Tensor
 from clip.transformer import Block, VisionTransformer
 from clip.vision import RunBlock, embed_patches, run_block
 from pipeline.steps.tensors import computing_in
+
+DEPTH = 12  # blocks of ViT-B, whose numbers the papers give
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,20 @@ def run_blocks(
             if attention is not None:
                 kept.append(attention[:, 1:, 1:].float())
     return Tokens(tuple(after), before.float(), grid, tuple(kept))
+
+
+def middle_blocks(published: Sequence[int], blocks: int) -> dict[int, int]:
+    """By their published numbers, counted from 1, the blocks to read in an image tower of so many.
+
+    The published ones, where all of them come before the last block; else those at the same share of the depth.
+    """
+    fits = max(published) < blocks
+    return {number: number if fits else same_depth(number, blocks) for number in published}
+
+
+def same_depth(number: int, blocks: int) -> int:
+    """The block that is as deep as one of twelve: number * blocks / 12, halves up, at most the last but one."""
+    return min((2 * number * blocks + DEPTH) // (2 * DEPTH), blocks - 1)
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clip.transformer import VisionTransformer
-from pipeline.steps.dense_attention import Heads, Tokens, attend, finish, heads_of, neighbourhood
+from pipeline.steps.dense_attention import Heads, Tokens, attend, finish, heads_of, middle_blocks, neighbourhood
 from pipeline.steps.pamr import pamr
 
-EARLIER_BLOCKS = (6, 7, 8, 9)  # counted from 1
+EARLIER_BLOCKS = (6, 7, 8, 9)  # counted from 1, as `middle_blocks` has them
 SMOOTHING_STD, MOST_TAPS = 5.0, 31
 
 
@@ -33,11 +33,12 @@ class Mixing:
 @torch.no_grad()
 def earlier_attention(visual: VisionTransformer, tokens: Tokens) -> Tensor:
     """The ordinary attention (B, H, T, T), averaged over EARLIER_BLOCKS, head by head."""
-    total = torch.zeros(())
-    for number in EARLIER_BLOCKS:
-        heads = heads_of(visual.transformer.resblocks[number - 1], tokens.block(number - 1))
+    total, blocks = torch.zeros(()), visual.transformer.resblocks
+    numbers = sorted(set(middle_blocks(EARLIER_BLOCKS, len(blocks)).values()))
+    for number in numbers:
+        heads = heads_of(blocks[number - 1], tokens.block(number - 1))
         total = total + heads.scores("query", "key").softmax(dim=-1)
-    return total / len(EARLIER_BLOCKS)
+    return total / len(numbers)
 
 
 Scores = Callable[[Heads], tuple[Tensor, ...]]  # products (B, H, T, T); their softmaxes are added

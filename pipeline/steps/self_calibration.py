@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clip.transformer import Block, VisionTransformer
-from pipeline.steps.dense_attention import Tokens, attend, heads_of
+from pipeline.steps.dense_attention import Tokens, attend, heads_of, middle_blocks
 
 NEIGHBOURS, QUANTILE = 30, 0.95  # of the local outlier factor; tokens above the quantile are outliers
 MOST_OUTLIERS = 10  # of SFP
 SIMILAR, SHARPNESS, CLASS_SHARE = 0.4, 3.0, 0.3
-EARLY, MIDDLE, SUMMED = 4, 9, range(4, 11)  # blocks, counted from 1
+EARLY, MIDDLE, SUMMED = 4, 9, range(4, 11)  # blocks, counted from 1, as `middle_blocks` has them
 
 
 @torch.no_grad()
@@ -34,14 +34,15 @@ def calibrated_output(
     flat_rows  find the neighbours of outliers as the public code does, which takes the number of rows for that of the
                columns; only square grids are the same either way
     """
-    last = tokens.last_input
-    similar = cosines(repaired(tokens.block(MIDDLE)[:, 1:], wrong, tokens.grid, flat_rows))
+    last, blocks = tokens.last_input, visual.transformer.resblocks
+    places = middle_blocks(SUMMED, len(blocks))
+    similar = cosines(repaired(tokens.block(places[MIDDLE])[:, 1:], wrong, tokens.grid, flat_rows))
     gathered = gathering(similar) @ repaired(last[:, 1:], wrong, tokens.grid, flat_rows)
-    summed = torch.stack([tokens.block(number) for number in SUMMED]).sum(dim=0)
-    block, output = visual.transformer.resblocks[-1], torch.zeros_like(gathered)
+    summed = torch.stack([tokens.block(number) for number in sorted(set(places.values()))]).sum(dim=0)
+    block, output = blocks[-1], torch.zeros_like(gathered)
     for patches, class_token in ((gathered, last[:, :1]), (summed[:, 1:], summed[:, :1])):
         output = output + attended(block, patches, similar, products) + CLASS_SHARE * class_token
-    return gathering(cosines(tokens.block(EARLY)[:, 1:])) @ output
+    return gathering(cosines(tokens.block(places[EARLY])[:, 1:])) @ output
 
 
 def attended(block: Block, patches: Tensor, similar: Tensor, products: Sequence[str]) -> Tensor:

@@ -55,7 +55,7 @@ def test_a_dry_run_on_the_cpu(command: Command, tmp_path: Path) -> None:
     ended = command("benchmarks.gpu", *argv)
     assert ended.code == 0, ended.err
     rows = json.loads((tmp_path / "r.json").read_text())["rows"]
-    maps = ["clip-es", "maskclip", *(name for name in gpu.DENSE if name not in gpu.DEEP)]
+    maps = ["clip-es", "maskclip", *gpu.DENSE]
     roads = ["scripts.run, toy world", "scripts.run, PAMR, CRF, votes", "segment-anything, ViT-B"]
     others = ["CRF, torch against numba", *roads, "training, SegFormer"]
     assert [row["what"] for row in rows] == [*(f"CAM, {name}" for name in maps), *others]

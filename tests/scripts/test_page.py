@@ -147,12 +147,12 @@ def test_people_at_once_get_their_own(make_studio: MakeStudio, tmp_path: Path) -
 def test_methods_are_those_that_the_model_can_do(
     make_studio: MakeStudio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The tiny CLIP has three blocks; segclip and sam3 load models of their own, proxyclip asks for a network, zsseg
+    """Segclip and sam3 load models of their own, proxyclip asks for a network, zsseg
     for packages."""
     (tmp_path / "few.txt").write_text("dog\n[background]\nsky\n")
     studio = make_studio("--method", "sclip", "--classes", tmp_path / "few.txt")
-    assert studio.methods[0] == "sclip" and {"clip-es", "maskclip", "zsseg"} <= set(studio.methods)
-    assert not {"sc-clip", "resclip", "segclip", "sam3", "proxyclip"} & set(studio.methods)
+    assert studio.methods[0] == "sclip" and {"clip-es", "maskclip", "sc-clip", "zsseg"} <= set(studio.methods)
+    assert not {"segclip", "sam3", "proxyclip"} & set(studio.methods)
     find = page.find_spec
     monkeypatch.setattr(page, "find_spec", lambda name: None if name == "skimage" else find(name))
     assert not studio._fits("zsseg") and studio._fits("maskclip")
@@ -187,7 +187,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "a huge photo": ({"photo": png_header(20_000, 20_000)}, "photo.jpg: 20000 x 20000 pixels, at most 100 million"),
     "an absurd photo": ({"photo": png_header(60_000, 60_000)}, "photo.jpg: too many pixels to be opened safely"),
     "a cut photo": ({"photo": png_header(40, 40)}, "photo.jpg: not a readable image"),
-    "a method": ({"method": "sc-clip"}, "sc-clip: expected an image tower of at least"),
+    "a method": ({"method": "proxyclip"}, "--dino is needed"),
 }
 
 

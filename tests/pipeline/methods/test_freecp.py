@@ -145,8 +145,8 @@ def test_no_step_but_the_boxes_leaves_the_device(deep: Clip, monkeypatch: pytest
 
 
 def test_what_does_not_go_together(tiny_clip: Clip) -> None:
-    with pytest.raises(UserError, match="expected an image tower of at least 11 blocks"):
-        settings_of(tiny_clip, base="sc-clip")
+    with pytest.raises(UserError, match="sc-clip: reads middle blocks, and this image tower has 2"):
+        settings_of(clip_from(tiny_model(layers=2).state_dict()), base="sc-clip")
     with pytest.raises(UserError, match="--dino x: only read with --base proxyclip"):
         settings_of(tiny_clip, dino="x")
     with pytest.raises(UserError, match="--dino is needed"):

@@ -25,7 +25,9 @@ from tests.tiny_resnet import tiny_resnet_clip
 from voc12.spec import SPEC as VOC
 from voc12.voc20 import SPEC as VOC20
 
-NAMES = ("sclip", "clearclip", "naclip", "resclip", "sc-clip", "sfp", "gem")
+MIDDLE = {"resclip": "3 to 4 in place of 6 to 9", "sc-clip": "2 to 4 in place of 4 to 10"}  # of five blocks
+MIDDLE["sfp"] = MIDDLE["sc-clip"]
+NAMES = ("sclip", "clearclip", "naclip", *MIDDLE, "gem")
 CLASSES = ("cat", "dog", "bird")
 SPEC = DatasetSpec("three", CLASSES, (("cat", "kitten"), ("dog",), ("bird",)), ("sky", "road"), True, 0.4)
 SMALL = {"short_side": 48, "window": 32, "stride": 16, "pamr": 1, "templates": "dataset", "background": "dataset"}
@@ -56,19 +58,27 @@ def test_maps_stand_for_their_images_and_classes_alone(name: str, deep: Clip) ->
     assert torch.allclose(alone, together[2][0], atol=1e-3) and float(alone.std()) > 0
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_by_a_transcription_window_by_window(name: str, deep: Clip) -> None:
+@pytest.fixture(scope="module")
+def shallow() -> Clip:
+    return clip_from(tiny_model(layers=5).state_dict())
+
+
+@pytest.mark.parametrize(
+    ("name", "tower"), [*((name, "deep") for name in NAMES), *((name, "shallow") for name in (*MIDDLE, "gem"))]
+)
+def test_by_a_transcription_window_by_window(name: str, tower: str, request: pytest.FixtureRequest) -> None:
     """Two images whose windows go together, as benchmarks/plain_dense.py has them one after the other."""
+    clip: Clip = request.getfixturevalue(tower)
     options = {"pamr": 0, "logit_scale": 9.0, "window": 52, "stride": 23}
-    settings = settings_of(name, deep, **options)
-    text = text_set(deep, SPEC, settings)
+    settings = settings_of(name, clip, **options)
+    text = text_set(clip, SPEC, settings)
     images = torch.randn(2, 3, 70, 77, generator=torch.Generator().manual_seed(3))
-    found = compute_maps(deep, images, [(0, 2), (1,)], text, settings)
+    found = compute_maps(clip, images, [(0, 2), (1,)], text, settings)
     more = {key: getattr(settings.options, key, None) for key in ("rcs", "sfr", "first_threshold")}
     constants = plain.Constants(window=52, stride=23, scale=9.0, more=more)
     for image, present, (maps, _) in zip(images, [(0, 2), (1,)], found):
         words, owners = text.words_of(present)
-        state = deep.model.state_dict()
+        state = clip.model.state_dict()
         cosines = plain.image_cosines(state, plain.METHODS[name], image, words, owners, constants)[None]
         shares = (9 * F.interpolate(cosines, size=maps.shape[1:], mode="bilinear")[0]).softmax(dim=0)
         values = torch.stack([shares[torch.tensor(owners) == owner].amax(dim=0) for owner in range(len(present) + 1)])
@@ -157,10 +167,23 @@ def replace_none(options: Any) -> tuple[Any, ...]:
     return tuple(getattr(options, name) for name in names)
 
 
-def test_towers_that_do_not_fit_are_refused(tiny_clip: Clip) -> None:
-    for name in ("resclip", "sc-clip", "sfp"):
-        with pytest.raises(UserError, match=r"expected an image tower of at least 1\d blocks; this one has 3"):
-            settings_of(name, tiny_clip)
+@pytest.mark.parametrize("name", MIDDLE)
+def test_the_record_says_which_blocks_are_read(name: str, deep: Clip, shallow: Clip, tiny_clip: Clip) -> None:
+    """Where they are not the published ones; a tower of three blocks still has a middle."""
+    assert settings_of(name, deep).record()["blocks"] is None
+    assert settings_of(name, shallow).record()["blocks"] == MIDDLE[name]
+    of_three = {"resclip": "2 in place of 6 to 9"}.get(name, "1 to 2 in place of 4 to 10")
+    assert settings_of(name, tiny_clip).record()["blocks"] == of_three
+    image = torch.randn(1, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    settings = settings_of(name, tiny_clip)
+    ((maps, _),) = compute_maps(tiny_clip, image, [(0, 2)], text_set(tiny_clip, SPEC, settings), settings)
+    assert maps.isfinite().all() and float(maps.std()) > 0
+
+
+def test_towers_that_do_not_fit_are_refused() -> None:
+    for name in MIDDLE:
+        with pytest.raises(UserError, match=f"--method {name}: reads middle blocks, and this image tower has 2; use a"):
+            settings_of(name, clip_from(tiny_model(layers=2).state_dict()))
     with pytest.raises(UserError, match="the model is a ResNet"):
         settings_of("naclip", tiny_resnet_clip())
 

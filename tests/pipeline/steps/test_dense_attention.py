@@ -168,6 +168,25 @@ def test_outliers_by_their_factor_and_their_repair() -> None:
     assert torch.equal(repaired(patches[None], everything[None], (8, 9))[0], patches)
 
 
+@pytest.mark.parametrize(
+    ("blocks", "wanted", "of_four"),  # in place of 4, 5, ... 10, all read; in place of 6 to 9, where no more are read
+    [
+        (24, [4, 5, 6, 7, 8, 9, 10], [6, 7, 8, 9]),
+        (12, [4, 5, 6, 7, 8, 9, 10], [6, 7, 8, 9]),
+        (11, [4, 5, 6, 7, 8, 9, 10], [6, 7, 8, 9]),
+        (10, [3, 4, 5, 6, 7, 8, 8], [6, 7, 8, 9]),
+        (9, [3, 4, 5, 5, 6, 7, 8], [5, 5, 6, 7]),
+        (8, [3, 3, 4, 5, 5, 6, 7], [4, 5, 5, 6]),
+        (6, [2, 3, 3, 4, 4, 5, 5], [3, 4, 4, 5]),
+        (5, [2, 2, 3, 3, 3, 4, 4], [3, 3, 3, 4]),
+        (3, [1, 1, 2, 2, 2, 2, 2], [2, 2, 2, 2]),
+    ],
+)
+def test_middle_blocks_by_a_table(blocks: int, wanted: list[int], of_four: list[int]) -> None:
+    assert dense.middle_blocks(range(4, 11), blocks) == dict(zip(range(4, 11), wanted))
+    assert dense.middle_blocks((6, 7, 8, 9), blocks) == dict(zip(range(6, 10), of_four))
+
+
 def test_dino_s_positions_are_read_a_little_further_apart() -> None:
     from clip.vision import resize_positions
 
