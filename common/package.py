@@ -4,6 +4,7 @@ In its folder everything is installed from requirements.txt; the package leaves 
 """
 
 import importlib
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,11 @@ from types import ModuleType
 from common.errors import UserError
 
 PACKAGE = __name__.removesuffix("common.package")  # "clip_pseudo_masks." where it is installed, else empty
-EXTRAS = {  # packages that an extra of pyproject.toml brings; all others come with the package itself
+ALWAYS = (  # packages that come with the package itself, by the names that they are imported by
+    "torch", "torchvision", "numpy", "numba", "open_clip", "safetensors", "ttach", "cv2", "PIL", "lxml", "jinja2",
+    "ftfy", "regex", "yaml", "tqdm", "argcomplete", "pycocotools", "timm",
+)  # fmt: skip
+EXTRAS = {  # those that an extra of pyproject.toml brings
     "transformers": "hub",
     "tensorboard": "segmentor",
     "scipy": "prepare",
@@ -48,8 +53,11 @@ def how_to_install(extra: str) -> str:
 
 
 def missing_package(error: ModuleNotFoundError) -> UserError | None:
-    """What to tell people where a package of an extra is missing; None where it is another module."""
+    """What to tell people where one of these packages is missing; None where it is another module."""
     name = (error.name or "").partition(".")[0]
+    if name in ALWAYS:
+        where = f"for {sys.executable}: {how_to_install('')}, or run the Python that has it"
+        return UserError(f"this needs the package {name}, which is not installed {where}")
     if name not in EXTRAS:
         return None
     callers = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))

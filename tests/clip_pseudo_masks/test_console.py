@@ -100,6 +100,8 @@ def test_a_missing_package_is_named_with_its_extra() -> None:
     error = missing_package(ModuleNotFoundError(name="transformers"))
     assert str(error).endswith("pip install 'clip-pseudo-masks[hub]'")
     assert missing_package(ModuleNotFoundError(name="clip_pseudo_masks.nothing")) is None
+    error = missing_package(ModuleNotFoundError(name="numpy"))  # the Python of another environment
+    assert f"numpy, which is not installed for {sys.executable}: pip install " in str(error)
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert all(f"\n{extra} = [" in text for extra in {*EXTRAS.values(), *USERS.values()})
 
