@@ -2,6 +2,8 @@
 
 python -m scripts.pseudo_labels --dataset voc20 --img_root VOC2012/JPEGImages --split_file train.txt \
     --cam_out_dir output/voc20/cams --seen_masks masks/train --threshold 0.06 --out output/voc20/pseudo
+python -m scripts.pseudo_labels --dataset toyworld --masks output/toyworld/masks \
+    --seen_masks output/toyworld/data/SegmentationClass --out output/toyworld/pseudo
 """
 
 import argparse
@@ -23,14 +25,22 @@ if TYPE_CHECKING:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(
-        "Maps of all classes (generate_cams.py --labels all) + masks of the seen ones -> masks to train on.",
-        "Pixels of seen classes in --seen_masks keep their label; all others get the class with the best score. Masks "
-        "that are there are kept, so that an interrupted run is continued by repeating it.",
+        "Maps or masks of all classes (generate_cams.py --labels all) + masks of the seen ones -> masks to train on.",
+        "Pixels of seen classes in --seen_masks keep their label, and so does the background where there are maps; all "
+        "others get the class with the best score, or that of --masks. Masks that are there are kept, so that an "
+        "interrupted run is continued by repeating it.",
     )
     add_data_options(parser, truth=False)
     add_cam_dir(parser, "where the maps are")
     add = parser.add_argument
-    add("--seen_masks", type=Path, metavar="DIR", required=True, help="mask PNGs; only seen classes in them are used")
+    add(
+        "--masks",
+        type=Path,
+        metavar="DIR",
+        help="mask PNGs of all classes in place of maps, as eval_cam_with_crf.py writes them; their background is "
+        "taken too, and where they show a seen class that is not there, a pixel is rejected",
+    )
+    add("--seen_masks", type=Path, metavar="DIR", required=True, help="mask PNGs; unseen classes in them are not used")
     add("--out", type=Path, metavar="DIR", required=True, help="where the masks go")
     add("--compete", choices=("unseen", "all"), default="unseen", help="which classes the other pixels may get")
     add("--threshold", type=share, default=0.0, help="least softmax, over all classes, with which a class is taken")
@@ -60,14 +70,20 @@ def _run(args: argparse.Namespace) -> int:
     spec = selection.spec
     if not spec.unseen:
         raise UserError(f"--dataset {spec.name}: no split into seen and unseen classes")
-    cams = need_dir(args.cam_out_dir or output_dir(args.dataset, "cams"), "--cam_out_dir", "maps of generate_cams.py")
+    if args.masks and (args.cam_out_dir or args.compete != "unseen" or args.threshold):
+        raise UserError("--masks: --cam_out_dir, --compete and --threshold are for maps; leave them out")
+    option, holds = "--cam_out_dir", "maps of generate_cams.py"
+    if args.masks:
+        option, holds = "--masks", "one mask PNG an image"
+    place = need_dir(args.masks or args.cam_out_dir or output_dir(args.dataset, "cams"), option, holds)
     need_dir(args.seen_masks, "--seen_masks", "one mask PNG an image")
     settings = {"compete": args.compete, "threshold": args.threshold, "rejected": args.rejected}
-    files = {image_id: cams / f"{image_id}.npz" for image_id in selection.ids}
-    need_any(cams, files.values(), "--cam_out_dir", "maps of generate_cams.py")
+    files = {image_id: place / f"{image_id}{'.png' if args.masks else '.npz'}" for image_id in selection.ids}
+    need_any(place, files.values(), option, holds)
     need_writable(args.out, "--out")
     files = {image_id: path for image_id, path in files.items() if path.is_file()}
-    name, read = f"{spec.name} pseudo {settings}", _labels_of(args, spec, cams)
+    name = f"{spec.name} pseudo {'masks' if args.masks else settings}"
+    read = (_over_masks if args.masks else _labels_of)(args, spec, place)
     job = MaskJob(name, read, args.out, args.overwrite, files=files, option="--out")
     tally, labels = make_masks(job, selection.ids, args.num_workers)
     used = sorted({value for values in labels.values() for value in values if value < spec.num_labels})
@@ -104,6 +120,25 @@ def _labels_of(args: argparse.Namespace, spec: "DatasetSpec", cams: Path) -> "Ca
             labels = np.where(labels == IGNORE_INDEX, rejected, labels + first)
             mask[rows] = np.where(known < 0, 0, labels)  # the background, where there is one, is known too
         return mask
+
+    return read
+
+
+def _over_masks(args: argparse.Namespace, spec: "DatasetSpec", masks: Path) -> "Callable[[str], np.ndarray]":
+    """Makes the mask of an id. Raises UserError for masks of another size."""
+
+    from dataset.spec import IGNORE_INDEX
+    from pipeline.stages.evaluate import check_shape, read_truth
+    from zsseg.pseudo_labels import completed
+
+    first = int(spec.has_background)
+    rejected = spec.num_labels if args.rejected == "num_classes" else IGNORE_INDEX
+    seen = [index + first for index in range(len(spec.classes)) if index not in spec.unseen]
+
+    def read(image_id: str) -> "np.ndarray":
+        found, truth = (read_truth(folder, image_id, spec.num_labels) for folder in (masks, args.seen_masks))
+        check_shape(masks / f"{image_id}.png", found.shape, truth)
+        return completed(found, truth, seen, rejected)
 
     return read
 

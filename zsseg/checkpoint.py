@@ -126,10 +126,15 @@ def _read(path: Path) -> tuple[dict[str, Tensor], About | None]:
     if "sem_seg_head.predictor.query_embed.weight" not in state:
         names = in_short(", ".join(sorted(state)[:2])) or "no tensors"
         raise UserError(f"{path}: not the weights of a MaskFormer (found {names}); expected {EXPECTED}")
+    return state, read_about(path)
+
+
+def read_about(path: Path) -> About | None:
+    """What a file says of its network; None for a published one. Reads its header alone."""
     if path.suffix != ".safetensors":
-        return state, None
+        return None
     with safe_open(path, "pt") as opened:
-        return state, _about(path, (opened.metadata() or {}).get(KEY))
+        return _about(path, (opened.metadata() or {}).get(KEY))
 
 
 def _about(path: Path, text: str | None) -> About | None:

@@ -33,6 +33,14 @@ def of_classes(probabilities: np.ndarray, classes: Sequence[int]) -> np.ndarray:
     return chosen / np.maximum(1 - others, 1e-6)
 
 
-def seen_flags(classes: Sequence[int], unseen: Collection[int]) -> np.ndarray:
-    """(k,) bool. Where nothing is said to be unseen, as in a data set that the network never saw, everything is."""
-    return np.array([bool(unseen) and index not in unseen for index in classes], bool)
+def seen_classes(names: Sequence[str], unseen: Collection[int], learned: Collection[str] | None) -> tuple[int, ...]:
+    """Indices of the classes of a data set that a network is taken to know.
+
+    unseen   indices by the data set's split; without one nothing is seen, as published for other data sets than that
+             of the training
+    learned  names of the classes that it was trained on, in place of the split; None: unknown
+    """
+    if not unseen:
+        return ()
+    known = [index for index in range(len(names)) if index not in unseen]
+    return tuple(known if learned is None else [index for index, name in enumerate(names) if name in learned])

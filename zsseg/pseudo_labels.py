@@ -30,3 +30,13 @@ def pseudo_labels(
     labels = shares.argmax(axis=0)
     labels[shares.max(axis=0) < threshold] = rejected
     return np.where(kept, truth, labels).astype(np.uint8)
+
+
+def completed(masks: np.ndarray, truth: np.ndarray, seen: Collection[int], rejected: int = IGNORE_INDEX) -> np.ndarray:
+    """(H, W) uint8 labels of pixels, from masks of all classes: where `truth` does not show a seen class, theirs.
+
+    truth  (H, W), of which only the labels `seen` are used: neither the background nor where other classes are
+    Pixels that the masks give a seen class which is not there get `rejected`.
+    """
+    wrong = np.isin(masks, sorted(seen))
+    return np.where(np.isin(truth, sorted(seen)), truth, np.where(wrong, rejected, masks)).astype(np.uint8)

@@ -26,7 +26,7 @@ class ZssegSettings:
     """zsseg's own settings; their help says what they are.
 
     proposer  the settings of the chosen way to propose regions; None: its defaults
-    unseen    indices of the classes that a network did not learn, where the data set says it
+    seen      indices of the classes that a network is taken to know, see zsseg/ensemble.py
     """
 
     proposals: str = option(
@@ -75,12 +75,13 @@ class ZssegSettings:
         metavar="X",
     )
     proposer: Any = None
-    unseen: tuple[int, ...] = ()
+    seen: tuple[int, ...] = ()
 
 
 def complete(clip: Clip, spec: DatasetSpec, settings: ZssegSettings) -> ZssegSettings:
     """Raises UserError for a folder or weights that the chosen way to propose regions cannot work with."""
     from common.errors import UserError
+    from zsseg.ensemble import seen_classes
     from zsseg.words import choose
 
     if settings.side < clip.patch_size:
@@ -89,7 +90,8 @@ def complete(clip: Clip, spec: DatasetSpec, settings: ZssegSettings) -> ZssegSet
     own = proposer.complete(proposer.with_classes(settings.proposer or proposer.settings(), spec))
     proposer.ready(own, clip)
     templates = "dataset" if clip.learned else choose(clip, settings.templates, "vild14")
-    return replace(settings, templates=templates, proposer=own, unseen=spec.unseen)
+    seen = seen_classes(spec.classes, spec.unseen, proposer.learned(own))
+    return replace(settings, templates=templates, proposer=own, seen=seen)
 
 
 def words(spec: DatasetSpec, settings: ZssegSettings) -> Words:
@@ -141,14 +143,14 @@ def scores_of(
     """(Q, k) scores: CLIP's probabilities (Q', k) of the regions that it saw, or those of the ensemble."""
     import numpy as np
 
-    from zsseg.ensemble import ensemble, of_classes, seen_flags
+    from zsseg.ensemble import ensemble, of_classes
 
     probabilities = getattr(regions, "probabilities", None)
     if probabilities is None:
         scores = np.zeros((len(regions), len(classes)), np.float32)
         scores[numbers] = by_clip
         return scores
-    seen = seen_flags(classes, options.unseen)
+    seen = np.array([index in options.seen for index in classes], bool)
     return ensemble(of_classes(probabilities, classes), by_clip, numbers, seen, options.weight)
 
 

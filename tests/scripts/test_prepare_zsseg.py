@@ -128,6 +128,22 @@ def test_pseudo_labels_keep_what_is_labelled(rejected: str, cams: Path, tmp_path
     assert other.code == 2 and "pass another --out, or --overwrite" in other.err
 
 
+def test_pseudo_labels_of_masks(cams: Path, tmp_path: Path, command: Command) -> None:
+    (tmp_path / "JPEGImages").mkdir()
+    (tmp_path / "masks").mkdir()
+    for name, values in {"a": (17, 3, 19, 3), "b": (16,)}.items():  # b is of another size
+        mask = np.resize(np.array(values, np.uint8), (4, len(values) + 1))
+        Image.fromarray(mask).save(tmp_path / f"masks/{name}.png")
+    data = ("--dataset", "voc20", "--img_root", tmp_path / "JPEGImages", "--split_file", "ids.txt", "--out", "pseudo")
+    run = ("scripts.pseudo_labels", *data, "--seen_masks", "raw", "--masks", "masks")
+    ended = command(*run)
+    assert ended.code == 3 and "b.png: size (4, 2)" in ended.err and "c.png: no " in ended.err, ended.err
+    guesses, truth = np.resize(np.array([17, 3, 19, 3]), (4, 5)), np.resize(np.array([0, 14, 15, 255]), (4, 5))
+    expected = np.where(truth < 15, truth, np.where(guesses < 15, 255, guesses))
+    assert np.array_equal(read_mask(tmp_path / "pseudo/a.png"), expected)
+    assert command(*run, "--threshold", "0.1").err.startswith("error: --masks: ")
+
+
 @pytest.mark.parametrize("part", list(parity.PARTS))
 def test_the_references_numbers(part: str, golden: Path, voc_mini: Path) -> None:
     place = Place(SHARED / "golden_zsseg", voc_mini, golden / "clip.pt")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from zsseg.ensemble import ensemble, of_classes, seen_flags
+from zsseg.ensemble import ensemble, of_classes, seen_classes
 
 RANDOM = np.random.default_rng(0)
 NETWORK = RANDOM.dirichlet(np.ones(5), 6)[:, :4]  # the fifth is "no object"
@@ -35,5 +35,8 @@ def test_the_classes_that_are_asked_for_share_what_the_others_had() -> None:
     assert np.allclose(of_classes(NETWORK, range(4)), NETWORK)
 
 
-def test_without_a_split_every_class_is_unseen() -> None:
-    assert seen_flags([0, 2, 3], (2,)).tolist() == [True, False, True] and not seen_flags([0, 1], ()).any()
+def test_what_a_network_is_taken_to_know() -> None:
+    names = ("dog", "cat", "bus", "tree")
+    assert seen_classes(names, (2,), None) == (0, 1, 3)
+    assert seen_classes(names, (2,), ("tree", "bus", "dog", "car")) == (0, 2, 3)  # learned from pseudo masks
+    assert seen_classes(names, (), None) == () == seen_classes(names, (), names)  # another data set: as published

@@ -130,4 +130,20 @@ def complete(settings: MaskFormerSettings) -> MaskFormerSettings:
     return replace(settings, identity=" ".join(map(source_of, files)))
 
 
-PROPOSER = Proposer(MaskFormerSettings, load, complete, network=True, with_classes=with_classes, with_clip=with_clip)
+def learned(settings: MaskFormerSettings) -> tuple[str, ...] | None:
+    """What the file says; a published one says nothing."""
+    from zsseg.checkpoint import read_about
+
+    about = read_about(Path(_needed(settings)))
+    return about.names if about else None
+
+
+PROPOSER = Proposer(
+    MaskFormerSettings,
+    load,
+    complete,
+    network=True,
+    with_classes=with_classes,
+    learned=learned,
+    with_clip=with_clip,
+)

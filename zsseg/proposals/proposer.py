@@ -46,6 +46,8 @@ class Proposer:
     remark     what people should know of its regions
     with_classes  of one that gives class probabilities: its settings and a data set's spec to its settings for these
                classes; called before `complete`
+    learned    of one that gives class probabilities: its settings to the names of the classes that its network was
+               trained on; None where nothing says it
     with_clip  of one that can take the CLIP that classifies regions, in place of loading one: as `load`
     """
 
@@ -57,6 +59,7 @@ class Proposer:
     source: Callable[[Any, str], Path] | None = None
     remark: str = ""
     with_classes: Callable[[Any, DatasetSpec], Any] = lambda settings, spec: settings
+    learned: Callable[[Any], tuple[str, ...] | None] = lambda settings: None
     with_clip: Callable[[Any, Clip], Propose] | None = None
 
     def ready(self, settings: Any, clip: Clip) -> Propose:

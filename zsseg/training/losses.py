@@ -5,28 +5,39 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers.models.maskformer.modeling_maskformer import MaskFormerLoss
 
 from dataset.spec import IGNORE_INDEX
 from zsseg.maskformer import COSTS, Predictions
 
 NAMES = {"loss_cross_entropy": "loss_ce", "loss_mask": "loss_mask", "loss_dice": "loss_dice"}  # transformers' and ours
+NOTHING = 254  # label of pixels that are known to be of no class, where others, of 255, count for nothing
+FAR = -1e4  # a logit whose probability is exactly 0 in float32
 WEIGHTS = {"loss_ce": COSTS["class"], "loss_mask": COSTS["mask"], "loss_dice": COSTS["dice"]}
 
 
 @dataclass(frozen=True)
 class Targets:
-    """The classes of one image, (N,) int64, and where each is, (N, H, W) float32 of 0 and 1."""
+    """The classes of one image, (N,) int64, and where each is, (N, H, W) float32 of 0 and 1.
+
+    unknown  (H, W) bool, pixels that no loss looks at; None: all are looked at
+    """
 
     classes: Tensor
     masks: Tensor
+    unknown: Tensor | None = None
 
 
-def targets_of(labels: Tensor) -> Targets:
-    """One mask for each class in (H, W) int64 labels, in ascending order; 255 belongs to none."""
+def targets_of(labels: Tensor, ignored: bool = False) -> Targets:
+    """One mask for each class in (H, W) int64 labels, in ascending order; 255 and 254 belong to none.
+
+    ignored  255 is left out of the losses, in place of being outside of every mask
+    """
     classes = labels.unique()
-    classes = classes[classes != IGNORE_INDEX]
-    return Targets(classes, (labels == classes[:, None, None]).float())
+    classes = classes[classes < NOTHING]
+    unknown = labels == IGNORE_INDEX if ignored else None
+    return Targets(classes, (labels == classes[:, None, None]).float(), unknown)
 
 
 def matched_losses(
@@ -44,7 +55,7 @@ def matched_losses(
     layers, losses = len(predictions.class_logits), {}
     for layer in range(layers):
         found = criterion(
-            predictions.mask_logits[layer].float(),
+            _looked_at(predictions.mask_logits[layer].float(), targets),
             predictions.class_logits[layer].float(),
             [target.masks for target in targets],
             [target.classes for target in targets],
@@ -53,6 +64,16 @@ def matched_losses(
         for theirs, name in NAMES.items():
             losses[name + ending] = found[theirs] * (share if name != "loss_ce" else 1.0)
     return losses
+
+
+def _looked_at(logits: Tensor, targets: Sequence[Targets]) -> Tensor:
+    """(B, Q, h, w) mask logits; where pixels are unknown, those at full resolution, which say "outside" there."""
+    unknown = [target.unknown for target in targets if target.unknown is not None]
+    if not unknown:
+        return logits
+    ignored = torch.stack(unknown)[:, None]
+    whole = F.interpolate(logits, size=ignored.shape[-2:], mode="bilinear", align_corners=False)
+    return whole.masked_fill(ignored, FAR)
 
 
 def weighted_sum(losses: dict[str, Tensor]) -> Tensor:

@@ -25,12 +25,15 @@ def seen_classes(spec: DatasetSpec) -> list[int]:
     return [index for index in range(len(spec.classes)) if index not in spec.unseen]
 
 
-def label_table(spec: DatasetSpec, classes: Sequence[int]) -> np.ndarray:
-    """(256,) uint8: by mask value the place of its class among `classes`; 255 for all others and the background.
+def label_table(spec: DatasetSpec, classes: Sequence[int], background: int = IGNORE_INDEX) -> np.ndarray:
+    """(256,) uint8: by mask value the place of its class among `classes`; 255 for all others.
 
-    So nothing says where a class that must not be known is, nor that it is not background.
+    background  for pixels of the background. 255: nothing says where a class that must not be known is, nor that it
+                is not background
     """
     table = np.full(256, IGNORE_INDEX, np.uint8)
+    if spec.has_background:
+        table[0] = background
     for place, index in enumerate(classes):
         table[index + int(spec.has_background)] = place
     return table

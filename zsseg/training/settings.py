@@ -66,6 +66,12 @@ class Settings:
     colours: bool = option(True, "never vary brightness, contrast, saturation, hue", flag="--no_colours")
     short: int = option(None, "side of images in evaluation", flag="--short_side", type=positive, metavar="N")
     longest: int = option(None, "the long side at most", flag="--long_side", type=positive, metavar="N")
+    hidden: str = option(
+        "outside",
+        "pixels of classes that are not learned: outside of every mask, as published, like the background; or ignored "
+        "by the losses, where the background is known",
+        choices=("outside", "ignored"),
+    )
     ema: float = option(0.0, "decay of a running mean of the weights", type=share, metavar="X")
     seed: int = option(0, "of start weights, order and views", type=count)
     code: str = VERSION

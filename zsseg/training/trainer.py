@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dataset.spec import DatasetSpec
+from dataset.spec import IGNORE_INDEX, DatasetSpec
 from pipeline.stages.held_out import HeldOut, score
 from pipeline.steps.scores import SplitScores, scores_of, split_scores
 from training import loop
@@ -23,7 +23,7 @@ from zsseg.checkpoint import About, write_checkpoint
 from zsseg.inference import find_queries, labels_at, normalised, resized
 from zsseg.maskformer import MaskFormer
 from zsseg.training.augment import Views
-from zsseg.training.losses import Targets, matched_losses, targets_of, weighted_sum
+from zsseg.training.losses import NOTHING, Targets, matched_losses, targets_of, weighted_sum
 from zsseg.training.optimizer import optimizer_for
 from zsseg.training.samples import Batch, Samples, collate, label_table
 from zsseg.training.settings import Settings
@@ -81,7 +81,7 @@ def start(job: Job, network: MaskFormer, ranks: Ranks) -> State:
         if "prompt_learner." in name or name.startswith("_region_clip_adapter."):
             parameter.requires_grad_(False)  # no loss depends on it
     views = Views(settings.sides, settings.longest, settings.crop, settings.flip, settings.colours)
-    table = label_table(job.spec, job.classes)
+    table = label_table(job.spec, job.classes, NOTHING if settings.hidden == "ignored" else IGNORE_INDEX)
     samples = Samples(job.pairs, job.spec.num_labels, table, views, settings.seed)
     data = Batches(samples, collate, settings.batch, ranks.index, ranks.count, job.readers, ranks.device.type == "cuda")
     optimizer = optimizer_for(network, settings.backbone_lr, settings.weight_decay)
@@ -99,7 +99,8 @@ def train(job: Job, state: State, ranks: Ranks) -> Report:
 
     def prepare(batches: Sequence[Batch], iteration: int) -> list[Prepared]:
         """The losses of masks are divided by the mean number of masks of a batch, over all ranks."""
-        targets = [[targets_of(labels.long()) for labels in batch.labels] for batch in batches]
+        ignored = settings.hidden == "ignored"
+        targets = [[targets_of(labels.long(), ignored) for labels in batch.labels] for batch in batches]
         number = text.new_tensor(sum(len(target.classes) for batch in targets for target in batch))
         counted = max(1.0, float(ranks.sum(number)) / (ranks.count * len(batches)))
         for batch in batches:

@@ -92,6 +92,25 @@ def test_losses_are_those_of_a_plain_loop_over_every_choice() -> None:
     torch.testing.assert_close(float(shared["loss_ce"]), expected["loss_ce"], atol=1e-6, rtol=1e-5)
 
 
+def test_what_is_unknown_changes_nothing_and_leads_to_nothing() -> None:
+    """Against losses of the pixels that are left, where masks lie on the grid of their logits."""
+    labels = torch.full((1, H, W), 254)
+    labels[0, :6, :8], labels[0, 6:, 8:], labels[0, :, 12:] = 1, 0, 255
+    (target,) = known = [targets_of(each, ignored=True) for each in labels]
+    assert target.classes.tolist() == [0, 1] and target.unknown is not None and int(target.unknown.sum()) == 4 * H
+    torch.manual_seed(2)
+    logits = (3 * torch.randn(1, 1, SIZES.queries, H, W)).requires_grad_()
+    found = Predictions(torch.zeros(0), torch.randn(1, 1, SIZES.queries, SIZES.classes + 1), logits)
+    losses = matched_losses(small_maskformer().criterion, found, known)
+    cut = Targets(target.classes, target.masks[..., :12])
+    fewer = Predictions(torch.zeros(0), found.class_logits, logits[..., :12])
+    expected = matched_losses(small_maskformer().criterion, fewer, [cut])
+    torch.testing.assert_close(losses["loss_dice"], expected["loss_dice"])
+    torch.testing.assert_close(losses["loss_mask"] * (W / 12), expected["loss_mask"])  # a mean over all pixels
+    weighted_sum(losses).backward()
+    assert logits.grad is not None and not logits.grad[..., 12:].any() and logits.grad[..., :12].any()
+
+
 def test_images_without_targets_say_no_object() -> None:
     network, none = small_maskformer(), targets_of(torch.full((64, 64), 255))
     losses = matched_losses(network.criterion, network(torch.randn(1, 3, 64, 64), torch.eye(2, 16)), [none])

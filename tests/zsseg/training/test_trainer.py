@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from dataset.mask_png import read_mask
 from dataset.spec import IGNORE_INDEX
 from pipeline.stages.held_out import HeldOut
 from tests.training.small import ALONE, in_processes
@@ -17,6 +19,7 @@ from training.state import State
 from zsseg.checkpoint import read_checkpoint
 from zsseg.maskformer import MaskFormer
 from zsseg.sizes import NETWORKS
+from zsseg.training.losses import NOTHING
 from zsseg.training.optimizer import optimizer_for
 from zsseg.training.samples import label_table, seen_classes
 from zsseg.training.trainer import network_alone, start, train
@@ -95,6 +98,21 @@ def test_nothing_tells_where_unseen_classes_are(tmp_path: Path) -> None:
     assert seen_classes(spec) == [1]
     table = label_table(spec, seen_classes(spec))
     assert table[2] == 0 and (np.delete(table, 2) == IGNORE_INDEX).all()
+    table = label_table(spec, seen_classes(spec), NOTHING)  # where they are ignored, the background is told
+    assert table[[0, 2]].tolist() == [NOTHING, 0] and (np.delete(table, [0, 2]) == IGNORE_INDEX).all()
+
+
+def test_hidden_pixels_leave_the_losses_where_they_are_ignored(tmp_path: Path) -> None:
+    for hidden in ("ignored", "outside"):
+        job = small_job(tmp_path, hidden, max_iters=1, hidden=hidden)
+        for pair in job.pairs:
+            assert pair.mask is not None
+            values = read_mask(pair.mask).copy()
+            values[len(values) // 2 :] = IGNORE_INDEX
+            Image.fromarray(values).save(pair.mask)
+        train(job, begun(job), ALONE)
+    ignored, outside = (read_log(tmp_path / name)[0] for name in ("ignored", "outside"))
+    assert ignored["loss_mask"] < outside["loss_mask"] and ignored["loss_dice"] < outside["loss_dice"]
 
 
 def test_what_gets_no_gradient_does_not_learn(tmp_path: Path) -> None:
