@@ -18,6 +18,7 @@ from zsseg.checkpoint import About, read_checkpoint, write_checkpoint
 from zsseg.inference import find_queries, resized
 from zsseg.names import class_names
 from zsseg.proposals.files import read_regions
+from zsseg.proposals.maskformer import PROPOSER, MaskFormerSettings
 from zsseg.words import class_text
 
 
@@ -49,6 +50,12 @@ def test_files_hold_what_the_network_finds(
     assert "5 already there" in command("scripts.propose", *data, *options).out
     other = command("scripts.propose", *data, *options, "--maskformer_templates", "single")
     assert other.code == 2 and "templates auto (now single)" in other.err
+
+
+def test_which_classes_a_network_learned(network: Path, tmp_path: Path) -> None:
+    assert PROPOSER.learned(MaskFormerSettings(str(network))) == ("a", "b")
+    torch.save(read_checkpoint(network).network.state_dict(), tmp_path / "net.pth")  # as published: it does not say
+    assert PROPOSER.learned(MaskFormerSettings(str(tmp_path / "net.pth"))) is None
 
 
 def test_mistakes(command: Command, world: Path, weights: Path, network: Path, tmp_path: Path) -> None:
