@@ -16,8 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.plain_clip_es import box_mask, transition
-from pipeline.steps.pamr import pamr
-from pipeline.steps.residual_attention import first_labels, label_map
+from pipeline.steps.residual_attention import label_map
 
 State = dict[str, Tensor]
 MEAN, STD = (122.7709383, 116.7460125, 104.09373615), (68.5005327, 66.6321579, 70.32316305)  # of 0 to 255, RGB
@@ -156,6 +155,36 @@ def naclip(state: State, window: Window) -> Tensor:
     return gathered(state, number, (own(k) + gaussian(window.grid, window.constants.std)).softmax(-1), v)[1:]
 
 
+def pamr(scores: Tensor, image: Tensor, steps: int = 10) -> Tensor:
+    """(C, H, W) scores, each a mean of 16 neighbours', all of them gathered by one convolution a dilation."""
+    gather = torch.eye(9)[[0, 1, 2, 3, 5, 6, 7, 8]].view(8, 1, 3, 3)
+
+    def neighbours(maps: Tensor) -> Tensor:
+        around = [
+            F.conv2d(F.pad(maps[:, None], [step] * 4, mode="replicate"), gather, dilation=step) for step in (8, 16)
+        ]
+        return torch.cat(around, dim=1)  # (C, 16, H, W)
+
+    centre, around = image[:, None], neighbours(image)
+    spread = torch.cat([around[:, :8], centre, around[:, 8:], centre], dim=1).std(dim=1, keepdim=True)
+    weights = (-(around - centre).abs() / (1e-8 + 0.1 * spread)).mean(dim=0).softmax(dim=0)
+    for _ in range(steps):
+        scores = (neighbours(scores) * weights).sum(dim=1)
+    return scores
+
+
+def first_labels(window: Window, features: Tensor, threshold: float) -> Tensor:
+    """The most frequent class of each patch's pixels (h, w), by features (N, E) of patches; 0 where unsure."""
+    cosines = (features / features.norm(dim=-1, keepdim=True) @ window.texts.T).T.unflatten(1, window.grid)
+    maps = F.interpolate(cosines[None], size=window.image.shape[1:], mode="bilinear", align_corners=False)[0]
+    best, labels = (window.constants.scale * pamr(maps, window.image)).softmax(dim=0).max(dim=0)
+    labels = torch.tensor(list(window.owners))[labels]
+    labels[best < threshold] = 0
+    patch = window.image.shape[-1] // window.grid[1]
+    cells = F.unfold(labels[None, None].float(), patch, stride=patch)[0].long()  # (patch * patch, N)
+    return torch.stack([torch.bincount(cell).argmax() for cell in cells.unbind(dim=1)]).view(window.grid)
+
+
 def resclip(state: State, window: Window) -> Tensor:
     number, mixing = depth(state), window.constants.more
     (t1, l1), (t2, l2) = mixing["rcs"], mixing["sfr"]
@@ -170,10 +199,7 @@ def resclip(state: State, window: Window) -> Tensor:
         return gathered(state, number, t1 * ((1 - l1) * (scores + near).softmax(-1) + l1 * earlier), v)[1:]
 
     first = projected(state, mixed(own(k)))
-    image, patch = window.image[None], window.image.shape[-1] // window.grid[1]
-    scale, threshold = window.constants.scale, mixing["first_threshold"]
-    labels = first_labels(first[None], window.texts, list(window.owners), image, window.grid, patch, scale, threshold)
-    same = F.pad(label_map(labels[0]), (1, 0, 1, 0))
+    same = F.pad(label_map(first_labels(window, first, mixing["first_threshold"])), (1, 0, 1, 0))
     return mixed(t2 * ((1 - l2) * own(k) + l2 * same))
 
 
@@ -352,11 +378,11 @@ def label_map_of(
     """(H, W) int64 labels of a photo at its own size; 0 is the background where there are words of class 0 for it."""
     image, size = scaled(photo, constants), photo.shape[:2]
     cosines = image_cosines(state, method, image, texts, owners, constants)[None]
-    cosines = F.interpolate(cosines, size=size, mode="bilinear", align_corners=False)
+    cosines = F.interpolate(cosines, size=size, mode="bilinear", align_corners=False)[0]
     if constants.pamr:
-        around = F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)
+        around = F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0]
         cosines = pamr(cosines, around, constants.pamr)
-    probabilities = (constants.scale * cosines[0]).softmax(dim=0)
+    probabilities = (constants.scale * cosines).softmax(dim=0)
     owner = torch.tensor(list(owners))
     values = torch.stack([probabilities[owner == index].amax(dim=0) for index in range(int(owner.max()) + 1)])
     if constants.area_threshold:
