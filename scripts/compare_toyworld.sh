@@ -92,13 +92,24 @@ regions=(--method zsseg --labels all --fz_scale 400 --fz_sigma 2 --fz_min_size 4
     --region_side 96 --region_expand 1.5) # as small as what this CLIP knows; chosen on seed 778
 zsseg_regions() { make_masks $held_out zsseg-regions zsseg-regions "${regions[@]}"; }
 single_prompt() { make_masks $held_out zsseg-single zsseg-single "${regions[@]}" --templates single; }
-zsseg_network() { # sees masks of six classes, nothing of the other two; its settings were chosen on seed 778
-    "$python" -m scripts.train_zsseg --dataset toyworld --img_root $train/JPEGImages --masks $train/SegmentationClass \
-        --out $out/zsseg --max_iters "${ZSSEG_ITERATIONS:-5000}" --batch_size 8 --crop 96 --short_side 160 \
-        --sides 96 112 128 --long_side 2048 --lr 5e-4 --backbone_lr 2 --warmup 50 --clip_norm 1 --ema 0.99 \
-        --save_every 500 --network tiny
-    make_masks $held_out zsseg-network zsseg-network --method zsseg --labels all --proposals maskformer \
-        --maskformer $out/zsseg/weights.safetensors --ensemble 0.9 --region_threshold 0.3 --region_side 96
+zsseg_trained() { # NAME ITERATIONS ENSEMBLE [options]: its network and its masks; the settings were chosen on seed 778
+    local name=$1 iterations=$2 ensemble=$3
+    shift 3
+    "$python" -m scripts.train_zsseg --dataset toyworld --img_root $train/JPEGImages --out "$out/$name" \
+        --max_iters "$iterations" --batch_size 8 --crop 96 --short_side 160 --sides 96 112 128 --long_side 2048 \
+        --lr 5e-4 --backbone_lr 2 --warmup 50 --clip_norm 1 --ema 0.99 --save_every 500 --network tiny \
+        --hidden ignored "$@"
+    make_masks $held_out "$name" "$name" --method zsseg --labels all --proposals maskformer \
+        --maskformer "$out/$name/weights.safetensors" --ensemble "$ensemble" --region_threshold 0.3 --region_side 96
+}
+zsseg_network() { # sees masks of six classes and the background; pixels of the other two count for nothing
+    zsseg_trained zsseg-network "${ZSSEG_ITERATIONS:-4000}" 0.95 --masks $train/SegmentationClass
+}
+zsseg_self_trained() { # the same masks of six classes, but MaskCLIP's of all else: nothing says where the other two are
+    make_masks $train maskclip-unlabelled maskclip-unlabelled-train --method maskclip --labels all
+    "$python" -m scripts.pseudo_labels --dataset toyworld --img_root $train/JPEGImages \
+        --masks $train/maskclip-unlabelled --seen_masks $train/SegmentationClass --out $train/pseudo --num_workers 1
+    zsseg_trained zsseg-self-trained "${ZSSEG_ITERATIONS:-4000}" 0.7 --masks $train/pseudo --learn all
 }
 learned_prompts() { # of the seen classes, from the toy world's sentence on; settings were chosen on seed 778
     "$python" -m scripts.learn_prompts --dataset toyworld --img_root $train/JPEGImages --masks $train/SegmentationClass \
@@ -107,7 +118,8 @@ learned_prompts() { # of the seen classes, from the toy world's sentence on; set
     make_masks $held_out maskclip-learned maskclip-learned --method maskclip --labels all \
         --prompts $out/prompts/prompts.safetensors
 }
-regions_and_prompts() {
+network_regions_and_prompts() {
+    zsseg_network
     zsseg_regions
     single_prompt
     learned_prompts
@@ -124,7 +136,7 @@ side_by_side "the same methods on ${seeds[3]} other images, with their labels an
 side_by_side "networks on CLIP-ES' and on MaskCLIP's masks, $iterations iterations" clip_es_network maskclip_network
 side_by_side "a network that MaskCLIP teaches (MaskCLIP+); SegCLIP, which learns from captions, and one on the true masks" \
     maskclip_plus without_masks_and_with
-side_by_side "zsseg: its network, which learns from masks of the seen classes; regions without training, learned prompts" \
-    zsseg_network regions_and_prompts
+side_by_side "zsseg: its network on masks of the seen classes, regions without training, learned prompts; self-training" \
+    network_regions_and_prompts zsseg_self_trained
 "$python" -m scripts.collect_scores $out/scores --methods --out $out/scores.json
 echo "took $((SECONDS - started)) s; what the commands said is in $out/*.txt"

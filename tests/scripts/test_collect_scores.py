@@ -61,7 +61,7 @@ def test_a_missing_or_broken_score_is_one_line(tmp_path: Path, command: Command,
 
 
 def test_the_recipe_makes_every_method() -> None:
-    """`make_masks SCENES NAME SCORE` and `network NAME` write the scores of that name."""
+    """`make_masks SCENES NAME SCORE`, `network NAME` and `zsseg_trained NAME` write the scores of that name."""
     recipe = (ROOT / "scripts" / "compare_toyworld.sh").read_text()
-    made = re.findall(r"(?:make_masks \$held_out \S+ |network (?=.*--))([a-z-]+)", recipe)
+    made = re.findall(r"(?:make_masks \$held_out \S+ |(?:network|zsseg_trained) (?=.*--))([a-z-]+)", recipe)
     assert sorted(made) == sorted(METHODS)
