@@ -201,6 +201,23 @@ def with_exact_gelu(visual: VisionTransformer, epsilon: float) -> VisionTransfor
     return twin
 
 
+@lru_cache(maxsize=1)  # of the model in use
+def with_matrices_in(visual: VisionTransformer, dtype: torch.dtype) -> VisionTransformer:
+    """The same transformer, whose matrices in all blocks but the last are stored in another precision.
+
+    What autocast makes of weights without gradient in every call is then made once; the numbers are the same.
+    """
+    if dtype == torch.float32:
+        return visual
+    shared = {id(tensor): tensor for tensor in chain(visual.parameters(), visual.buffers())}
+    twin = copy.deepcopy(visual, shared)
+    for module in chain.from_iterable(block.modules() for block in twin.transformer.resblocks[:-1]):
+        if isinstance(module, torch.nn.Linear | torch.nn.MultiheadAttention):
+            for name, weight in list(module.named_parameters(recurse=False)):
+                setattr(module, name, torch.nn.Parameter(weight.detach().to(dtype), requires_grad=False))
+    return twin
+
+
 def pooled_patch_features(visual: VisionTransformer, last_output: Tensor) -> Tensor:
     """(B, 1+N, D) -> (B, E) unit vectors: the mean of the projected patch tokens."""
     patches = visual.ln_post(last_output[:, 1:]).mean(dim=1)

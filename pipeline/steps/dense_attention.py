@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clip.transformer import Block, VisionTransformer
-from clip.vision import RunBlock, embed_patches, run_block
+from clip.vision import RunBlock, embed_patches, run_block, with_matrices_in
 from pipeline.steps.tensors import computing_in
 
 DEPTH = 12  # blocks of ViT-B, whose numbers the papers give
@@ -55,7 +55,8 @@ def run_blocks(
     precision         "float32", "bfloat16" or "float16", by autocast; what is returned is float32
     run               what runs a block in place of `run_block`, such as a compiled form of it
     """
-    blocks, after, kept = visual.transformer.resblocks, [], []
+    visual, after, kept = with_matrices_in(visual, getattr(torch, precision)), [], []
+    blocks = visual.transformer.resblocks
     with computing_in(precision, images.device):
         before, grid = embed_patches(visual, images, positions)
         tokens = before

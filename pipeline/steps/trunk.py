@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from clip.transformer import VisionTransformer
-from clip.vision import RunBlock, TrunkFeatures, run_block, vision_trunk
+from clip.vision import RunBlock, TrunkFeatures, run_block, vision_trunk, with_matrices_in
 from pipeline.steps.tensors import computing_in
 
 
@@ -26,6 +26,7 @@ def run_trunk(
     precision         "float32", "bfloat16" or "float16", by autocast
     compiled          whether the blocks are compiled by torch.compile
     """
+    visual = with_matrices_in(visual, getattr(torch, precision))
     with computing_in(precision, images.device):
         return vision_trunk(visual, images, attention_blocks, run=block_runner(compiled), positions=positions)
 

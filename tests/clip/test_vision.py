@@ -16,7 +16,9 @@ from clip.vision import (
     run_block,
     run_block_alone,
     vision_forward,
+    vision_trunk,
     with_exact_gelu,
+    with_matrices_in,
 )
 from tests.support import PATCH, bilinear
 
@@ -166,6 +168,19 @@ def test_exact_gelu_is_a_transformer_built_with_it(tiny_clip: Clip) -> None:
     assert torch.equal(image_features(visual, batch), before)
     assert not torch.allclose(image_features(twin, batch), before, atol=1e-3)
     assert all(a is b for a, b in zip(twin.parameters(), visual.parameters()))  # no memory for weights
+
+
+@torch.no_grad()
+def test_matrices_in_half_precision_are_what_autocast_makes_of_them(tiny_clip: Clip) -> None:
+    visual, batch = tiny_clip.visual, images((4, 6))
+    twin = with_matrices_in(visual, torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        wanted, found = (vision_trunk(each, batch).last_input for each in (visual, twin))
+    assert torch.equal(found, wanted) and not torch.equal(wanted, vision_trunk(visual, batch).last_input)
+    blocks, others = twin.transformer.resblocks, visual.transformer.resblocks
+    assert blocks[0].mlp.c_fc.weight.dtype == blocks[1].attn.in_proj_weight.dtype == torch.bfloat16
+    assert all(weight.dtype == torch.float32 for weight in visual.parameters())
+    assert all(a is b for a, b in zip(blocks[-1].parameters(), others[-1].parameters()))
 
 
 def test_bicubic_positions_are_opencvs(tiny_clip: Clip) -> None:
