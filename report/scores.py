@@ -13,8 +13,8 @@ from dataset.spec import DatasetSpec
 from pipeline.steps.scores import Scores, scores_of, set_scores, split_scores
 
 TITLES = {
-    "cam": "CAM (unrefined)",
-    "attn": "CAM (refined by the affinity)",
+    "cam": "unrefined maps (of CLIP-ES: the CAM)",
+    "attn": "final maps (of CLIP-ES: the CAM refined by the affinity)",
     "crf": "after the CRF",
     "masks": "written masks (255 counts as not predicted)",
 }
