@@ -103,7 +103,7 @@ zsseg_trained() { # NAME ITERATIONS ENSEMBLE [options]: its network and its mask
         --maskformer "$out/$name/weights.safetensors" --ensemble "$ensemble" --region_threshold 0.3 --region_side 96
 }
 zsseg_network() { # sees masks of six classes and the background; pixels of the other two count for nothing
-    zsseg_trained zsseg-network "${ZSSEG_ITERATIONS:-4000}" 0.95 --masks $train/SegmentationClass
+    zsseg_trained zsseg-network "${ZSSEG_ITERATIONS:-3500}" 0.95 --masks $train/SegmentationClass
 }
 zsseg_self_trained() { # the same masks of six classes, but MaskCLIP's of all else: nothing says where the other two are
     make_masks $train maskclip-unlabelled maskclip-unlabelled-train --method maskclip --labels all

@@ -1,6 +1,6 @@
 """What a MaskFormer learns from: masks of the classes in an image, matched with its queries (Cheng et al., 2021)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -52,28 +52,39 @@ def matched_losses(
     """
     own = max(1, sum(len(target.classes) for target in targets))
     share = own / counted if counted else 1.0
+    known_in_part = any(target.unknown is not None and len(target.classes) for target in targets)
     layers, losses = len(predictions.class_logits), {}
     for layer in range(layers):
-        found = criterion(
-            _looked_at(predictions.mask_logits[layer].float(), targets),
-            predictions.class_logits[layer].float(),
-            [target.masks for target in targets],
-            [target.classes for target in targets],
-        )
+        masks, classes = predictions.mask_logits[layer].float(), predictions.class_logits[layer].float()
+        found = (_where_known if known_in_part else _everywhere)(criterion, masks, classes, targets)
         ending = "" if layer == layers - 1 else f"_{layer}"
         for theirs, name in NAMES.items():
             losses[name + ending] = found[theirs] * (share if name != "loss_ce" else 1.0)
     return losses
 
 
-def _looked_at(logits: Tensor, targets: Sequence[Targets]) -> Tensor:
-    """(B, Q, h, w) mask logits; where pixels are unknown, those at full resolution, which say "outside" there."""
-    unknown = [target.unknown for target in targets if target.unknown is not None]
-    if not unknown:
-        return logits
-    ignored = torch.stack(unknown)[:, None]
-    whole = F.interpolate(logits, size=ignored.shape[-2:], mode="bilinear", align_corners=False)
-    return whole.masked_fill(ignored, FAR)
+def _everywhere(
+    criterion: MaskFormerLoss, masks: Tensor, classes: Tensor, targets: Sequence[Targets]
+) -> Mapping[str, Tensor]:
+    """Losses of one layer: logits of masks (B, Q, h, w) and of classes (B, Q, C+1)."""
+    return criterion(masks, classes, [target.masks for target in targets], [target.classes for target in targets])
+
+
+def _where_known(
+    criterion: MaskFormerLoss, masks: Tensor, classes: Tensor, targets: Sequence[Targets]
+) -> Mapping[str, Tensor]:
+    """The same with pixels that count for nothing: there, masks are taken to lie outside, where targets do."""
+    unknown = torch.stack([target.unknown for target in targets if target.unknown is not None])
+    small = F.interpolate(unknown[:, None].float(), size=masks.shape[-2:], mode="nearest") > 0
+    labels = [target.classes for target in targets]
+    matches = criterion.matcher(masks.masked_fill(small, FAR), classes, [target.masks for target in targets], labels)
+    chosen = torch.cat([of_image[queries] for of_image, (queries, _) in zip(masks, matches)])
+    wanted = torch.cat([target.masks[places] for target, (_, places) in zip(targets, matches)])
+    hidden = torch.cat([rows.expand(len(places), -1, -1) for rows, (_, places) in zip(unknown, matches)])
+    whole = F.interpolate(chosen[None], size=hidden.shape[-2:], mode="bilinear", align_corners=False)
+    number, pairs = len(wanted), [(torch.arange(len(wanted)),) * 2]
+    of_masks = criterion.loss_masks(whole.masked_fill(hidden, FAR), [wanted], pairs, number)  # type: ignore[arg-type]
+    return of_masks | criterion.loss_labels(classes, labels, matches)
 
 
 def weighted_sum(losses: dict[str, Tensor]) -> Tensor:

@@ -93,22 +93,27 @@ def test_losses_are_those_of_a_plain_loop_over_every_choice() -> None:
 
 
 def test_what_is_unknown_changes_nothing_and_leads_to_nothing() -> None:
-    """Against losses of the pixels that are left, where masks lie on the grid of their logits."""
-    labels = torch.full((1, H, W), 254)
-    labels[0, :6, :8], labels[0, 6:, 8:], labels[0, :, 12:] = 1, 0, 255
-    (target,) = known = [targets_of(each, ignored=True) for each in labels]
+    """Matches and losses are those of the pixels that are left; focal losses are means over all pixels."""
+    labels = torch.full((H, W), 254)
+    labels[:6, :8], labels[6:, 8:], labels[:, 12:] = 1, 0, 255
+    target = targets_of(labels, ignored=True)
     assert target.classes.tolist() == [0, 1] and target.unknown is not None and int(target.unknown.sum()) == 4 * H
     torch.manual_seed(2)
-    logits = (3 * torch.randn(1, 1, SIZES.queries, H, W)).requires_grad_()
+    logits = (3 * torch.randn(1, 1, SIZES.queries, H // GRID, W // GRID)).requires_grad_()
     found = Predictions(torch.zeros(0), torch.randn(1, 1, SIZES.queries, SIZES.classes + 1), logits)
-    losses = matched_losses(small_maskformer().criterion, found, known)
-    cut = Targets(target.classes, target.masks[..., :12])
-    fewer = Predictions(torch.zeros(0), found.class_logits, logits[..., :12])
-    expected = matched_losses(small_maskformer().criterion, fewer, [cut])
-    torch.testing.assert_close(losses["loss_dice"], expected["loss_dice"])
-    torch.testing.assert_close(losses["loss_mask"] * (W / 12), expected["loss_mask"])  # a mean over all pixels
+    losses = matched_losses(small_maskformer().criterion, found, [target])
+    part = Targets(target.classes, target.masks[..., :12])
+    chosen = cheapest(found.class_logits[0, 0], logits[0, 0, ..., :3].detach(), part)
+    large = torch.nn.functional.interpolate(logits[0], size=(H, W), mode="bilinear")[0, ..., :12].detach()
+    pairs = [of_pair(large[query], part.masks[index]) for index, query in enumerate(chosen)]
+    values = {name: float(value.detach()) for name, value in losses.items()}
+    torch.testing.assert_close(values["loss_dice"], sum(dice for _, dice in pairs) / 2, atol=1e-5, rtol=1e-5)
+    of_all = sum(focal for focal, _ in pairs) / 2 * 12 / W
+    torch.testing.assert_close(values["loss_mask"], of_all, atol=1e-5, rtol=1e-5)
     weighted_sum(losses).backward()
-    assert logits.grad is not None and not logits.grad[..., 12:].any() and logits.grad[..., :12].any()
+    assert logits.grad is not None and torch.isfinite(logits.grad).all() and logits.grad[..., :3].any()
+    elsewhere = [targets_of(torch.full((H, W), 255), ignored=True)]  # nothing is known at all
+    assert float(matched_losses(small_maskformer().criterion, found, elsewhere)["loss_mask"].detach()) == 0
 
 
 def test_images_without_targets_say_no_object() -> None:
