@@ -201,14 +201,16 @@ def with_exact_gelu(visual: VisionTransformer, epsilon: float) -> VisionTransfor
     return twin
 
 
-@lru_cache(maxsize=1)  # of the model in use
 def with_matrices_in(visual: VisionTransformer, dtype: torch.dtype) -> VisionTransformer:
     """The same transformer, whose matrices in all blocks but the last are stored in another precision.
 
     What autocast makes of weights without gradient in every call is then made once; the numbers are the same.
     """
-    if dtype == torch.float32:
-        return visual
+    return visual if dtype == torch.float32 else _converted(visual, dtype)
+
+
+@lru_cache(maxsize=1)  # of the model in use, which is not moved or changed; nothing is kept for float32
+def _converted(visual: VisionTransformer, dtype: torch.dtype) -> VisionTransformer:
     shared = {id(tensor): tensor for tensor in chain(visual.parameters(), visual.buffers())}
     twin = copy.deepcopy(visual, shared)
     for module in chain.from_iterable(block.modules() for block in twin.transformer.resblocks[:-1]):

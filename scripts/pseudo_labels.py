@@ -77,12 +77,16 @@ def _run(args: argparse.Namespace) -> int:
         option, holds = "--masks", "one mask PNG an image"
     place = need_dir(args.masks or args.cam_out_dir or output_dir(args.dataset, "cams"), option, holds)
     need_dir(args.seen_masks, "--seen_masks", "one mask PNG an image")
-    settings = {"compete": args.compete, "threshold": args.threshold, "rejected": args.rejected}
+    for masks in filter(None, (args.masks, args.seen_masks)):
+        if masks.resolve() == args.out.resolve():  # what is read would be overwritten
+            raise UserError(f"--out {args.out}: the masks there are read; choose another folder")
+    settings = {} if args.masks else {"compete": args.compete, "threshold": args.threshold}
+    settings |= {"rejected": args.rejected}
     files = {image_id: place / f"{image_id}{'.png' if args.masks else '.npz'}" for image_id in selection.ids}
     need_any(place, files.values(), option, holds)
     need_writable(args.out, "--out")
     files = {image_id: path for image_id, path in files.items() if path.is_file()}
-    name = f"{spec.name} pseudo {'masks' if args.masks else settings}"
+    name = f"{spec.name} pseudo {'masks ' if args.masks else ''}{settings}"
     read = (_over_masks if args.masks else _labels_of)(args, spec, place)
     job = MaskJob(name, read, args.out, args.overwrite, files=files, option="--out")
     tally, labels = make_masks(job, selection.ids, args.num_workers)
@@ -126,7 +130,6 @@ def _labels_of(args: argparse.Namespace, spec: "DatasetSpec", cams: Path) -> "Ca
 
 def _over_masks(args: argparse.Namespace, spec: "DatasetSpec", masks: Path) -> "Callable[[str], np.ndarray]":
     """Makes the mask of an id. Raises UserError for masks of another size."""
-
     from dataset.spec import IGNORE_INDEX
     from pipeline.stages.evaluate import check_shape, read_truth
     from zsseg.pseudo_labels import completed

@@ -1,5 +1,9 @@
 """The explicit forward against open_clip's own, and its parts against naive ones."""
 
+import copy
+import gc
+import weakref
+
 import cv2
 import numpy as np
 import pytest
@@ -181,6 +185,15 @@ def test_matrices_in_half_precision_are_what_autocast_makes_of_them(tiny_clip: C
     assert blocks[0].mlp.c_fc.weight.dtype == blocks[1].attn.in_proj_weight.dtype == torch.bfloat16
     assert all(weight.dtype == torch.float32 for weight in visual.parameters())
     assert all(a is b for a, b in zip(blocks[-1].parameters(), others[-1].parameters()))
+    assert with_matrices_in(visual, torch.float32) is visual
+
+
+def test_a_model_in_float32_goes_when_nobody_needs_it(tiny_clip: Clip) -> None:
+    visual = copy.deepcopy(tiny_clip.visual)
+    gone = weakref.ref(with_matrices_in(visual, torch.float32))
+    del visual
+    gc.collect()
+    assert gone() is None
 
 
 def test_bicubic_positions_are_opencvs(tiny_clip: Clip) -> None:

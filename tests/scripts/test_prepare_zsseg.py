@@ -142,6 +142,11 @@ def test_pseudo_labels_of_masks(cams: Path, tmp_path: Path, command: Command) ->
     expected = np.where(truth < 15, truth, np.where(guesses < 15, 255, guesses))
     assert np.array_equal(read_mask(tmp_path / "pseudo/a.png"), expected)
     assert command(*run, "--threshold", "0.1").err.startswith("error: --masks: ")
+    other = command(*run, "--rejected", "num_classes")  # in a folder of masks with 255
+    assert other.code == 2 and "pass another --out, or --overwrite" in other.err
+    for read in ("masks", "raw"):
+        own = command(*run, "--out", tmp_path / read, "--overwrite")
+        assert own.code == 2 and "the masks there are read" in own.err
 
 
 @pytest.mark.parametrize("part", list(parity.PARTS))

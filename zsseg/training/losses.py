@@ -82,7 +82,7 @@ def _where_known(
     wanted = torch.cat([target.masks[places] for target, (_, places) in zip(targets, matches)])
     hidden = torch.cat([rows.expand(len(places), -1, -1) for rows, (_, places) in zip(unknown, matches)])
     whole = F.interpolate(chosen[None], size=hidden.shape[-2:], mode="bilinear", align_corners=False)
-    number, pairs = len(wanted), [(torch.arange(len(wanted)),) * 2]
+    number, pairs = sum(map(len, labels)), [(torch.arange(len(wanted)),) * 2]
     of_masks = criterion.loss_masks(whole.masked_fill(hidden, FAR), [wanted], pairs, number)  # type: ignore[arg-type]
     return of_masks | criterion.loss_labels(classes, labels, matches)
 

@@ -69,7 +69,7 @@ class Settings:
     hidden: str = option(
         "outside",
         "pixels of classes that are not learned: outside of every mask, as published, like the background; or ignored "
-        "by the losses, where the background is known",
+        "by the losses of masks, while the background stays outside",
         choices=("outside", "ignored"),
     )
     ema: float = option(0.0, "decay of a running mean of the weights", type=share, metavar="X")

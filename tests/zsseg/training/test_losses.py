@@ -116,6 +116,17 @@ def test_what_is_unknown_changes_nothing_and_leads_to_nothing() -> None:
     assert float(matched_losses(small_maskformer().criterion, found, elsewhere)["loss_mask"].detach()) == 0
 
 
+def test_where_all_is_known_nothing_changes() -> None:
+    """Also with more masks than queries, which all count in what losses are divided by."""
+    count, found = SIZES.queries + 2, predictions()
+    masks = torch.rand(count, H, W, generator=torch.Generator().manual_seed(4)).round()
+    usual = [Targets(torch.arange(count) % SIZES.classes, masks), *targets()[1:]]
+    known = [Targets(each.classes, each.masks, torch.zeros(H, W, dtype=torch.bool)) for each in usual]
+    wanted, ours = (matched_losses(small_maskformer().criterion, found, each) for each in (usual, known))
+    for name, value in wanted.items():
+        torch.testing.assert_close(ours[name], value)
+
+
 def test_images_without_targets_say_no_object() -> None:
     network, none = small_maskformer(), targets_of(torch.full((64, 64), 255))
     losses = matched_losses(network.criterion, network(torch.randn(1, 3, 64, 64), torch.eye(2, 16)), [none])
