@@ -107,6 +107,11 @@ class DatasetSpec:
         return ("background", *self.classes) if self.has_background else self.classes
 
     @property
+    def seen(self) -> tuple[int, ...]:
+        """Indices of the classes that are not unseen; without a split all."""
+        return tuple(index for index in range(len(self.classes)) if index not in self.unseen)
+
+    @property
     def unseen_labels(self) -> tuple[int, ...]:
         """Mask values of the unseen classes. The background, where there is one, is among the seen."""
         return tuple(index + int(self.has_background) for index in self.unseen)

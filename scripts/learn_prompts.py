@@ -91,7 +91,7 @@ def _learn(args: argparse.Namespace, ranks: "Ranks") -> int:
     need_writable(args.out, "--out")
     spec = selection.spec
     first = int(spec.has_background)
-    learned = [index for index in range(len(spec.classes)) if args.learn == "all" or index not in spec.unseen]
+    learned = list(range(len(spec.classes)) if args.learn == "all" else spec.seen)
     pairs, failures = training_pairs(
         selection.ids, selection.paths.images, selection.as_given(args.masks), spec.num_labels
     )

@@ -112,9 +112,7 @@ def _tolerant(form: "RawForm") -> "RawForm":
 
 def _parts(spec: "DatasetSpec") -> dict[str, list[int]]:
     """The classes of each part of a split, by the ending of its folder."""
-    every = range(len(spec.classes))
-    seen = [index for index in every if index not in spec.unseen]
-    return {"": list(every), "_base": seen, "_novel": sorted(spec.unseen)}
+    return {"": list(range(len(spec.classes))), "_base": list(spec.seen), "_novel": sorted(spec.unseen)}
 
 
 def _make(

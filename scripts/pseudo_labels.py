@@ -107,7 +107,6 @@ def _labels_of(args: argparse.Namespace, spec: "DatasetSpec", cams: Path) -> "Ca
 
     first, classes = int(spec.has_background), len(spec.classes)
     rejected = spec.num_labels if args.rejected == "num_classes" else IGNORE_INDEX
-    seen = [index for index in range(classes) if index not in spec.unseen]
 
     def read(image_id: str) -> np.ndarray:
         path = cams / f"{image_id}.npz"
@@ -120,7 +119,7 @@ def _labels_of(args: argparse.Namespace, spec: "DatasetSpec", cams: Path) -> "Ca
         for rows in strips(stored.size, classes):
             scores = stored.rows(rows)[np.argsort(stored.keys)]
             known = truth[rows].astype(np.int64) - first
-            labels = pseudo_labels(scores, known, seen, args.compete == "unseen", args.threshold)
+            labels = pseudo_labels(scores, known, spec.seen, args.compete == "unseen", args.threshold)
             labels = np.where(labels == IGNORE_INDEX, rejected, labels + first)
             mask[rows] = np.where(known < 0, 0, labels)  # the background, where there is one, is known too
         return mask
@@ -136,7 +135,7 @@ def _over_masks(args: argparse.Namespace, spec: "DatasetSpec", masks: Path) -> "
 
     first = int(spec.has_background)
     rejected = spec.num_labels if args.rejected == "num_classes" else IGNORE_INDEX
-    seen = [index + first for index in range(len(spec.classes)) if index not in spec.unseen]
+    seen = [index + first for index in spec.seen]
 
     def read(image_id: str) -> "np.ndarray":
         found, truth = (read_truth(folder, image_id, spec.num_labels) for folder in (masks, args.seen_masks))

@@ -130,13 +130,12 @@ def _train(args: argparse.Namespace, ranks: "Ranks") -> int:
     from cli.lookup import select_from
     from common.files import need_dir, need_writable
     from training.pairs import training_pairs
-    from zsseg.training.samples import seen_classes
     from zsseg.training.trainer import WEIGHTS, Job, train
 
     selection = select_from(args, images_needed=True, with_labels=args.labels != "clip")
     spec = selection.spec
     need_dir(args.masks, "--masks", "one mask PNG an image")
-    classes = list(range(len(spec.classes))) if args.learn == "all" else seen_classes(spec)
+    classes = list(range(len(spec.classes)) if args.learn == "all" else spec.seen)
     pairs, failures = training_pairs(
         selection.ids, selection.paths.images, selection.as_given(args.masks), spec.num_labels
     )

@@ -20,11 +20,6 @@ from zsseg.training.augment import Views, view
 _VIEW = 1  # what a random number is for; training.loop and training.batches take others
 
 
-def seen_classes(spec: DatasetSpec) -> list[int]:
-    """Indices of the classes that are trained on."""
-    return [index for index in range(len(spec.classes)) if index not in spec.unseen]
-
-
 def label_table(spec: DatasetSpec, classes: Sequence[int], background: int = IGNORE_INDEX) -> np.ndarray:
     """(256,) uint8: by mask value the place of its class among `classes`; 255 for all others.
 

@@ -21,7 +21,7 @@ from zsseg.maskformer import MaskFormer
 from zsseg.sizes import NETWORKS
 from zsseg.training.losses import NOTHING
 from zsseg.training.optimizer import optimizer_for
-from zsseg.training.samples import label_table, seen_classes
+from zsseg.training.samples import label_table
 from zsseg.training.trainer import network_alone, start, train
 
 
@@ -95,10 +95,10 @@ def test_a_bad_image_costs_only_itself_and_all_is_scored(tmp_path: Path) -> None
 
 def test_nothing_tells_where_unseen_classes_are(tmp_path: Path) -> None:
     spec = scenes_spec(tmp_path, unseen=(0,))
-    assert seen_classes(spec) == [1]
-    table = label_table(spec, seen_classes(spec))
+    assert spec.seen == (1,)
+    table = label_table(spec, spec.seen)
     assert table[2] == 0 and (np.delete(table, 2) == IGNORE_INDEX).all()
-    table = label_table(spec, seen_classes(spec), NOTHING)  # where they are ignored, the background is told
+    table = label_table(spec, spec.seen, NOTHING)  # where they are ignored, the background is told
     assert table[[0, 2]].tolist() == [NOTHING, 0] and (np.delete(table, [0, 2]) == IGNORE_INDEX).all()
 
 
