@@ -9,7 +9,9 @@ import torch
 
 from clip.load import load_clip
 from common.images import read_image
+from dataset.classes_file import read_classes
 from dataset.split_file import read_split
+from pipeline.methods.zsseg import ZssegSettings, complete
 from pipeline.steps.regions import SoftMasks
 from tests.support import Command
 from tests.zsseg.small import SIZES, small_maskformer
@@ -56,6 +58,16 @@ def test_which_classes_a_network_learned(network: Path, tmp_path: Path) -> None:
     assert PROPOSER.learned(MaskFormerSettings(str(network))) == ("a", "b")
     torch.save(read_checkpoint(network).network.state_dict(), tmp_path / "net.pth")  # as published: it does not say
     assert PROPOSER.learned(MaskFormerSettings(str(tmp_path / "net.pth"))) is None
+
+
+def test_what_it_learned_counts_as_seen(network: Path, weights: Path, tmp_path: Path) -> None:
+    """The split hides the first two of three classes; the network learned the second nevertheless, and no other."""
+    (tmp_path / "classes.txt").write_text("c\nb\nd\n")
+    spec = replace(read_classes(tmp_path / "classes.txt"), unseen=(0, 1))
+    clip = load_clip(str(weights), activation="quick_gelu")
+    ours = ZssegSettings(proposals="maskformer", templates="dataset", proposer=MaskFormerSettings(str(network)))
+    assert complete(clip, spec, ours).seen == (1,)
+    assert complete(clip, spec, ZssegSettings(templates="dataset")).seen == (2,)
 
 
 def test_mistakes(command: Command, world: Path, weights: Path, network: Path, tmp_path: Path) -> None:

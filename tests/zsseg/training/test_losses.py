@@ -116,6 +116,23 @@ def test_what_is_unknown_changes_nothing_and_leads_to_nothing() -> None:
     assert float(matched_losses(small_maskformer().criterion, found, elsewhere)["loss_mask"].detach()) == 0
 
 
+def test_queries_are_matched_without_what_is_unknown() -> None:
+    """The first query is right where the class is known and covers all that is unknown; the second finds half of it."""
+    labels = torch.full((H, W), 254)
+    labels[:, :4], labels[:, 8:] = 0, 255
+    logits = torch.full((1, 1, SIZES.queries, H // GRID, W // GRID), -9.0)
+    logits[0, 0, 0, :, [0, 2, 3]], logits[0, 0, 1, :2, 0] = 9.0, 9.0
+    found = Predictions(torch.zeros(0), torch.zeros(1, 1, SIZES.queries, SIZES.classes + 1), logits)
+    ignored, outside = (
+        float(matched_losses(small_maskformer().criterion, found, [targets_of(labels, way)])["loss_dice"])
+        for way in (True, False)
+    )
+    first, second = torch.nn.functional.interpolate(logits[0, :, :2], size=(H, W), mode="bilinear")[0]
+    mask = (labels == 0).float()
+    assert abs(ignored - of_pair(first[:, :8], mask[:, :8])[1]) < 1e-4
+    assert abs(outside - of_pair(second, mask)[1]) < 1e-4
+
+
 def test_where_all_is_known_nothing_changes() -> None:
     """Also with more masks than queries, which all count in what losses are divided by."""
     count, found = SIZES.queries + 2, predictions()

@@ -115,6 +115,20 @@ def test_hidden_pixels_leave_the_losses_where_they_are_ignored(tmp_path: Path) -
     assert ignored["loss_mask"] < outside["loss_mask"] and ignored["loss_dice"] < outside["loss_dice"]
 
 
+def test_the_background_is_never_ignored(tmp_path: Path) -> None:
+    """In masks that hide nothing, ignoring what is hidden changes nothing."""
+    for hidden in ("ignored", "outside"):
+        job = small_job(tmp_path, hidden, max_iters=1, hidden=hidden)  # its crops are never padded
+        for pair in job.pairs:
+            assert pair.mask is not None
+            values = read_mask(pair.mask)
+            Image.fromarray(np.where(values == IGNORE_INDEX, 0, values).astype(np.uint8)).save(pair.mask)
+        train(job, begun(job), ALONE)
+    ignored, outside = (read_log(tmp_path / name)[0] for name in ("ignored", "outside"))
+    assert ignored["loss_mask"] == pytest.approx(outside["loss_mask"], rel=1e-5)
+    assert ignored["loss_dice"] == pytest.approx(outside["loss_dice"], rel=1e-5)
+
+
 def test_what_gets_no_gradient_does_not_learn(tmp_path: Path) -> None:
     prompts = {"prefix_prompt": torch.ones(4, 16), "start_signal": torch.zeros(1, 16)}
     network = small_maskformer(prompts=prompts, region_prompts=prompts)
