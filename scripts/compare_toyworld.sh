@@ -113,7 +113,7 @@ zsseg_self_trained() { # the same masks of six classes, but MaskCLIP's of all el
 }
 learned_prompts() { # of the seen classes, from the toy world's sentence on; settings were chosen on seed 778
     "$python" -m scripts.learn_prompts --dataset toyworld --img_root $train/JPEGImages --masks $train/SegmentationClass \
-        --out $out/prompts --first_words "a clean origami" --temperature 0 --crop 96 96 --max_iters 100 --warmup 5
+        --out $out/prompts --first_words "a clean origami" --logit_scale 0 --crop 96 96 --max_iters 100 --warmup 5
     make_masks $held_out zsseg-learned zsseg-learned "${regions[@]}" --prompts $out/prompts/prompts.safetensors
     make_masks $held_out maskclip-learned maskclip-learned --method maskclip --labels all \
         --prompts $out/prompts/prompts.safetensors

@@ -150,7 +150,8 @@ def _train(args: argparse.Namespace, ranks: "Ranks") -> int:
     from zsseg.words import class_text
 
     every = class_text(clip, class_names(spec), templates, spec.template).cpu()
-    settings = replace(settings, text_width=every.shape[1], words=_words(clip, templates))
+    scale = settings.logit_scale or float(clip.logit_scale)
+    settings = replace(settings, text_width=every.shape[1], words=_words(clip, templates), logit_scale=scale)
     job = Job(
         settings,
         spec,

@@ -215,6 +215,20 @@ def test_the_ensemble_with_a_network(desk: Desk, tmp_path: Path) -> None:
     assert (sums < 1.02).all() and np.isfinite(network_alone).all()
 
 
+def test_clips_own_factor_of_the_cosines(desk: Desk) -> None:
+    """Scores of one softmax at two factors: the logarithms of their ratios are as the factors."""
+    clip, scores = load_clip(str(desk.weights), activation="quick_gelu"), {}
+    assert float(clip.logit_scale) != 100
+    for scale in (100, 0):
+        desk.cams = desk.root / f"scale{scale}"
+        assert desk.generate("--labels", "all", "--logit_scale", scale).code == 0
+        scores[scale] = read_maps(desk.cams / "b.npz", "highres", 20).maps.scores.astype(float)
+    hard, soft = (np.log(scores[scale][:, :1] / scores[scale]) for scale in (100, 0))
+    sure = (scores[100] > 1e-3) & (scores[0] > 1e-3) & (np.abs(hard) > 0.1)
+    assert sure.sum() > 10
+    assert np.median(soft[sure] / hard[sure]) == pytest.approx(float(clip.logit_scale) / 100, rel=0.05)
+
+
 # --- mistakes -------------------------------------------------------------------------------------
 
 

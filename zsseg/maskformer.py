@@ -22,7 +22,6 @@ from transformers.models.maskformer.modeling_maskformer import (
 from zsseg.resnet import FrozenBatchNorm2d, Norm, NormConv, ResNet
 from zsseg.sizes import Sizes
 
-LOGIT_SCALE = 100.0  # of cosines, a constant here
 GROUPS = 32  # of the group norms
 COSTS = {"class": 1.0, "mask": 20.0, "dice": 1.0}  # weights of the losses, and of the costs when queries are matched
 NO_OBJECT = 0.1  # weight of queries without an object in the loss of the classes
@@ -246,4 +245,4 @@ class MaskFormer(nn.Module):
         embeddings, masks = self.sem_seg_head(self.backbone(images))
         with torch.autocast(images.device.type, enabled=False):  # cosines of 8 bits, times 100, would be noise
             cosines = F.normalize(embeddings.float(), dim=-1) @ self.clip_adapter.rows(text).T
-        return Predictions(embeddings, LOGIT_SCALE * cosines, masks)
+        return Predictions(embeddings, self.sizes.logit_scale * cosines, masks)

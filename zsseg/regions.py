@@ -133,10 +133,16 @@ def encode_regions(
     return [Encoded(np.array(found, np.int64), part) for found, part in zip(numbers, parts)]
 
 
-def classify(features: Tensor, text: Tensor, classes: Sequence[int], background: Tensor | None = None) -> Tensor:
+def classify(
+    features: Tensor,
+    text: Tensor,
+    classes: Sequence[int],
+    background: Tensor | None = None,
+    logit_scale: float = LOGIT_SCALE,
+) -> Tensor:
     """(Q', k) probabilities of these classes, which compete with each other and with background words.
 
     text  (K, E), background (b, E): unit embeddings
     """
     words = text[list(classes)] if background is None else torch.cat([text[list(classes)], background])
-    return (LOGIT_SCALE * features @ words.T).softmax(dim=-1)[:, : len(classes)]
+    return (logit_scale * features @ words.T).softmax(dim=-1)[:, : len(classes)]

@@ -16,6 +16,7 @@ class Sizes:
     features     channels of the pixel decoder; masks: of its last map
     hidden, heads, feedforward, layers  of the query decoder
     class_hidden of the MLP from query to text embedding
+    logit_scale  factor of the cosines between queries and words
     """
 
     classes: int
@@ -32,6 +33,7 @@ class Sizes:
     layers: int = 6
     queries: int = 100
     class_hidden: int = 1024
+    logit_scale: float = 100.0
 
 
 NETWORKS: Mapping[str, Mapping[str, Any]] = {  # what differs from the published R50; `tiny` is for the toy world

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from common.arguments import at_least_one, option, positive
+from common.arguments import at_least_one, not_negative, option, positive
 from pipeline.methods.method import CamSettings, Method, RegionMethod, TextSet, no_grid
 from zsseg.proposals.table import PROPOSERS
 
@@ -74,6 +74,12 @@ class ZssegSettings:
         flag="--ensemble",
         metavar="X",
     )
+    logit_scale: float = option(
+        100.0,
+        "factor of the cosines of regions and words, as published; 0: CLIP's own, where that is another one",
+        type=not_negative,
+        metavar="X",
+    )
     proposer: Any = None
     seen: tuple[int, ...] = ()
 
@@ -91,7 +97,8 @@ def complete(clip: Clip, spec: DatasetSpec, settings: ZssegSettings) -> ZssegSet
     proposer.ready(own, clip)
     templates = "dataset" if clip.learned else choose(clip, settings.templates, "vild14")
     seen = seen_classes(spec.classes, spec.unseen, proposer.learned(own))
-    return replace(settings, templates=templates, proposer=own, seen=seen)
+    scale = settings.logit_scale or float(clip.logit_scale)
+    return replace(settings, templates=templates, proposer=own, seen=seen, logit_scale=scale)
 
 
 def words(spec: DatasetSpec, settings: ZssegSettings) -> Words:
@@ -132,7 +139,7 @@ def maps(
     encoded = encode_regions(clip, photos, crops, settings.precision, settings.compile, options.at_once)
     results = []
     for regions, found, classes in zip(proposed, encoded, labels):
-        by_clip = to_numpy(classify(found.features, text.foreground, classes, text.background))
+        by_clip = to_numpy(classify(found.features, text.foreground, classes, text.background, options.logit_scale))
         results.append(RegionMaps(regions, scores_of(regions, by_clip, found.numbers, classes, options)))
     return results
 

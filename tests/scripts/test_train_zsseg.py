@@ -49,6 +49,15 @@ def test_a_run_from_the_command_line_and_its_repeat(
     assert "seed 0 (now 1); pass --overwrite or another --out" in capsys.readouterr().err
 
 
+def test_clips_own_factor_of_the_cosines_is_kept_with_the_weights(data: list[str], tmp_path: Path) -> None:
+    state = openai_state(tiny_model())
+    state["logit_scale"] = torch.tensor(13.0).log()
+    torch.save(state, tmp_path / "clip.pt")
+    own = [*data[: data.index("--clip")], "--clip", "clip.pt", "--device", "cpu", "--out", "out", "--logit_scale", "0"]
+    assert train_zsseg.main(own) == 0
+    assert read_checkpoint(tmp_path / "out/weights.safetensors").network.sizes.logit_scale == pytest.approx(13)
+
+
 def test_learned_prompts_and_earlier_weights(data: list[str], tmp_path: Path) -> None:
     """The prompts are in the file that is written; a training goes on from another one's weights."""
     prompts = torch.randn(4, 64)

@@ -92,6 +92,10 @@ def test_classes_compete_with_each_other_and_the_background() -> None:
         weights = [float(torch.exp(100 * feature @ text[index])) for index in (2, 0, 4)]
         assert row.tolist() == pytest.approx([weights[0] / sum(weights), weights[1] / sum(weights)], abs=1e-5)
     assert ours.classify(features, text, [1]).tolist() == [[1.0]] * 3
+    (row, *_), weights = ours.classify(features, text, [1, 3], logit_scale=13.0), []
+    for index in (1, 3):
+        weights.append(float(torch.exp(13 * features[0] @ text[index])))
+    assert row.tolist() == pytest.approx([weight / sum(weights) for weight in weights], abs=1e-5)
 
 
 def test_a_photo_of_another_size_is_refused() -> None:

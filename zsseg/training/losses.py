@@ -14,7 +14,6 @@ from zsseg.maskformer import COSTS, Predictions
 NAMES = {"loss_cross_entropy": "loss_ce", "loss_mask": "loss_mask", "loss_dice": "loss_dice"}  # transformers' and ours
 NOTHING = 254  # label of pixels that are known to be of no class, where others, of 255, count for nothing
 FAR = -1e4  # a logit whose probability is exactly 0 in float32
-WEIGHTS = {"loss_ce": COSTS["class"], "loss_mask": COSTS["mask"], "loss_dice": COSTS["dice"]}
 
 
 @dataclass(frozen=True)
@@ -87,6 +86,7 @@ def _where_known(
     return of_masks | criterion.loss_labels(classes, labels, matches)
 
 
-def weighted_sum(losses: dict[str, Tensor]) -> Tensor:
+def weighted_sum(losses: dict[str, Tensor], class_weight: float = COSTS["class"]) -> Tensor:
     """What is minimised."""
-    return torch.stack([WEIGHTS["_".join(name.split("_")[:2])] * value for name, value in losses.items()]).sum()
+    weights = {"loss_ce": class_weight, "loss_mask": COSTS["mask"], "loss_dice": COSTS["dice"]}
+    return torch.stack([weights["_".join(name.split("_")[:2])] * value for name, value in losses.items()]).sum()

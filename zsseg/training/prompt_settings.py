@@ -74,7 +74,7 @@ class PromptSettings:
         type=not_negative,
         metavar="X",
     )
-    temperature: float = option(
+    logit_scale: float = option(
         100.0,
         "factor of the cosines in the loss, as published; 0: CLIP's own, where that is another one",
         type=not_negative,

@@ -35,11 +35,11 @@ class PromptLearner(nn.Module):
     """Images of regions (B, 3, H, W) to logits (B, C) of the names; only the vectors around the names learn."""
 
     def __init__(
-        self, clip: Clip, names: Sequence[Sequence[str]], prefix: Tensor, suffix: Tensor, temperature: float = 100.0
+        self, clip: Clip, names: Sequence[Sequence[str]], prefix: Tensor, suffix: Tensor, logit_scale: float = 100.0
     ) -> None:
         """`prefix` (P, D) and `suffix` (S, D) are the first vectors. Raises UserError for a name that is too long."""
         super().__init__()
-        self.temperature = temperature or float(clip.logit_scale)
+        self.logit_scale = logit_scale or float(clip.logit_scale)
         self.clip, self.names = clip, names  # frozen, and no part of checkpoints
         device = clip.device
         self.prefix_prompt, self.suffix_prompt = (
@@ -50,7 +50,7 @@ class PromptLearner(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         with torch.no_grad():
             features = F.normalize(self.clip.model.encode_image(images, "bicubic").float(), dim=-1)
-        return self.temperature * features @ self.texts().T
+        return self.logit_scale * features @ self.texts().T
 
     def texts(self) -> Tensor:
         """(C, E) unit embeddings of the names."""
@@ -61,13 +61,13 @@ def learner(clip: Clip, settings: PromptSettings) -> PromptLearner:
     """A learner with the clip's learned prompts, with the embeddings of words, or with random vectors."""
     if clip.learned is not None:
         vectors = (clip.learned.prefix, clip.learned.suffix)
-        return PromptLearner(clip, settings.names, *vectors, settings.temperature)
+        return PromptLearner(clip, settings.names, *vectors, settings.logit_scale)
     generator = torch.Generator().manual_seed(settings.seed)
     first = torch.randn(settings.prefix + settings.suffix, clip.texts.width, generator=generator) * FIRST_DEVIATION
     prefix, suffix = first.split([settings.prefix, settings.suffix])
     if settings.first_words:
         prefix = clip.texts.token_embeddings()[SimpleTokenizer().encode(settings.first_words)].cpu().float()
-    return PromptLearner(clip, settings.names, prefix, suffix, settings.temperature)
+    return PromptLearner(clip, settings.names, prefix, suffix, settings.logit_scale)
 
 
 def objective(network: nn.Module, batch: RegionBatch) -> dict[str, Tensor]:

@@ -72,6 +72,19 @@ class Settings:
         "by the losses of masks, while the background stays outside",
         choices=("outside", "ignored"),
     )
+    logit_scale: float = option(
+        100.0,
+        "factor of the cosines of queries and words, as published; 0: CLIP's own, where that is another one",
+        type=not_negative,
+        metavar="X",
+    )
+    class_weight: float = option(
+        1.0,
+        "of the losses of classes, and of classes when queries are matched; 1 as published, beside 20 of focal losses "
+        "and 1 of dice losses",
+        type=not_negative,
+        metavar="X",
+    )
     ema: float = option(0.0, "decay of a running mean of the weights", type=share, metavar="X")
     seed: int = option(0, "of start weights, order and views", type=count)
     code: str = VERSION
@@ -100,7 +113,7 @@ class Settings:
     @property
     def sizes(self) -> Sizes:
         """Of the network."""
-        return Sizes(len(self.names), self.text_width, **NETWORKS[self.network])
+        return Sizes(len(self.names), self.text_width, logit_scale=self.logit_scale, **NETWORKS[self.network])
 
     def rate(self, iteration: int) -> float:
         """The learning rate of a 0-based iteration."""

@@ -77,6 +77,7 @@ class Report:
 def start(job: Job, network: MaskFormer, ranks: Ranks) -> State:
     """The state before the first iteration."""
     settings, network = job.settings, network.to(ranks.device)
+    network.criterion.matcher.cost_class = settings.class_weight
     for name, parameter in network.named_parameters():
         if "prompt_learner." in name or name.startswith("_region_clip_adapter."):
             parameter.requires_grad_(False)  # no loss depends on it
@@ -112,7 +113,7 @@ def train(job: Job, state: State, ranks: Ranks) -> Report:
         predictions = model(images, text)
         with torch.autocast(images.device.type, enabled=False):
             losses = matched_losses(criterion, predictions, targets, counted)
-            return {"loss": weighted_sum(losses), **losses}
+            return {"loss": weighted_sum(losses, settings.class_weight), **losses}
 
     training = loop.Training(
         objective,

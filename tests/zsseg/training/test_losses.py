@@ -50,14 +50,14 @@ def of_pair(logits: Tensor, mask: Tensor) -> tuple[float, float]:
     return sum(focal(*pair) for pair in pairs) / len(pairs), dice
 
 
-def cheapest(classes: Tensor, masks: Tensor, target: Targets) -> tuple[int, ...]:
+def cheapest(classes: Tensor, masks: Tensor, target: Targets, class_weight: float = 1.0) -> tuple[int, ...]:
     """The query of each target: of all choices the one with the least costs, on the grid of the mask logits."""
     small = target.masks[:, ::GRID, ::GRID]
     probability = classes.softmax(-1)
 
     def cost(query: int, index: int) -> float:
         focal_loss, dice = of_pair(masks[query], small[index])
-        return 20 * focal_loss + dice - float(probability[query, target.classes[index]])
+        return 20 * focal_loss + dice - class_weight * float(probability[query, target.classes[index]])
 
     choices = itertools.permutations(range(len(masks)), len(small))
     return min(choices, key=lambda choice: sum(cost(query, index) for index, query in enumerate(choice)))
@@ -90,6 +90,23 @@ def test_losses_are_those_of_a_plain_loop_over_every_choice() -> None:
     shared = matched_losses(small_maskformer().criterion, found, wanted, counted=6.0)  # more masks on other ranks
     torch.testing.assert_close(float(shared["loss_mask"]), expected["loss_mask"] / 2, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(float(shared["loss_ce"]), expected["loss_ce"], atol=1e-6, rtol=1e-5)
+
+
+def test_another_weight_of_classes_counts_in_matches_and_sum() -> None:
+    """One image, one layer: the query of the only class is the one that the class's weight makes cheapest."""
+    target, classes = targets()[1], torch.zeros(1, 1, SIZES.queries, SIZES.classes + 1)
+    masks = torch.full((1, 1, SIZES.queries, H // GRID, W // GRID), -4.0)
+    masks[0, 0, 2] = torch.where(target.masks[0, ::GRID, ::GRID] > 0, 4.0, -4.0)  # the best mask
+    classes[0, 0, 5, 1] = 9.0  # the best class
+    found, criterion = Predictions(torch.zeros(0), classes, masks), small_maskformer().criterion
+    for weight, best in ((1.0, 2), (50.0, 5)):
+        assert cheapest(classes[0, 0], masks[0, 0], target, weight) == (best,)
+        criterion.matcher.cost_class = weight
+        losses = matched_losses(criterion, found, [target])
+        large = torch.nn.functional.interpolate(masks[0], size=(H, W), mode="bilinear")[0, best]
+        torch.testing.assert_close(float(losses["loss_dice"]), of_pair(large, target.masks[0])[1], atol=1e-5, rtol=1e-5)
+        total = weight * losses["loss_ce"] + 20 * losses["loss_mask"] + losses["loss_dice"]
+        torch.testing.assert_close(weighted_sum(losses, weight), total)
 
 
 def test_what_is_unknown_changes_nothing_and_leads_to_nothing() -> None:

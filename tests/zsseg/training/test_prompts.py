@@ -140,9 +140,9 @@ def test_a_learner_starts_from_small_random_vectors_of_the_seed(tiny_clip: Clip)
     )
 
 
-def test_a_learner_can_start_from_words_with_clips_own_temperature(tiny_clip: Clip) -> None:
+def test_a_learner_can_start_from_words_with_clips_own_scale(tiny_clip: Clip) -> None:
     """It then says what the sentence of these words says: CLIP's logits."""
-    network = learner(tiny_clip, settings(first_words="a photo of the", temperature=0.0))
+    network = learner(tiny_clip, settings(first_words="a photo of the", logit_scale=0.0))
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(2))
     texts = encode_prompts(tiny_clip, [[f"a photo of the {name}." for name in group] for group in NAMES])
     features = torch.nn.functional.normalize(tiny_clip.model.encode_image(images), dim=1)

@@ -102,6 +102,21 @@ def test_nothing_tells_where_unseen_classes_are(tmp_path: Path) -> None:
     assert table[[0, 2]].tolist() == [NOTHING, 0] and (np.delete(table, [0, 2]) == IGNORE_INDEX).all()
 
 
+def test_the_weight_of_classes_and_the_factor_of_cosines_are_the_runs_own(tmp_path: Path) -> None:
+    heavy = small_job(tmp_path, max_iters=1, class_weight=7.0)
+    state = begun(heavy)
+    assert isinstance(state.network, MaskFormer) and state.network.criterion.matcher.cost_class == 7
+    train(heavy, state, ALONE)
+    (row,) = read_log(heavy.out)
+    of_classes, focal, dice = (row[name] + row[f"{name}_0"] for name in ("loss_ce", "loss_mask", "loss_dice"))
+    assert row["loss"] == pytest.approx(7 * of_classes + 20 * focal + dice, rel=1e-4)
+    soft = small_job(tmp_path, "soft", logit_scale=25.0).settings.sizes
+    images, words = torch.randn(1, 3, 64, 64), torch.eye(2, 16)
+    usual, softer = (MaskFormer(sizes).eval() for sizes in (heavy.settings.sizes, soft))
+    softer.load_state_dict(usual.state_dict())
+    torch.testing.assert_close(4 * softer(images, words).class_logits, usual(images, words).class_logits)
+
+
 def test_hidden_pixels_leave_the_losses_where_they_are_ignored(tmp_path: Path) -> None:
     for hidden in ("ignored", "outside"):
         job = small_job(tmp_path, hidden, max_iters=1, hidden=hidden)
