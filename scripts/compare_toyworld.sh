@@ -92,24 +92,28 @@ regions=(--method zsseg --labels all --fz_scale 400 --fz_sigma 2 --fz_min_size 4
     --region_side 96 --region_expand 1.5) # as small as what this CLIP knows; chosen on seed 778
 zsseg_regions() { make_masks $held_out zsseg-regions zsseg-regions "${regions[@]}"; }
 single_prompt() { make_masks $held_out zsseg-single zsseg-single "${regions[@]}" --templates single; }
-zsseg_trained() { # NAME ITERATIONS ENSEMBLE [options]: its network and its masks; the settings were chosen on seed 778
-    local name=$1 iterations=$2 ensemble=$3
-    shift 3
+zsseg_trained() { # NAME ITERATIONS ENSEMBLE SCALE [options]: its network and its masks; settings chosen on seed 7781
+    local name=$1 iterations=$2 ensemble=$3 scale=$4
+    shift 4
     "$python" -m scripts.train_zsseg --dataset toyworld --img_root $train/JPEGImages --out "$out/$name" \
         --max_iters "$iterations" --batch_size 8 --crop 96 --short_side 160 --sides 96 112 128 --long_side 2048 \
         --lr 5e-4 --backbone_lr 2 --warmup 50 --clip_norm 1 --ema 0.99 --save_every 500 --network tiny \
         --hidden ignored "$@"
     make_masks $held_out "$name" "$name" --method zsseg --labels all --proposals maskformer \
-        --maskformer "$out/$name/weights.safetensors" --ensemble "$ensemble" --region_threshold 0.3 --region_side 96
+        --maskformer "$out/$name/weights.safetensors" --ensemble "$ensemble" --logit_scale "$scale" \
+        --region_threshold 0.3 --region_side 96
 }
 zsseg_network() { # sees masks of six classes and the background; pixels of the other two count for nothing
-    zsseg_trained zsseg-network "${ZSSEG_ITERATIONS:-3500}" 0.95 --masks $train/SegmentationClass
+    zsseg_trained zsseg-network "${ZSSEG_ITERATIONS:-3500}" 0.9 30 --masks $train/SegmentationClass
 }
-zsseg_self_trained() { # the same masks of six classes, but MaskCLIP's of all else: nothing says where the other two are
-    make_masks $train maskclip-unlabelled maskclip-unlabelled-train --method maskclip --labels all
-    "$python" -m scripts.pseudo_labels --dataset toyworld --img_root $train/JPEGImages \
-        --masks $train/maskclip-unlabelled --seen_masks $train/SegmentationClass --out $train/pseudo --num_workers 1
-    zsseg_trained zsseg-self-trained "${ZSSEG_ITERATIONS:-4000}" 0.7 --masks $train/pseudo --learn all
+zsseg_self_trained() { # the same masks of six classes, but MaskCLIP+'s of all else: nothing says where the two are
+    local data=(--dataset toyworld --img_root $train/JPEGImages)
+    "$python" -m scripts.predict_segmentor "${data[@]}" --weights $out/maskclip-plus/weights.safetensors \
+        --out $train/maskclip-plus --flip --scales 1 1.5 --num_workers 1 --crf
+    "$python" -m scripts.pseudo_labels "${data[@]}" --masks $train/maskclip-plus \
+        --seen_masks $train/SegmentationClass --out $train/pseudo --num_workers 1
+    zsseg_trained zsseg-self-trained "${ZSSEG_ITERATIONS:-3000}" 0.7 0 --masks $train/pseudo --learn all \
+        --logit_scale 0 --class_weight 4 # this CLIP's own factor of the cosines; random weights learn names slowly
 }
 learned_prompts() { # of the seen classes, from the toy world's sentence on; settings were chosen on seed 778
     "$python" -m scripts.learn_prompts --dataset toyworld --img_root $train/JPEGImages --masks $train/SegmentationClass \
