@@ -101,10 +101,10 @@ zsseg_trained() { # NAME ITERATIONS ENSEMBLE SCALE [options]: its network and it
         --hidden ignored "$@"
     make_masks $held_out "$name" "$name" --method zsseg --labels all --proposals maskformer \
         --maskformer "$out/$name/weights.safetensors" --ensemble "$ensemble" --logit_scale "$scale" \
-        --region_threshold 0.3 --region_side 96
+        --region_threshold 0.3 --region_side 120 --flip --scales 1 0.8
 }
 zsseg_network() { # sees masks of six classes and the background; pixels of the other two count for nothing
-    zsseg_trained zsseg-network "${ZSSEG_ITERATIONS:-3500}" 0.9 30 --masks $train/SegmentationClass
+    zsseg_trained zsseg-network "${ZSSEG_ITERATIONS:-3500}" 0.95 100 --masks $train/SegmentationClass
 }
 zsseg_self_trained() { # the same masks of six classes, but MaskCLIP+'s of all else: nothing says where the two are
     local data=(--dataset toyworld --img_root $train/JPEGImages)
@@ -112,7 +112,7 @@ zsseg_self_trained() { # the same masks of six classes, but MaskCLIP+'s of all e
         --out $train/maskclip-plus --flip --scales 1 1.5 --num_workers 1 --crf
     "$python" -m scripts.pseudo_labels "${data[@]}" --masks $train/maskclip-plus \
         --seen_masks $train/SegmentationClass --out $train/pseudo --num_workers 1
-    zsseg_trained zsseg-self-trained "${ZSSEG_ITERATIONS:-3000}" 0.7 0 --masks $train/pseudo --learn all \
+    zsseg_trained zsseg-self-trained "${ZSSEG_ITERATIONS:-3400}" 0.7 0 --masks $train/pseudo --learn all \
         --logit_scale 0 --class_weight 4 # this CLIP's own factor of the cosines; random weights learn names slowly
 }
 learned_prompts() { # of the seen classes, from the toy world's sentence on; settings were chosen on seed 778

@@ -70,16 +70,32 @@ def normalised(images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def find_queries(network: MaskFormer, image: np.ndarray, text: Tensor) -> Queries:
+def find_queries(network: MaskFormer, image: np.ndarray, text: Tensor, mirrored: bool = False) -> Queries:
     """The queries' masks and classes in a resized photo (H, W, 3) uint8 RGB.
 
-    text  (C, D) unit embeddings of the classes, on the network's device
+    text      (C, D) unit embeddings of the classes, on the network's device
+    mirrored  the network sees the padded photo mirrored; its masks are mirrored back
     """
     images = network_input([image], text.device)
-    found = network(images, text)
+    found = network(images.flip(-1) if mirrored else images, text)
     probabilities = found.class_logits[-1, 0].float().softmax(dim=-1)[:, :-1]
     size, padded = (image.shape[0], image.shape[1]), (images.shape[-2], images.shape[-1])
-    return Queries(found.mask_logits[-1, 0].float(), probabilities, size, padded)
+    logits = found.mask_logits[-1, 0].float()
+    return Queries(logits.flip(-1) if mirrored else logits, probabilities, size, padded)
+
+
+def on_grid(found: Queries, like: Queries) -> Tensor:
+    """Mask logits (Q, h, w) of a photo at the places where those of the same photo at another size lie; bilinear."""
+    if (found.size, found.padded) == (like.size, like.padded):
+        return found.logits
+    y, x = (
+        padded / side * own / own_padded
+        for padded, side, own, own_padded in zip(like.padded, like.size, found.size, found.padded)
+    )
+    places = F.affine_grid(
+        found.logits.new_tensor([[[x, 0, x - 1], [0, y, y - 1]]]), [1, 1, *like.logits.shape[-2:]], align_corners=False
+    )
+    return F.grid_sample(found.logits[None], places, padding_mode="border", align_corners=False)[0]
 
 
 def labels_at(scores: Tensor, size: tuple[int, int]) -> np.ndarray:

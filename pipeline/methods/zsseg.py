@@ -132,7 +132,10 @@ def maps(
 
     options = settings.options
     proposer = PROPOSERS[options.proposals]
-    propose = proposer.ready(options.proposer, clip)
+    own = options.proposer
+    if settings.augmented and proposer.with_views:
+        own = proposer.with_views(own, settings.scales, settings.flip)
+    propose = proposer.ready(own, clip)
     proposed = [propose(photo) if regions is None else regions for photo, regions in scenes]
     crops = Crops(options.threshold, options.fill, options.expand, options.matting, options.side)
     photos = ((at_size(photo.rgb, regions.size), regions) for (photo, _), regions in zip(scenes, proposed))
@@ -158,7 +161,8 @@ def scores_of(
         scores[numbers] = by_clip
         return scores
     seen = np.array([index in options.seen for index in classes], bool)
-    return ensemble(of_classes(probabilities, classes), by_clip, numbers, seen, options.weight)
+    scores = ensemble(of_classes(probabilities, classes), by_clip, numbers, seen, options.weight)
+    return scores / getattr(regions, "views", 1)
 
 
 def at_size(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -186,9 +186,13 @@ def cam_record(folder: Path, ids: Sequence[str]) -> dict[str, Any]:
     return {}
 
 
-def read_truth(masks: Masks, image_id: str, num_labels: int) -> np.ndarray:
+ANOTHER = "ground truth of another data set? --mask_values maps other values"
+
+
+def read_truth(masks: Masks, image_id: str, num_labels: int, hint: str = ANOTHER) -> np.ndarray:
     """The ground-truth mask of an id, (H, W) uint8: labels below `num_labels`, or 255.
 
+    hint  what to do about any other value
     Raises UserError for any other value: left out like 255, it would make the scores too high.
     """
     folder = mask_folder(masks)
@@ -201,8 +205,7 @@ def read_truth(masks: Masks, image_id: str, num_labels: int) -> np.ndarray:
         unknown = truth[rows][(truth[rows] >= num_labels) & (truth[rows] != IGNORE_INDEX)]
         if unknown.size:
             expected = f"labels 0 to {num_labels - 1}, and 255 for pixels to ignore"
-            told = f"{path}: holds label {unknown[0]}; expected {expected}; ground truth of another data set?"
-            raise UserError(f"{told} --mask_values maps other values")
+            raise UserError(f"{path}: holds label {unknown[0]}; expected {expected}; {hint}")
     return truth
 
 

@@ -168,12 +168,14 @@ class SoftMasks:
     logits         (Q, h', w') float, of the padded image
     padded         (h, w) of the padded image; what lies beyond `size`, below and to the right, is cut off
     probabilities  (Q, K) of all classes, what is left to 1 is "no object"; None once they are part of the scores
+    views          looks at the photo that the masks come from, which share the scores
     """
 
     size: tuple[int, int]
     logits: np.ndarray
     padded: tuple[int, int]
     probabilities: np.ndarray | None = None
+    views: int = 1
 
     def __len__(self) -> int:
         return len(self.logits)

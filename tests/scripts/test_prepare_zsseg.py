@@ -144,6 +144,10 @@ def test_pseudo_labels_of_masks(cams: Path, tmp_path: Path, command: Command) ->
     assert command(*run, "--threshold", "0.1").err.startswith("error: --masks: ")
     other = command(*run, "--rejected", "num_classes")  # in a folder of masks with 255
     assert other.code == 2 and "pass another --out, or --overwrite" in other.err
+    (tmp_path / "foreign").mkdir()
+    Image.fromarray(np.full((4, 5), 99, np.uint8)).save(tmp_path / "foreign/a.png")
+    foreign = command("scripts.pseudo_labels", *data, "--seen_masks", "raw", "--masks", "foreign", "--overwrite")
+    assert "a.png: holds label 99; expected labels 0 to 19" in foreign.err and "ground truth" not in foreign.err
     for read in ("masks", "raw"):
         own = command(*run, "--out", tmp_path / read, "--overwrite")
         assert own.code == 2 and "the masks there are read" in own.err

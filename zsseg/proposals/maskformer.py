@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -27,6 +28,7 @@ SHORT, LONGEST = 640, 2560  # sides where the file does not say
 class MaskFormerSettings:
     """Which network, the words that its queries are compared with, and the size at which it looks at photos.
 
+    scales, flip  it looks at each photo in all of these sizes, and mirrored
     names       the groups of names of the classes
     template    the data set's own
     usual       the data set's CLIP
@@ -64,6 +66,8 @@ class MaskFormerSettings:
     template: str = "{}"
     usual: tuple[str, str | None] = ("ViT-B-16", "openai")
     identity: str = ""
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
 
 
 def with_classes(settings: MaskFormerSettings, spec: DatasetSpec) -> MaskFormerSettings:
@@ -103,18 +107,38 @@ def _proposing(settings: MaskFormerSettings, clip: Clip) -> Propose:
     about = checkpoint.about
     short, longest = (about.short, about.longest) if about else (SHORT, LONGEST)
     network = checkpoint.network.to(clip.device)
-    return partial(propose, network, text, settings.short or short, settings.longest or longest)
+    views = [(scale, mirrored) for scale in dict.fromkeys([1.0, *settings.scales]) for mirrored in _sides(settings)]
+    return partial(propose, network, text, settings.short or short, settings.longest or longest, views)
 
 
-def propose(network: MaskFormer, text: Tensor, short: int, longest: int, photo: Photo) -> SoftMasks:
-    """Soft masks of the photo at the size at which the network looks at it."""
+def _sides(settings: MaskFormerSettings) -> tuple[bool, ...]:
+    return (False, True) if settings.flip else (False,)
+
+
+def propose(
+    network: MaskFormer, text: Tensor, short: int, longest: int, views: Sequence[tuple[float, bool]], photo: Photo
+) -> SoftMasks:
+    """Soft masks of the photo at the size at which the network looks at it: those of every view, one after the other.
+
+    views  scales of that size, and whether mirrored; the first is the photo as it is
+    """
+    import torch
+
     from pipeline.steps.regions import SoftMasks
-    from zsseg.inference import find_queries, resized
+    from zsseg.inference import find_queries, on_grid, resized
 
-    image = resized(photo.rgb, short, longest)
-    found = find_queries(network, image, text)
-    logits, probabilities = found.logits.cpu().numpy(), found.probabilities.cpu().numpy()
-    return SoftMasks((image.shape[0], image.shape[1]), logits, found.padded, probabilities)
+    found = [
+        find_queries(network, resized(photo.rgb, round(short * scale), round(longest * scale)), text, mirrored)
+        for scale, mirrored in views
+    ]
+    first = found[0]
+    logits = torch.cat([on_grid(view, first) for view in found]).cpu().numpy()
+    probabilities = torch.cat([view.probabilities for view in found]).cpu().numpy()
+    return SoftMasks(first.size, logits, first.padded, probabilities, len(views))
+
+
+def with_views(settings: MaskFormerSettings, scales: Sequence[float], flip: bool) -> MaskFormerSettings:
+    return replace(settings, scales=tuple(scales), flip=flip)
 
 
 def _needed(settings: MaskFormerSettings) -> str:
@@ -146,4 +170,5 @@ PROPOSER = Proposer(
     with_classes=with_classes,
     learned=learned,
     with_clip=with_clip,
+    with_views=with_views,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,7 @@ class Proposer:
                classes; called before `complete`
     learned    of one that gives class probabilities: its settings to the names of the classes that its network was
                trained on; None where nothing says it
+    with_views of one whose network can look at photos at several scales, and mirrored: its settings with these
     with_clip  of one that can take the CLIP that classifies regions, in place of loading one: as `load`
     """
 
@@ -61,6 +62,7 @@ class Proposer:
     with_classes: Callable[[Any, DatasetSpec], Any] = lambda settings, spec: settings
     learned: Callable[[Any], tuple[str, ...] | None] = lambda settings: None
     with_clip: Callable[[Any, Clip], Propose] | None = None
+    with_views: Callable[[Any, Sequence[float], bool], Any] | None = None
 
     def ready(self, settings: Any, clip: Clip) -> Propose:
         """The function that proposes, on the device of the CLIP that classifies regions."""
