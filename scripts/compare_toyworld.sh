@@ -79,6 +79,9 @@ clip_es_network() { network clip-es-network --masks $train/clip-es; }
 maskclip_network() { network maskclip-network --masks $train/maskclip; }
 maskclip_plus() { # CLIP wants surroundings, so larger crops; the teacher's settings were chosen on seed 778
     network maskclip-plus --teacher maskclip --teacher_refined --teacher_pamr 5 --crop 192 --scales 0.75 1.25
+    "$python" -m scripts.predict_segmentor --dataset toyworld --img_root $train/JPEGImages \
+        --weights $out/maskclip-plus/weights.safetensors --out $train/maskclip-plus --flip --scales 1 1.5 --num_workers 1 \
+        --crf # for zsseg
 }
 segclip() { # learns from captions alone; its settings were chosen on seed 778
     "$python" -m scripts.superpixels $train/JPEGImages --side 192 --num_workers 1
@@ -107,12 +110,9 @@ zsseg_network() { # sees masks of six classes and the background; pixels of the 
     zsseg_trained zsseg-network "${ZSSEG_ITERATIONS:-3500}" 0.95 100 --masks $train/SegmentationClass
 }
 zsseg_self_trained() { # the same masks of six classes, but MaskCLIP+'s of all else: nothing says where the two are
-    local data=(--dataset toyworld --img_root $train/JPEGImages)
-    "$python" -m scripts.predict_segmentor "${data[@]}" --weights $out/maskclip-plus/weights.safetensors \
-        --out $train/maskclip-plus --flip --scales 1 1.5 --num_workers 1 --crf
-    "$python" -m scripts.pseudo_labels "${data[@]}" --masks $train/maskclip-plus \
-        --seen_masks $train/SegmentationClass --out $train/pseudo --num_workers 1
-    zsseg_trained zsseg-self-trained "${ZSSEG_ITERATIONS:-3400}" 0.7 0 --masks $train/pseudo --learn all \
+    "$python" -m scripts.pseudo_labels --dataset toyworld --img_root $train/JPEGImages \
+        --masks $train/maskclip-plus --seen_masks $train/SegmentationClass --out $train/pseudo --num_workers 1
+    zsseg_trained zsseg-self-trained "${ZSSEG_ITERATIONS:-4000}" 0.7 0 --masks $train/pseudo --learn all \
         --logit_scale 0 --class_weight 4 # this CLIP's own factor of the cosines; random weights learn names slowly
 }
 learned_prompts() { # of the seen classes, from the toy world's sentence on; settings were chosen on seed 778

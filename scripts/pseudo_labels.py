@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from dataset.spec import DatasetSpec
 
-HINT = "masks of another data set?"
-
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(
@@ -115,7 +113,7 @@ def _labels_of(args: argparse.Namespace, spec: "DatasetSpec", cams: Path) -> "Ca
         stored = read_maps(path, "attn_highres", classes)
         if sorted(stored.keys.tolist()) != list(range(classes)):
             raise UserError(f"{path}: maps of {len(stored.keys)} classes of {classes}; make them with --labels all")
-        truth = read_truth(args.seen_masks, image_id, spec.num_labels, HINT)
+        truth = read_truth(args.seen_masks, image_id, spec.num_labels, "mask")
         check_shape(path, stored.size, truth)
         mask = np.empty(truth.shape, np.uint8)
         for rows in strips(stored.size, classes):
@@ -140,7 +138,7 @@ def _over_masks(args: argparse.Namespace, spec: "DatasetSpec", masks: Path) -> "
     seen = [index + first for index in spec.seen]
 
     def read(image_id: str) -> "np.ndarray":
-        found, truth = (read_truth(folder, image_id, spec.num_labels, HINT) for folder in (masks, args.seen_masks))
+        found, truth = (read_truth(folder, image_id, spec.num_labels, "mask") for folder in (masks, args.seen_masks))
         check_shape(masks / f"{image_id}.png", found.shape, truth)
         return completed(found, truth, seen, rejected)
 

@@ -210,6 +210,13 @@ def test_the_ensemble_with_a_network(desk: Desk, tmp_path: Path) -> None:
     assert seen_by_clip.any()
     unseen = np.isin(np.arange(20), SPEC.unseen)
     shares = np.where(unseen, 0.7, 0.3)  # CLIP's
+    desk.cams = desk.root / "views"
+    more = ("--ensemble", 0.7, "--flip", "--scales", 0.75, 1.25)
+    assert desk.generate("--labels", "all", *more, options=(*options, "--device", "cpu")).code == 0
+    views = read_maps(desk.cams / "b.npz", "highres", 20).maps
+    assert len(views.regions) == 6 * SIZES.queries and views.regions.size == (64, 80)
+    assert np.array_equal(views.regions.logits[: SIZES.queries], maps[0.7].regions.logits)
+    assert np.allclose(6 * views.scores[: SIZES.queries].astype(float), mixed, rtol=0.01, atol=1e-5)  # float16
     network_alone = (mixed / np.where(seen_by_clip[:, None], by_clip, 1) ** shares) ** (1 / (1 - shares))
     sums = network_alone[:, ~unseen].sum(axis=1)
     assert (sums < 1.02).all() and np.isfinite(network_alone).all()

@@ -186,26 +186,27 @@ def cam_record(folder: Path, ids: Sequence[str]) -> dict[str, Any]:
     return {}
 
 
-ANOTHER = "ground truth of another data set? --mask_values maps other values"
+TRUTH = "ground truth"
 
 
-def read_truth(masks: Masks, image_id: str, num_labels: int, hint: str = ANOTHER) -> np.ndarray:
+def read_truth(masks: Masks, image_id: str, num_labels: int, what: str = TRUTH) -> np.ndarray:
     """The ground-truth mask of an id, (H, W) uint8: labels below `num_labels`, or 255.
 
-    hint  what to do about any other value
+    what  what people call it
     Raises UserError for any other value: left out like 255, it would make the scores too high.
     """
     folder = mask_folder(masks)
     path = folder.path(image_id)
     if not is_file(path):
-        told = "no ground truth for this image; expected a mask PNG"
+        told = f"no {what} for this image; expected a mask PNG"
         raise UserError(f"{path}: {told}{folder.suggestion(image_id)}")
     truth = read_mask(path, folder.values)
     for rows in strips(truth.shape, 1, SCORED_AT_ONCE):
         unknown = truth[rows][(truth[rows] >= num_labels) & (truth[rows] != IGNORE_INDEX)]
         if unknown.size:
             expected = f"labels 0 to {num_labels - 1}, and 255 for pixels to ignore"
-            raise UserError(f"{path}: holds label {unknown[0]}; expected {expected}; {hint}")
+            told = f"{path}: holds label {unknown[0]}; expected {expected}; {what} of another data set?"
+            raise UserError(told + (" --mask_values maps other values" if what == TRUTH else ""))
     return truth
 
 

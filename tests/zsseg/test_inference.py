@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.zsseg.small import small_maskformer
-from zsseg.inference import find_queries, labels_at, network_input, resized, resized_size
+from zsseg.inference import Queries, find_queries, labels_at, network_input, on_grid, resized, resized_size
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,32 @@ def test_queries_have_the_size_of_the_photo_and_no_object_is_dropped() -> None:
         logits = network(network_input([image]), text).class_logits[-1, 0]
     exponents = (logits - logits.max(dim=1, keepdim=True).values).exp()
     torch.testing.assert_close(found.probabilities, exponents[:, :5] / exponents.sum(dim=1, keepdim=True))
+
+
+def test_a_mirrored_view_is_that_of_the_mirrored_photo() -> None:
+    network, image = small_maskformer(), np.random.default_rng(1).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    text = torch.nn.functional.normalize(torch.randn(5, 16), dim=-1)
+    found, other = find_queries(network, image, text, mirrored=True), find_queries(network, image[:, ::-1].copy(), text)
+    torch.testing.assert_close(found.logits, other.logits.flip(-1))
+    torch.testing.assert_close(found.probabilities, other.probabilities)
+
+
+def ramp(size: tuple[int, int], padded: tuple[int, int]) -> torch.Tensor:
+    """2 x + 3 y at the places of mask logits, x and y being shares of the photo's sides."""
+    y, x = ((torch.arange(whole // 4) + 0.5) * 4 / side for side, whole in zip(size, padded))
+    return (3 * y[:, None] + 2 * x)[None]
+
+
+def test_masks_of_another_size_come_to_the_places_of_the_first() -> None:
+    """Between the middles of its own outer pixels, bilinear resampling keeps a ramp as it is."""
+    first, second = ((45, 60), (64, 64)), ((72, 96), (96, 96))
+    one, two = (Queries(ramp(*sizes), torch.ones(1, 1), *sizes) for sizes in (first, second))
+    for found, like in ((two, one), (one, two)):
+        moved = on_grid(found, like)
+        assert moved.shape == like.logits.shape
+        own = tuple(slice(1, side // 4 - 1) for side in like.size)  # inside of the photo
+        torch.testing.assert_close(moved[0][own], like.logits[0][own], atol=1e-5, rtol=0)
+    assert on_grid(one, one) is one.logits
 
 
 def test_the_first_of_equal_classes_wins_at_the_photos_size() -> None:
