@@ -88,7 +88,7 @@ class Parser(argparse.ArgumentParser):
         result, unknown = self.parse_known_args(typed, namespace)
         if unknown:
             flag = unknown[0].split("=")[0]
-            needed = [pack.goes_with for pack in self.packs if flag in map(_flag, fields(pack.settings))]
+            needed = [pack.goes_with for pack in self.packs if flag in _flags(pack.settings)]
             if needed:
                 self.exit(2, f"error: {flag} goes with {' or '.join(needed)} (see {self.prog} {needed[0]} --help)\n")
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -132,6 +132,11 @@ def _deciding(typed: Sequence[str], options: argparse.ArgumentParser) -> argpars
 
 def _flag(setting: "Field[Any]") -> str:
     return setting.metadata.get("flag") or f"--{setting.name}"
+
+
+def _flags(settings: type) -> set[str]:
+    """Of the fields that are options."""
+    return {_flag(setting) for setting in fields(settings) if setting.metadata}
 
 
 def add_settings(
