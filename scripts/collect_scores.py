@@ -28,7 +28,7 @@ METHODS = {  # of scripts/compare_toyworld.sh: title, and what labels of the hel
     "segclip-pretrained": ("SegCLIP pretrained on the toy world", "none"),
     "zsseg-regions": ("zsseg, felzenszwalb's regions", "none"),
     "zsseg-network": ("zsseg, network on seen masks", "none"),
-    "zsseg-self-trained": ("zsseg, network on seen masks and MaskCLIP's elsewhere", "none"),
+    "zsseg-self-trained": ("zsseg, network on seen masks and MaskCLIP+'s elsewhere", "none"),
     "clip-es-unlabelled": ("CLIP-ES", "by CLIP"),
     "clip-es": ("CLIP-ES", "given"),
     "clip-es-network": ("network on CLIP-ES' masks", "none"),
