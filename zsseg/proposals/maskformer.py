@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,12 +108,9 @@ def _proposing(settings: MaskFormerSettings, clip: Clip) -> Propose:
     about = checkpoint.about
     short, longest = (about.short, about.longest) if about else (SHORT, LONGEST)
     network = checkpoint.network.to(clip.device)
-    views = [(scale, mirrored) for scale in dict.fromkeys([1.0, *settings.scales]) for mirrored in _sides(settings)]
+    sides = (False, True) if settings.flip else (False,)
+    views = list(product(dict.fromkeys([1.0, *settings.scales]), sides))
     return partial(propose, network, text, settings.short or short, settings.longest or longest, views)
-
-
-def _sides(settings: MaskFormerSettings) -> tuple[bool, ...]:
-    return (False, True) if settings.flip else (False,)
 
 
 def propose(
