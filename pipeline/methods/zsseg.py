@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from common.arguments import at_least_one, not_negative, option, positive
@@ -132,10 +134,10 @@ def maps(
 
     options = settings.options
     proposer = PROPOSERS[options.proposals]
-    own = options.proposer
-    if settings.augmented and proposer.with_views:
-        own = proposer.with_views(own, settings.scales, settings.flip)
-    propose = proposer.ready(own, clip)
+    propose = proposer.ready(options.proposer, clip)
+    if settings.augmented:
+        sides = (False, True) if settings.flip else (False,)
+        propose = partial(propose, views=list(product(dict.fromkeys([1.0, *settings.scales]), sides)))
     proposed = [propose(photo) if regions is None else regions for photo, regions in scenes]
     crops = Crops(options.threshold, options.fill, options.expand, options.matting, options.side)
     photos = ((at_size(photo.rgb, regions.size), regions) for (photo, _), regions in zip(scenes, proposed))

@@ -142,7 +142,7 @@ def set_up(job: CamJob, worker: int = 0, processes: int = 1) -> CamWork:
     Raises UserError for a model that cannot be loaded, or settings that do not fit it.
     """
     method, settings = METHODS[job.settings.method], job.settings
-    if method.regions is not None and settings.augmented and not method.regions.proposer(settings.options).with_views:
+    if method.regions is not None and settings.augmented and not method.regions.proposer(settings.options).views:
         told = "which looks at regions; only --proposals maskformer finds them at several scales"
         raise UserError(f"--scales and --flip: not with --method {settings.method}, {told}")
     if job.plain_vit and method.load is not None:

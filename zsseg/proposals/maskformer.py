@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +28,6 @@ SHORT, LONGEST = 640, 2560  # sides where the file does not say
 class MaskFormerSettings:
     """Which network, the words that its queries are compared with, and the size at which it looks at photos.
 
-    scales, flip  it looks at each photo in all of these sizes, and mirrored
     names       the groups of names of the classes
     template    the data set's own
     usual       the data set's CLIP
@@ -67,8 +65,6 @@ class MaskFormerSettings:
     template: str = "{}"
     usual: tuple[str, str | None] = ("ViT-B-16", "openai")
     identity: str = ""
-    scales: tuple[float, ...] = (1.0,)
-    flip: bool = False
 
 
 def with_classes(settings: MaskFormerSettings, spec: DatasetSpec) -> MaskFormerSettings:
@@ -108,13 +104,16 @@ def _proposing(settings: MaskFormerSettings, clip: Clip) -> Propose:
     about = checkpoint.about
     short, longest = (about.short, about.longest) if about else (SHORT, LONGEST)
     network = checkpoint.network.to(clip.device)
-    sides = (False, True) if settings.flip else (False,)
-    views = list(product(dict.fromkeys([1.0, *settings.scales]), sides))
-    return partial(propose, network, text, settings.short or short, settings.longest or longest, views)
+    return partial(propose, network, text, settings.short or short, settings.longest or longest)
 
 
 def propose(
-    network: MaskFormer, text: Tensor, short: int, longest: int, views: Sequence[tuple[float, bool]], photo: Photo
+    network: MaskFormer,
+    text: Tensor,
+    short: int,
+    longest: int,
+    photo: Photo,
+    views: Sequence[tuple[float, bool]] = ((1.0, False),),
 ) -> SoftMasks:
     """Soft masks of the photo at the size at which the network looks at it: those of every view, one after the other.
 
@@ -133,10 +132,6 @@ def propose(
     logits = torch.cat([on_grid(view, first) for view in found]).cpu().numpy()
     probabilities = torch.cat([view.probabilities for view in found]).cpu().numpy()
     return SoftMasks(first.size, logits, first.padded, probabilities, len(views))
-
-
-def with_views(settings: MaskFormerSettings, scales: Sequence[float], flip: bool) -> MaskFormerSettings:
-    return replace(settings, scales=tuple(scales), flip=flip)
 
 
 def _needed(settings: MaskFormerSettings) -> str:
@@ -168,5 +163,5 @@ PROPOSER = Proposer(
     with_classes=with_classes,
     learned=learned,
     with_clip=with_clip,
-    with_views=with_views,
+    views=True,
 )

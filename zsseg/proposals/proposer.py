@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ class Photo:
     size: tuple[int, int]
 
 
-Propose = Callable[[Photo], "Regions"]
+Propose = Callable[..., "Regions"]  # of a Photo
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Proposer:
                classes; called before `complete`
     learned    of one that gives class probabilities: its settings to the names of the classes that its network was
                trained on; None where nothing says it
-    with_views of one whose network can look at photos at several scales, and mirrored: its settings with these
+    views      whether its function also takes `views` of a photo to look at: pairs of a scale and whether mirrored
     with_clip  of one that can take the CLIP that classifies regions, in place of loading one: as `load`
     """
 
@@ -62,7 +62,7 @@ class Proposer:
     with_classes: Callable[[Any, DatasetSpec], Any] = lambda settings, spec: settings
     learned: Callable[[Any], tuple[str, ...] | None] = lambda settings: None
     with_clip: Callable[[Any, Clip], Propose] | None = None
-    with_views: Callable[[Any, Sequence[float], bool], Any] | None = None
+    views: bool = False
 
     def ready(self, settings: Any, clip: Clip) -> Propose:
         """The function that proposes, on the device of the CLIP that classifies regions."""

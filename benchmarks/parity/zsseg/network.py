@@ -113,7 +113,7 @@ def with_clip(place: Place, name: str) -> Iterator[Row]:
     for path in sorted(place.folder.glob(f"maskformer/{name}_*.npz")):
         wanted, photo = np.load(path), np.asarray(read_image(place.photo(path.stem.removeprefix(f"{name}_"))))
         size = (photo.shape[0], photo.shape[1])
-        regions = propose(network, text, SHORT, LONGEST, [(1.0, False)], Photo("", photo, size))
+        regions = propose(network, text, SHORT, LONGEST, Photo("", photo, size))
         assert regions.probabilities is not None
         image = resized(photo, SHORT, LONGEST)
         (found,) = encode_regions(classifier.clip, [(image, regions)], Crops())

@@ -74,8 +74,8 @@ def test_mistakes(command: Command, world: Path, weights: Path, network: Path, t
     data = ["--dataset", "voc12", "--img_root", world / "JPEGImages", "--out", tmp_path / "out"]
     data += ["--proposals", "maskformer", "--device", "cpu"]
     assert "--maskformer is needed" in command("scripts.propose", *data).err
-    views = command("scripts.propose", *data, "--flip")  # a setting there, but no option
-    assert views.code == 2 and "unrecognized arguments: --flip" in views.err
+    inner = command("scripts.propose", *data, "--identity", "x")  # a setting, but no option
+    assert inner.code == 2 and "unrecognized arguments: --identity" in inner.err
     missing = command("scripts.propose", *data, "--maskformer", tmp_path / "none.pth")
     assert missing.code == 2 and "none.pth" in missing.err
     torch.save({"a": torch.ones(1)}, tmp_path / "other.pth")
